@@ -1,0 +1,279 @@
+"""What happened, as frozen values: the facts of a journal and those that the agent saw itself.
+
+Owns the vocabulary that crosses from the doors (journal, kernel, hardware) into the core. Time is data:
+every event carries `at_ns`, CLOCK_MONOTONIC in nanoseconds of the boot named by the instance's clock.
+Refuses to know bytes, files, money and records.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from taximeter.hardware.inventory import Hardware
+
+
+class ServiceClass(StrEnum):
+    """Who pays for which phase (contracts, section 5)."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    FAST_BOOT = "fast_boot"
+    DEPLOYMENT = "deployment"
+    TRAINING = "training"
+
+
+class Status(StrEnum):
+    """How a prediction stands or ended."""
+
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+
+
+class StopReason(StrEnum):
+    """Why an instance was asked to stop: by its customer, by the platform, or to finish what it has."""
+
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+    DRAIN = "drain"
+
+
+class Source(StrEnum):
+    """The witness of an instant, best first."""
+
+    KERNEL = "kernel"
+    WRAPPER = "wrapper"
+    AGENT = "agent"
+    MARK = "mark"
+    HEARTBEAT = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The three clocks and the calendar, read together."""
+
+    monotonic: int  #: CLOCK_MONOTONIC, ns
+    boottime: int  #: CLOCK_BOOTTIME, ns
+    raw: int  #: CLOCK_MONOTONIC_RAW, ns
+    realtime: int  #: CLOCK_REALTIME, ns since 1970 UTC; a label only, never subtracted
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the process and its waited-for children used so far; None is unknown, never zero."""
+
+    cpu_ns: int | None = None
+    rss_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `taximeter run` was told; None is left open, for marks to set."""
+
+    worker: bool = False
+    model: str | None = None
+    version: str | None = None
+    account: str | None = None
+    service_class: ServiceClass | None = None
+    pool: str | None = None
+    prediction: str | None = None  #: the one-shot's prediction id; None for a worker
+    parent: str | None = None
+    root: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)  #: unit name -> decimal string
+    on_term: StopReason = StopReason.CANCELED
+    ready: str = "exec"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A wrapper began an instance's journal (or a segment of it)."""
+
+    at_ns: int
+    instance: str
+    segment: int
+    argv: tuple[str, ...]
+    options: Options
+    clock: Clock
+    uid: int
+    wrapper_pid: int
+    visible: Mapping[str, str] = field(default_factory=dict)  #: CUDA_VISIBLE_DEVICES and its kin
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The command runs: posix_spawn was called at `before_ns` and had returned at `at_ns`."""
+
+    at_ns: int
+    before_ns: int
+    pid: int
+    start_ticks: int | None  #: field 22 of /proc/PID/stat; with the boot id it makes the pid unique
+
+
+@dataclass(frozen=True, slots=True)
+class BecameReady:
+    """The instance can take work."""
+
+    at_ns: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyTimedOut:
+    """It did not become ready in the time it was given; noted, and stops nothing."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartMark:
+    """A worker took on a prediction."""
+
+    prediction: str
+    model: str | None = None
+    version: str | None = None
+    account: str | None = None
+    service_class: ServiceClass | None = None
+    pool: str | None = None
+    parent: str | None = None
+    root: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    pid: int | None = None
+    detached: bool = False
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveMark:
+    """A prediction's fine-tune is loaded: it processes now."""
+
+    prediction: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsMark:
+    """Increments of what a prediction took in or put out, as decimal strings."""
+
+    prediction: str | None  #: None: the one-shot's own
+    units: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishMark:
+    """A prediction ended."""
+
+    prediction: str
+    status: Status
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyMark:
+    """The worker says that it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingMark:
+    """The worker says that it is about to stop, and why."""
+
+    reason: StopReason = StopReason.DRAIN
+
+
+Mark = StartMark | ActiveMark | UnitsMark | FinishMark | ReadyMark | StoppingMark
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A mark as it was received at `at_ns`; `said_ns` is the sender's claim of when, if it made one."""
+
+    at_ns: int
+    mark: Mark
+    said_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadMark:
+    """A mark that could not be read; kept in the journal, counted, and otherwise without effect."""
+
+    at_ns: int
+    reason: str  #: a bounded word for the metric
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The instance was asked to stop, or says that it stops."""
+
+    at_ns: int
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Signaled:
+    """A signal reached the wrapper."""
+
+    at_ns: int
+    signal: int
+    by_kernel: bool  #: a terminal's Ctrl-C, a hang-up: the kernel gave it to the whole group
+    outside: bool  #: the sender is not known to be a process of the instance itself
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The wrapper lives, and so does its command."""
+
+    at_ns: int
+    clock: Clock
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The command ended; with `error`, it never started (and there was no Spawned)."""
+
+    at_ns: int
+    code: int | None
+    signal: int | None
+    core_dumped: bool
+    clock: Clock | None
+    usage: Usage = Usage()
+    error: str | None = None
+    source: Source = Source.WRAPPER
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nobody saw the end: the wrapper is gone and so is the command.
+
+    `at_ns` is when the agent found out, by the clock of the same boot; None after a reboot, when the last
+    sign of life is all there is.
+    """
+
+    at_ns: int | None
+    reason: str  #: "wrapper_lost" or "rebooted"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The agent's own fact: on which hardware the instance runs, and under which name that is sold."""
+
+    hardware: Hardware
+
+
+Event = (
+    Opened
+    | Spawned
+    | BecameReady
+    | ReadyTimedOut
+    | Marked
+    | BadMark
+    | Stopping
+    | Signaled
+    | Heartbeat
+    | Exited
+    | Lost
+    | Placed
+)

@@ -1,0 +1,65 @@
+"""What a node has: devices and host, and what of it an instance was given. Values only; ground.
+
+Refuses to know how any of it was read (nvml, host) and what it is called when it is sold (tiers).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Evidence(StrEnum):
+    """How it is known which devices an instance used."""
+
+    DECLARED = "declared"
+    OBSERVED = "observed"
+    BOTH = "both"
+    MISMATCH = "mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU, as NVML names it."""
+
+    uuid: str
+    name: str
+    memory_bytes: int | None  #: None is unknown, never zero
+    index: int = 0  #: NVML's order (PCI bus); not stable over reboots
+    pci_device_id: str | None = None  #: four hex digits, e.g. "2330"
+    compute_capability: str | None = None  #: e.g. "9.0"
+    mig_profile: str | None = None
+    parent_uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine around the devices."""
+
+    cpus: int
+    memory_bytes: int
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything a node has, and what could not be read of it."""
+
+    host: Host
+    devices: tuple[Device, ...] = ()
+    problems: tuple[str, ...] = ()  #: sentences for people, e.g. why there is no NVML
+    driver_version: str | None = None
+    nvml_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What one instance ran on, under the name it is sold by."""
+
+    tier: str
+    count: int
+    devices: tuple[Device, ...] = ()
+    evidence: Evidence = Evidence.DECLARED
+    rule: str = ""  #: why this tier: the rule that matched, in words
+
+
+#: Where no rule matches: an alert, no price, never a guess.
+UNKNOWN_TIER = "unknown"

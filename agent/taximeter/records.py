@@ -1,0 +1,187 @@
+"""What is kept: usage records, whose fields are named and ordered as in the published schema.
+
+Owns the shape that billing reads. Durations are integer nanoseconds, quantities and money decimal strings.
+Refuses to know how a record came about, how it is chained and where it goes; the ledger adds its envelope
+(source, node, ledger) when it writes the bytes that are shipped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+SPEC_VERSION = "1.0"
+CONTENT_TYPE = "application/json"
+
+
+class RecordType(StrEnum):
+    """The CloudEvents types that Taximeter emits."""
+
+    PREDICTION = "taximeter.usage.prediction.v1"
+    INSTANCE = "taximeter.usage.instance.v1"
+    CORRECTION = "taximeter.usage.correction.v1"
+    FACT = "taximeter.ledger.fact.v1"
+
+
+#: The subject of what no customer pays for, and of what nobody is known to pay for.
+PLATFORM = "platform"
+UNATTRIBUTED = "unattributed"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A half-open stretch of one boot's CLOCK_MONOTONIC, with its UTC labels."""
+
+    start_utc: str
+    end_utc: str
+    start_ns: int
+    end_ns: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionTime:
+    """Where a prediction's nanoseconds went; wall = end - start + suspended."""
+
+    wall_ns: int
+    load_ns: int
+    active_ns: int
+    share_ns: int
+    suspended_ns: int
+    unknown_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTime:
+    """Where an instance's nanoseconds went: the six parts add up to wall, exactly."""
+
+    wall_ns: int
+    boot_ns: int
+    idle_ns: int
+    active_ns: int
+    teardown_ns: int
+    suspended_ns: int
+    unknown_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many predictions were active together while this one was."""
+
+    mean: str
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Who saw an instant, and how far off it may have been."""
+
+    source: str
+    uncertainty_ns: int | None  #: None where nothing bounds it
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The witnesses of both ends, and what the clocks did in between ("ok", or what was wrong)."""
+
+    start: Witness
+    end: Witness
+    clock: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """A device as a record names it."""
+
+    uuid: str
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareUse:
+    """The tier that is billed and the devices behind it."""
+
+    tier: str
+    count: int
+    devices: tuple[DeviceUse, ...]
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What was used beside time; null is unknown."""
+
+    cpu_ns: int | None = None
+    rss_peak_bytes: int | None = None
+    gpu_memory_peak_bytes: int | None = None
+    energy_mj: int | None = None
+
+
+class BillingStatus(StrEnum):
+    """What a record means for the bill."""
+
+    RATED = "rated"
+    INFORMATIVE = "informative"  #: another record bills this time
+    FREE = "free"
+    UNRATED = "unrated"  #: no price was found: amount null, flagged, never a guess
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One priced line: amount = price(totals to date) - price(totals before)."""
+
+    meter: str
+    quantity: str
+    unit: str
+    rate: str
+    multiplier: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """What this interval costs."""
+
+    status: str
+    lines: tuple[Line, ...]
+    amount: str | None
+    currency: str | None
+    rate_card: str | None
+    reason: str | None = None  #: why it is unrated
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an instance's command ended; on its last record only."""
+
+    code: int | None
+    signal: int | None
+    oom: bool | None
+    reason: str
+    left_running: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One immutable line for billing, before the ledger numbers and chains it."""
+
+    id: str
+    type: RecordType
+    subject: str
+    time_utc_ns: int  #: start of the interval, so that a late record belongs to its period
+    data: Mapping[str, object]  #: the published `data`, less `node` and `ledger`
+
+    # What the ledger files it under:
+    instance: str | None = None
+    prediction: str | None = None
+    root: str | None = None
+    account: str | None = None
+    model: str | None = None
+
+
+def utc_text(realtime_ns: int) -> str:
+    """RFC 3339 in UTC with nanoseconds, e.g. `2026-11-22T10:00:03.123456789Z`."""
+    seconds, fraction = divmod(realtime_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

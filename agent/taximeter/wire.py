@@ -1,0 +1,73 @@
+"""The words on the wire: names of facts and marks, environment variables, file names, limits.
+
+Owns the constants that the wrapper, the client and the agent must agree on. Refuses to hold anything
+but constants: the wrapper imports this module before it starts the command, so it must cost nothing.
+"""
+
+JOURNAL_VERSION = 1
+
+# Facts: what the wrapper writes into an instance's journal, one JSON object a line, key "f".
+FACT_OPEN = "open"
+FACT_SPAWN = "spawn"
+FACT_READY = "ready"
+FACT_READY_TIMEOUT = "ready_timeout"
+FACT_MARK = "mark"
+FACT_STOPPING = "stopping"
+FACT_SIGNAL = "signal"
+FACT_HEARTBEAT = "heartbeat"
+FACT_EXIT = "exit"
+
+# Marks: what a worker says, one JSON object a line, key "mark".
+MARK_READY = "ready"
+MARK_START = "start"
+MARK_ACTIVE = "active"
+MARK_UNITS = "units"
+MARK_FINISH = "finish"
+MARK_STOPPING = "stopping"
+
+#: A mark is one write of at most this many bytes (PIPE_BUF: writers never interleave), newline included.
+MARK_MAX_BYTES = 4096
+#: A journal line is at most this long; the wrapper shortens argv to stay below it.
+LINE_MAX_BYTES = 65_536
+#: An id, account, model, class, pool, label key or unit name is at most this many characters.
+NAME_MAX_CHARS = 256
+#: The wrapper notes a sign of life this often.
+HEARTBEAT_NS = 1_000_000_000
+#: Bytes kept free at the end of a journal for its last facts, should the disk fill up.
+RESERVE_BYTES = 8192
+
+JOURNAL_SUFFIX = ".ndjson"
+MARKS_SUFFIX = ".marks"
+
+ENV_MARKS = "TAXIMETER_MARKS"
+ENV_PARENT = "TAXIMETER_PARENT"
+ENV_ROOT = "TAXIMETER_ROOT"
+ENV_ACCOUNT = "TAXIMETER_ACCOUNT"
+ENV_STATE_DIR = "TAXIMETER_STATE_DIR"
+ENV_RUN_DIR = "TAXIMETER_RUN_DIR"
+ENV_CONFIG = "TAXIMETER_CONFIG"
+ENV_TRACEPARENT = "TRACEPARENT"
+
+SYSTEM_STATE_DIR = "/var/lib/taximeter"
+SYSTEM_RUN_DIR = "/run/taximeter"
+SYSTEM_CONFIG = "/etc/taximeter/agent.toml"
+JOURNAL_DIR = "journal"
+AGENT_FILE = "agent"
+
+#: What says which devices a process may use; the journal carries them, since /proc may hide an environment.
+ENV_VISIBLE = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "NVIDIA_VISIBLE_DEVICES",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+)
+
+CLASSES = ("public", "private", "fast_boot", "deployment", "training")
+DEFAULT_CLASS = "public"
+ON_TERM = ("canceled", "aborted", "drain")
+
+EXIT_REFUSED = 77
+EXIT_METER = 125
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
