@@ -1,0 +1,76 @@
+"""The harness: which Taximeter is under test, and what every test may count on.
+
+Tests run against the installed wheel, so that what is packaged is what is tested. An editable install is taken
+for development, says so in the header, and is refused where all tests must run (TAXIMETER_TEST_ALL=1).
+"""
+
+import importlib.metadata
+import json
+import os
+
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import taximeter
+from tests.require import ALL
+
+ROOT = Path(__file__).parent.parent
+INSTALLED = Path(taximeter.__file__).parent
+
+
+def is_editable() -> bool:
+    """Whether pip was told to run from the sources."""
+    said = importlib.metadata.distribution("taximeter").read_text("direct_url.json")
+    return bool(said) and json.loads(said).get("dir_info", {}).get("editable", False)
+
+
+def pytest_configure() -> None:
+    """Refuse to test anything but what was installed."""
+    if INSTALLED.is_relative_to(sysconfig.get_path("purelib")):
+        return
+    if not is_editable() or ALL:
+        pytest.exit(f"cannot test {INSTALLED}: expected the installed wheel (run `make test`)", returncode=2)
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is under test."""
+    version = importlib.metadata.version("taximeter")
+    return [
+        f"taximeter: {version} from {INSTALLED}{' (editable: the sources, not the wheel)' if is_editable() else ''}"
+    ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything under tests/system starts real processes; what measures time goes last."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "system"):
+            item.add_marker("system")
+    items.sort(key=lambda item: item.get_closest_marker("timing") is not None)
+
+
+@pytest.fixture(scope="session")
+def taximeter_program() -> str:
+    """The installed `taximeter` beside the interpreter that runs the tests."""
+    path = Path(sysconfig.get_path("scripts")) / "taximeter"
+    assert os.access(path, os.X_OK), f"cannot find {path}: expected the wheel to install it, executable"
+    return str(path)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests (`@pytest.mark.anyio`) run on asyncio, as the agent does."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the state of a Taximeter that lives on this machine."""
+    for name in [name for name in os.environ if name.startswith("TAXIMETER_") and name != "TAXIMETER_TEST_ALL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TAXIMETER_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("TAXIMETER_RUN_DIR", str(tmp_path / "run"))
+    yield
