@@ -7,14 +7,12 @@ for development, says so in the header, and is refused where all tests must run 
 import importlib.metadata
 import json
 import os
-
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 import taximeter
+
 from tests.require import ALL
 
 ROOT = Path(__file__).parent.parent
@@ -67,10 +65,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the state of a Taximeter that lives on this machine."""
     for name in [name for name in os.environ if name.startswith("TAXIMETER_") and name != "TAXIMETER_TEST_ALL"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TAXIMETER_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TAXIMETER_RUN_DIR", str(tmp_path / "run"))
-    yield

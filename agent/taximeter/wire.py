@@ -4,6 +4,9 @@ Owns the constants that the wrapper, the client and the agent must agree on. Ref
 but constants: the wrapper imports this module before it starts the command, so it must cost nothing.
 """
 
+#: The one place of the version: the wrapper cannot afford to ask the package metadata, and the build reads it here.
+VERSION = "0.1.0"
+
 JOURNAL_VERSION = 1
 
 # Facts: what the wrapper writes into an instance's journal, one JSON object a line, key "f".
