@@ -48,6 +48,7 @@ class Inventory:
     problems: tuple[str, ...] = ()  #: sentences for people, e.g. why there is no NVML
     driver_version: str | None = None
     nvml_version: str | None = None
+    devices_known: bool = True  #: False: there may be devices, but NVML would not tell; then no tier is certain
 
 
 @dataclass(frozen=True, slots=True)
