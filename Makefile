@@ -1,0 +1,98 @@
+# What a person types. `make help` lists it; CONTRIBUTING.md tells the rest.
+
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+# -P: nothing is imported from the current folder, so only what was installed can be under test.
+RUN    := $(BIN)/python -P
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(shell find agent config -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
+CORE_COVERAGE := --cov --cov-config=pyproject.toml --cov-report=term
+PYTEST := $(RUN) -m pytest
+CODE   := agent tests benchmarks examples
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install dev test check lint format bench lock packages clean distclean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON); TAXIMETER_TEST_ALL=1 makes a skipped test a failure."
+
+demo: $(VENV)/.wheel  ## three real runs and their receipts, in a temporary folder
+	@$(RUN) examples/demo.py
+
+install: $(VENV)/.wheel  ## build the wheel and install it, with locked dependencies, into $(VENV)
+
+dev: $(VENV)/.tools  ## install the sources in place instead (the wrapper's speed is the wheel's)
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.wheel
+
+test: packages lint $(VENV)/.wheel  ## everything: checks, the core's coverage, real processes and servers
+	$(PYTEST) $(CORE_COVERAGE)
+
+check: lint $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
+	$(PYTEST) $(CORE_COVERAGE) -m "not system"
+
+lint: $(VENV)/.tools $(VENV)/.wheel
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.tools  ## put the code into shape
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentation claims
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script; done
+
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCKFLAGS)
+
+# With the oldest Python that is supported: it needs the most backports, so its lock serves the newer ones, too.
+lock: $(VENV)/.tools  ## pin dependencies anew (LOCKFLAGS=--upgrade for the newest)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	|| { echo "cannot lock with $$($(BIN)/python --version): expected Python 3.11 (make lock VENV=/tmp/v PYTHON=python3.11)" >&2; exit 1; }
+	$(COMPILE) --output-file requirements/build.txt requirements/build.in
+	$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --output-file requirements/test.txt -c requirements/build.txt -c requirements/runtime.txt pyproject.toml requirements/test.in
+
+packages:
+	@sh tests/system/packages.sh
+
+clean:  ## remove what was built
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov .benchmarks
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## and the virtual environment
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	|| { echo "cannot use $(PYTHON) ($$($(PYTHON) --version 2>&1)): expected Python 3.11 or newer (name one: make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "cannot make $(VENV) with $(PYTHON): expected its modules venv and ensurepip (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Wheels only: nothing is compiled here, and no setup script of others runs.
+INSTALL := $(PIP) install --require-hashes --only-binary :all: --progress-bar off
+
+$(VENV)/.runtime: requirements/build.txt requirements/runtime.txt | $(BIN)/python
+	@echo "Installing what Taximeter runs on, and what builds it (each by its hash)"
+	@$(INSTALL) -r requirements/build.txt
+	@$(INSTALL) -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/.tools: requirements/test.txt | $(BIN)/python
+	@echo "Installing what Taximeter runs on, and what checks and tests it (each by its hash)"
+	@$(INSTALL) -r requirements/test.txt
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.wheel: $(SOURCES) $(VENV)/.runtime
+	@rm -rf dist && mkdir dist
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@echo "Built $$(ls dist)"
+	@$(PIP) install --quiet --no-deps --force-reinstall dist/taximeter-*.whl
+	@$(PIP) --quiet check
+	@touch $@
