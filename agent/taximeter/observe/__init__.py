@@ -1,0 +1,1 @@
+"""The faces of a node: everything here reads, nothing here measures or decides."""

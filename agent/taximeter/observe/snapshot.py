@@ -1,0 +1,112 @@
+"""The read-only view of a node that every face is drawn from: metrics, HTTP API, CLI.
+
+Owns the shape. The agent builds a new value when something changed; a face formats what it finds. Refuses to
+compute, to read and to know where a value came from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from taximeter.hardware.inventory import Inventory
+
+#: Upper bounds of the commit histogram, in seconds: from a fast disk to one that stalls.
+COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionView:
+    """A prediction that is open on an instance."""
+
+    prediction: str
+    phase: str  #: "load" or "active"
+    started_utc: str
+    account: str | None = None
+    model: str | None = None
+    version: str | None = None
+    service_class: str = "public"
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """A wrapped process that has not been closed."""
+
+    instance: str
+    phase: str  #: "boot", "idle", "active" or "teardown"
+    started_utc: str
+    since_utc: str  #: when it entered its phase
+    tier: str
+    account: str | None = None
+    model: str | None = None
+    version: str | None = None
+    service_class: str = "public"
+    pool: str | None = None
+    worker: bool = False
+    pid: int | None = None
+    devices: tuple[str, ...] = ()  #: UUIDs
+    rule: str = ""  #: why this tier
+    predictions: tuple[PredictionView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SinkView:
+    """How a sink is doing."""
+
+    name: str
+    kind: str  #: "file", "http"
+    pending: int  #: records it has not taken yet
+    shipped: int = 0  #: taken since the agent's start
+    failures: Mapping[str, int] = field(default_factory=dict)  #: failed attempts by reason
+    last_error: str | None = None  #: None once a batch has passed
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """How long commits of the ledger took, as a histogram; `counts` has one more entry: what took longer."""
+
+    counts: tuple[int, ...] = (0,) * (len(COMMIT_BUCKETS_S) + 1)  #: by bucket of COMMIT_BUCKETS_S, not cumulative
+    sum_s: float = 0.0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What was counted since the agent's start; every number only grows."""
+
+    records: Mapping[tuple[str, str], int] = field(default_factory=dict)  #: (type, status)
+    billed_s: Mapping[tuple[str, str, str], float] = field(default_factory=dict)  #: (tier, class, meter)
+    amounts: Mapping[str, Decimal] = field(default_factory=dict)  #: currency -> what was charged
+    corrected: Mapping[str, Decimal] = field(default_factory=dict)  #: currency -> what was taken back, positive
+    unrated: Mapping[str, int] = field(default_factory=dict)  #: tier -> records without a price
+    clock_flags: Mapping[str, int] = field(default_factory=dict)  #: what was wrong with a record's clocks
+    journal_faults: Mapping[str, int] = field(default_factory=dict)  #: reason
+    rejected_marks: Mapping[str, int] = field(default_factory=dict)  #: reason
+    illegal_events: Mapping[str, int] = field(default_factory=dict)  #: kind of event
+    commits: Commits = Commits()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A node at one moment."""
+
+    node: str
+    started_utc: str
+    started_unix_s: float  #: when the agent started, for the metric
+    taken_unix_s: float  #: when this view was drawn
+    version: str
+    ready: bool  #: the ledger is open, and the journals that were there at the start are read
+    alive: bool = True  #: the loop turns and the commit thread answers (the agent's own watchdog says so)
+    region: str | None = None
+    config: str | None = None  #: "sha256:…" of the configuration in force
+    problems: tuple[str, ...] = ()  #: sentences for people: why it is not ready, what needs a hand
+    instances: tuple[InstanceView, ...] = ()
+    counters: Counters = Counters()
+    ledger_id: str = ""
+    ledger_seq: int = 0  #: number of the newest record; 0 is none
+    ledger_hash: str = ""
+    sinks: tuple[SinkView, ...] = ()
+    hardware: Inventory | None = None  #: None until it was read
+    node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
+    node_tier_rule: str = ""
+    reader_lag_s: float = 0.0  #: how long the oldest unread journal bytes have waited

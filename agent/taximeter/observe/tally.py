@@ -1,0 +1,108 @@
+"""Counts what passed through the agent, for the metrics.
+
+Owns the counters and their bound: a label takes at most LABELS_MAX values, what comes after is "other", so no
+input can grow the metrics. Refuses to know how anything is shown, and to be believed by a bill: the
+ledger holds the truth, this starts from zero with each agent.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
+from taximeter.records import BillingStatus, RecordType, UsageRecord
+
+LABELS_MAX = 200
+OTHER = "other"
+#: Units of a price line whose quantity is seconds of hardware.
+SECONDS = frozenset({"computing_second", "gpu"})
+
+
+class Tally:
+    """The agent's counters; written in the event loop only."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, ...], int] = {}
+        self._billed_s: dict[tuple[str, ...], float] = {}
+        self._amounts: dict[tuple[str, ...], Decimal] = {}
+        self._corrected: dict[tuple[str, ...], Decimal] = {}
+        self._words: dict[str, dict[tuple[str, ...], int]] = {}
+        self._commits = [0] * (len(COMMIT_BUCKETS_S) + 1)
+        self._commit_sum_s = 0.0
+        self._commit_failures = 0
+
+    def committed(self, records: Iterable[UsageRecord], took_s: float) -> None:
+        """Count a commit that took `took_s` seconds, and the records in it."""
+        self._commits[bisect_left(COMMIT_BUCKETS_S, took_s)] += 1
+        self._commit_sum_s += took_s
+        for record in records:
+            self._count(record)
+
+    def commit_failed(self) -> None:
+        """Count a commit that the disk did not take."""
+        self._commit_failures += 1
+
+    def journal_fault(self, reason: str) -> None:
+        """Count a journal, or a line of one, that cannot be believed."""
+        self._word("journal_faults", reason)
+
+    def rejected_mark(self, reason: str) -> None:
+        """Count a mark that had no effect."""
+        self._word("rejected_marks", reason)
+
+    def illegal_event(self, kind: str) -> None:
+        """Count an event that the lifecycle does not allow where it came."""
+        self._word("illegal_events", kind)
+
+    def counters(self) -> Counters:
+        """Freeze what was counted so far."""
+        words = {name: {labels[0]: count for labels, count in of.items()} for name, of in self._words.items()}
+        return Counters(
+            records={(labels[0], labels[1]): count for labels, count in self._records.items()},
+            billed_s={(labels[0], labels[1], labels[2]): sum_s for labels, sum_s in self._billed_s.items()},
+            amounts={labels[0]: amount for labels, amount in self._amounts.items()},
+            corrected={labels[0]: amount for labels, amount in self._corrected.items()},
+            commits=Commits(tuple(self._commits), self._commit_sum_s, self._commit_failures),
+            **words,
+        )
+
+    def _word(self, name: str, word: str) -> None:
+        _add(self._words.setdefault(name, {}), (word,), 1)
+
+    def _count(self, record: UsageRecord) -> None:
+        data: Mapping[str, Any] = record.data
+        _add(self._records, (record.type.value, str(data.get("status") or "none")), 1)
+        if record.type is RecordType.FACT:
+            return
+        clock = _field(data.get("timing"), "clock")
+        if clock not in (None, "ok"):
+            self._word("clock_flags", str(clock))
+        billing = data.get("billing")
+        tier = str(_field(data.get("hardware"), "tier") or "unknown")
+        if _field(billing, "status") == BillingStatus.UNRATED:
+            self._word("unrated", tier)
+        if _field(billing, "status") == BillingStatus.RATED:
+            self._charge(billing, tier, str(data.get("class") or "none"))
+
+    def _charge(self, billing: object, tier: str, service_class: str) -> None:
+        for line in _field(billing, "lines") or ():
+            quantity = float(_field(line, "quantity"))
+            if _field(line, "unit") in SECONDS and quantity > 0:
+                _add(self._billed_s, (tier, service_class, str(_field(line, "meter"))), quantity)
+        amount = Decimal(_field(billing, "amount") or "0")
+        currency = (str(_field(billing, "currency")),)
+        _add(self._amounts if amount >= 0 else self._corrected, currency, abs(amount))
+
+
+def _add(counts: dict[tuple[str, ...], Any], labels: tuple[str, ...], by: "int | float | Decimal") -> None:
+    if labels not in counts and len(counts) >= LABELS_MAX:
+        labels = (OTHER,) * len(labels)
+    counts[labels] = counts[labels] + by if labels in counts else by
+
+
+def _field(value: Any, name: str) -> Any:
+    """Read a field of a record's part, which is a frozen value when new and a mapping when read back."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    return getattr(value, name, None)
