@@ -16,14 +16,14 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     hardware                as in the record: tier, count, devices, evidence, rule (why this tier); or null
     billing                 {"status", "amount", "currency", "lines", "corrections", "rate_cards", "reason"}: amount is
                             exact, over all records, corrections included; null where unrated or unknown
-      lines[]               {"meter", "quantity", "unit", "rate", "multiplier", "amount", "currency", "text"}; text is the
-                            arithmetic: "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
+      lines[]               {"meter", "quantity", "unit", "rate", "multiplier", "amount", "currency", "text"}; text is
+                            the arithmetic: "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
       corrections[]         {"id", "reason", "corrects", "amount", "currency"}
-    total                   {"amount", "currency"}: billing of an instance with its predictions'; of a prediction: its own
+    total                   {"amount", "currency"}: of an instance with its predictions; of a prediction alone
     exit                    the instance's: {"code", "signal", "oom", "reason", "left_running"}, or null
     units, attributes, labels, resources, concurrency
-    predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending", "started_utc",
-                            "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
+    predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending",
+                            "started_utc", "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
     downstream[]            the same, of the predictions that this one called (root or parent is this one)
     records[]               {"id", "type", "seq", "hash", "final", "start_utc", "end_utc", "amount"}; at most LISTED_MAX
     records_total           how many there are
@@ -46,6 +46,11 @@ LISTED_MAX = 1000
 SHORT_UNITS = {"computing_second": "s"}
 
 Json = dict[str, Any]
+
+_NAMES = (
+    *("prediction", "instance", "parent", "root", "account", "model", "version", "class", "pool"),
+    *("traceparent", "status"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +181,14 @@ def of_prediction(asked: str, own: Run, instance: Run, downstream: Mapping[str, 
     receipt = _receipt(asked, "prediction", own)
     receipt["phases"] = dict(instance.time)
     receipt["exit"] = _exit(instance)
-    receipt["total"] = own.amounts.shown()
     receipt["downstream"] = [_summary(run) for run in downstream.values()]
     return receipt
 
 
 def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predictions: Sum) -> Json:
     """Build the receipt of an instance that has records, its own or its predictions'."""
-    lead = own if own.last is not None else next(iter(predictions.values()))
-    receipt = _receipt(asked, "instance", lead) | {"pending": not own.final, "exit": _exit(own)}
-    receipt["phases"] = receipt["time"] = dict(own.time)
+    receipt = _receipt(asked, "instance", own) | {"instance": asked, "exit": _exit(own)}
+    receipt["phases"] = dict(own.time)
     total = Sum(dict(of_predictions.of))
     for currency, amount in own.amounts.of.items():
         total.add(plain(amount), currency)
@@ -194,37 +197,32 @@ def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predict
     return receipt
 
 
-def of_pending(asked: str, kind: str, view: Mapping[str, Any], why: str) -> Json:
+def of_pending(asked: str, kind: str, view: Mapping[str, Any]) -> Json:
     """Build the receipt of what runs and has no record yet: what the agent sees of it, in `view`, and no sums."""
-    empty: Json = {"time": {}, "phases": {}, "units": {}, "attributes": {}, "labels": {}, "predictions": []}
-    names = ("prediction", "instance", "parent", "root", "account", "model", "version", "class", "pool", "traceparent")
-    nothing = {"amount": None, "currency": None}
-    billing = {"status": None, **nothing, "lines": [], "corrections": [], "rate_cards": [], "reason": None}
-    receipt: Json = {"id": asked, "kind": kind, "pending": True, "pending_why": why}
-    receipt |= {name: None for name in (*names, "status", "ended_utc", "boot_id", "timing", "hardware", "exit")}
-    receipt |= {"resources": None, "concurrency": None, "node": None, "downstream": [], "records": []}
-    return receipt | empty | {"billing": billing, "total": nothing, "records_total": 0} | dict(view)
+    return _receipt(asked, kind, Run()) | dict(view)
 
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
     first, last = run.first or {}, run.last or {}
-    names = ("prediction", "instance", "parent", "root", "account", "model", "version", "class", "pool", "traceparent")
+    timing = (
+        {"start": first["timing"]["start"], "end": last["timing"]["end"], "clock": list(run.clock)} if last else None
+    )
+    billing = _billing(run)
     return {
         "id": asked,
         "kind": kind,
         "pending": not run.final,
         "pending_why": None,
-        **{name: last.get(name) for name in names},
-        "status": last.get("status"),
+        **{name: last.get(name) for name in _NAMES},
         "started_utc": first["interval"]["start_utc"] if first else None,
         "ended_utc": last["interval"]["end_utc"] if last else None,
         "boot_id": last["interval"]["boot_id"] if last else None,
         "time": dict(run.time),
         "phases": {},
-        "timing": {"start": first["timing"]["start"], "end": last["timing"]["end"], "clock": list(run.clock)},
+        "timing": timing,
         "hardware": last.get("hardware"),
-        "billing": _billing(run),
-        "total": {"amount": None, "currency": None},
+        "billing": billing,
+        "total": {"amount": billing["amount"], "currency": billing["currency"]},
         "exit": None,
         "units": {name: plain(count) for name, count in run.units.items()},
         "attributes": last.get("attributes", {}),
