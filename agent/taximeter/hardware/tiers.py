@@ -27,7 +27,8 @@ class Range:
         """Say whether `value` lies in the range."""
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """Return the range in words."""
         if self.minimum is None:
             return f"at most {self.maximum}"
         return f"at least {self.minimum}" if self.maximum is None else f"{self.minimum} to {self.maximum}"
@@ -101,9 +102,9 @@ def misses(tier: Tier, devices: Sequence[Device], host: Host) -> tuple[str, ...]
             found += wrong
             break  # the first odd one says enough
     if tier.host_cpus and not tier.host_cpus.holds(host.cpus):
-        found.append(f"host has {host.cpus} CPUs, expected {tier.host_cpus}")
+        found.append(f"host has {host.cpus} CPUs, expected {tier.host_cpus.text()}")
     if tier.host_memory_gib and not tier.host_memory_gib.holds(host.memory_bytes // GIB):
-        found.append(f"host has {host.memory_bytes // GIB} GiB of memory, expected {tier.host_memory_gib}")
+        found.append(f"host has {host.memory_bytes // GIB} GiB of memory, expected {tier.host_memory_gib.text()}")
     return tuple(found)
 
 
@@ -122,7 +123,7 @@ def _device_misses(tier: Tier, device: Device) -> list[str]:
         found.append(f"name {device.name!r}, expected {_any(tier.names)}")
     memory_mib = None if device.memory_bytes is None else device.memory_bytes // MIB
     if tier.memory_mib and (memory_mib is None or not tier.memory_mib.holds(memory_mib)):
-        found.append(f"{_known(memory_mib)} MiB, expected {tier.memory_mib}")
+        found.append(f"{_known(memory_mib)} MiB, expected {tier.memory_mib.text()}")
     if tier.mig and not _fits(device.mig_profile or "", tier.mig):
         found.append(f"MIG slice {_known(device.mig_profile)}, expected {_any(tier.mig)}")
     if not tier.mig and (device.mig_profile or device.parent_uuid):
@@ -151,11 +152,11 @@ def _fit(tier: Tier, devices: Sequence[Device]) -> str:
     """Say what fitted, in the words of the rule."""
     parts = [describe(devices)]
     if tier.memory_mib:
-        parts.append(f"{tier.memory_mib} MiB each")
+        parts.append(f"{tier.memory_mib.text()} MiB each")
     if tier.host_cpus:
-        parts.append(f"host with {tier.host_cpus} CPUs")
+        parts.append(f"host with {tier.host_cpus.text()} CPUs")
     if tier.host_memory_gib:
-        parts.append(f"host with {tier.host_memory_gib} GiB")
+        parts.append(f"host with {tier.host_memory_gib.text()} GiB")
     return ", ".join(parts)
 
 

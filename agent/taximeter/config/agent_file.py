@@ -1,0 +1,118 @@
+"""agent.toml: its keys, and what of it is well-formed.
+
+Owns the table of settings with their bounds. Refuses to know defaults (the shipped agent.toml has them) and
+to look at anything outside the document.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from taximeter.config.check import (
+    Faults,
+    Items,
+    Leaf,
+    Schema,
+    Table,
+    boolean,
+    check,
+    integer,
+    line,
+    number,
+    one_of,
+    text,
+    url,
+)
+from taximeter.config.model import Listen
+from taximeter.events import ServiceClass
+
+SINK_TYPES = ("file", "http")
+
+_id = text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a name of letters, digits, `.`, `_` and `-`, such as 'gpu-node-7'")
+_sink_name = text(r"[a-z][a-z0-9_-]{0,31}", "a short name such as 'billing' (lower case letters, digits, `_`, `-`)")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+def listen(value: object) -> Listen:
+    """Read `host:port`, an IPv6 host in brackets."""
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[2]) > 65_535:
+        raise ValueError("host:port such as '127.0.0.1:9847' or '[::1]:9847'")
+    return Listen(match[1].strip("[]"), int(match[2]))
+
+
+def _owner(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        return str(value)
+    raise ValueError("a user name, a uid, 'self' or 'any'")
+
+
+def _multiplier(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,12})?", value):
+        return value
+    raise ValueError("a multiplier as a string, such as '1' or '0.5'")
+
+
+_PHASES = ("boot", "load", "idle", "active", "teardown", "failed", "canceled", "aborted")
+_CLASS = Table({**dict.fromkeys(_PHASES, cast("Leaf", _multiplier)), "quantity": one_of(("share", "active"))})
+
+AGENT = Table(
+    {
+        "tiers": line,
+        "rates": line,
+        "node": Table({"id": _id, "region": _id}),
+        "listen": Table({"address": listen}),
+        "journal": Table({"owners": Items(_owner, at_least=1), "poll_s": number(0.01, 3600, "seconds")}),
+        "marks": Table({"belief_ms": integer(0, 60_000, "milliseconds")}),
+        "billing": Table(
+            {
+                "interim_s": integer(1, 604_800, "seconds"),
+                "classes": Table({name.value: _CLASS for name in ServiceClass}),
+            }
+        ),
+        "ledger": Table({"commit_delay_ms": integer(0, 1000, "milliseconds"), "batch": integer(1, 100_000, "records")}),
+        "hardware": Table({"nvml": boolean, "deadline_s": number(0.1, 300, "seconds")}),
+        # A sink's keys depend on its type: see below.
+        "sinks": lambda value: value,
+    }
+)
+
+_SINK: Mapping[str, Schema] = {"name": _sink_name, "type": one_of(SINK_TYPES)}
+_SINKS = {
+    "file": Table({**_SINK, "path": line}, frozenset({"name", "type", "path"})),
+    "http": Table(
+        {**_SINK, "url": url, "token_file": line, "timeout_s": number(0.1, 600, "seconds"), "gzip": boolean},
+        frozenset({"name", "type", "url"}),
+    ),
+}
+_ANY_SINK = Table(
+    {key: schema for table in _SINKS.values() for key, schema in table.keys.items()}, frozenset({"name", "type"})
+)
+
+
+def check_agent(merged: Mapping[str, object], faults: Faults) -> dict[str, Any]:
+    """Return the settings as their leaves read them; what is wrong is in `faults`."""
+    checked = cast("dict[str, Any]", check(merged, AGENT, "", faults))
+    checked["sinks"] = _check_sinks(merged.get("sinks"), faults)
+    return checked
+
+
+def _check_sinks(value: object, faults: Faults) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        faults.add("sinks", value, "tables that begin with [[sinks]], or [] for none")
+        return []
+    sinks: list[dict[str, Any]] = []
+    for at, item in enumerate(value):
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        schema = _SINKS.get(kind, _ANY_SINK) if isinstance(kind, str) else _ANY_SINK
+        sinks.append(cast("dict[str, Any]", check(item, schema, f"sinks[{at}]", faults)))
+    seen: set[str] = set()
+    for at, sink in enumerate(sinks):
+        name = sink.get("name")
+        if name in seen:
+            faults.add(f"sinks[{at}].name", name, "a name that no other sink has: what was shipped is kept by it")
+        if name is not None:
+            seen.add(name)
+    return sinks

@@ -1,0 +1,125 @@
+"""Where Taximeter's files lie, and how a TOML file is read: to a mapping, or to a list of faults.
+
+Owns the rule of the directories (the wrapper has the same one), the search for a config file, the shipped
+defaults and what makes a file fit to be believed. Refuses to know what is in them.
+"""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from taximeter import wire
+from taximeter.errors import ConfigError
+
+_MOST_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where this Taximeter lives."""
+
+    state: Path
+    run: Path
+    journal: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The node's records."""
+        return self.state / "ledger.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one agent of this state directory."""
+        return self.state / "agent.lock"
+
+    @property
+    def agent_file(self) -> Path:
+        """Where a living agent says its URL and token."""
+        return self.run / wire.AGENT_FILE
+
+
+def directories(environ: Mapping[str, str]) -> Directories:
+    """Return the directories that this environment means; touches nothing."""
+    state, is_system = _state(environ)
+    run = environ.get(wire.ENV_RUN_DIR) or (wire.SYSTEM_RUN_DIR if is_system else state / "run")
+    return Directories(state, Path(run), state / wire.JOURNAL_DIR)
+
+
+def _state(environ: Mapping[str, str]) -> tuple[Path, bool]:
+    if said := environ.get(wire.ENV_STATE_DIR):
+        return Path(said), False
+    system = Path(wire.SYSTEM_STATE_DIR)
+    if os.access(system / wire.JOURNAL_DIR, os.W_OK):
+        return system, True
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home()) / ".local/state"
+    return Path(home) / "taximeter", False
+
+
+def find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the config file in force: the one named, else the first that is there, else None for the shipped one."""
+    if path is not None:
+        return path
+    if said := environ.get(wire.ENV_CONFIG):
+        return Path(said)
+    candidates = (Path(wire.SYSTEM_CONFIG), directories(environ).state / "agent.toml")
+    return next((candidate for candidate in candidates if os.path.lexists(candidate)), None)
+
+
+def shipped(name: str) -> Traversable:
+    """Return a default file as installed; in a checkout, the one it will be installed from."""
+    installed = files("taximeter") / "defaults" / name
+    return installed if installed.is_file() else Path(__file__).parents[3] / "config" / name
+
+
+def read_shipped(name: str) -> dict[str, object]:
+    """Return the content of a shipped file, which is well-formed: a test says so."""
+    return parse(shipped(name).read_bytes(), name)
+
+
+def read(path: Path) -> dict[str, object]:
+    """Return the content of a TOML file; ConfigError if it cannot be read or believed."""
+    return parse(_bytes(path), str(path))
+
+
+def parse(content: bytes, source: str) -> dict[str, object]:
+    """Return what TOML says, numbers with a point as Decimal, so that nothing passes through a float unseen."""
+    if content.startswith(_BOM):
+        raise _fault(source, "begins with a byte order mark", "plain UTF-8; save it without a BOM")
+    try:
+        return tomllib.loads(content.decode("utf-8"), parse_float=Decimal)
+    except UnicodeDecodeError as error:
+        raise _fault(source, f"byte {error.start} is not UTF-8", "plain UTF-8") from error
+    except RecursionError as error:
+        raise _fault(source, "nested too deeply", "the few levels that the shipped file has") from error
+    except ValueError as error:  # TOMLDecodeError, dates that do not exist, numbers without end
+        raise _fault(source, f"{error}", "TOML") from error
+
+
+def _bytes(path: Path) -> bytes:
+    """Read a file that nobody else can change: a regular one, not world-writable, of a sensible size."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _fault(str(path), error.strerror or str(error), "a readable TOML file") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _fault(str(path), "not a regular file", "a TOML file")
+        if status.st_mode & stat.S_IWOTH:
+            raise _fault(
+                str(path), f"mode {status.st_mode & 0o7777:04o}", "that not everybody may write it (chmod o-w)"
+            )
+        if status.st_size > _MOST_BYTES:
+            raise _fault(str(path), f"{status.st_size} bytes", f"at most {_MOST_BYTES}")
+        return file.read(_MOST_BYTES)
+
+
+def _fault(source: str, what: str, expected: str) -> ConfigError:
+    return ConfigError((f"{source}: {what}: expected {expected}",))

@@ -1,0 +1,102 @@
+"""What the agent is told, as frozen values.
+
+Owns the names and units of the settings; what they default to is in the shipped agent.toml and nowhere else.
+Refuses to know files and how any of it is checked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from taximeter.billing.classes import Classes
+from taximeter.billing.rates import RateCard
+from taximeter.hardware.tiers import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who this node is."""
+
+    id: str | None  #: None: the hostname at first start, kept
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where HTTP is served."""
+
+    host: str
+    port: int  #: 0: any free one
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """Whose journals are booked, and how often the directory is looked at without being told to."""
+
+    owners: tuple[str, ...]  #: user names and uids as they were written; "self", "any"
+    owner_uids: frozenset[int] | None  #: what they mean here; None: anybody's
+    poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSettings:
+    """How far a mark's own claim of time is believed."""
+
+    belief_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BillingSettings:
+    """How records are cut, and who pays for what."""
+
+    interim_s: int
+    classes: Classes
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """How much is committed at once."""
+
+    commit_delay_ms: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareSettings:
+    """How devices are read."""
+
+    nvml: bool
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """Where records go."""
+
+    name: str
+    type: str  #: "file" or "http"
+    path: Path | None = None  #: file: where the lines are appended
+    url: str | None = None  #: http: where batches are posted
+    token_file: Path | None = None
+    timeout_s: float = 10.0
+    gzip: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything the agent is told, checked."""
+
+    source: str  #: the file, or "agent.toml (shipped)"
+    node: Node
+    listen: Listen
+    journal: JournalSettings
+    marks: MarkSettings
+    billing: BillingSettings
+    ledger: LedgerSettings
+    hardware: HardwareSettings
+    sinks: tuple[SinkConfig, ...]
+    catalogue: Catalogue
+    rate_card: RateCard
+    content: Mapping[str, object]  #: agent.toml as it is in force, as plain JSON values
+    tiers_content: Mapping[str, object]  #: tiers.toml, as plain JSON values
+    notes: tuple[str, ...] = ()  #: what is legal and may yet surprise, e.g. a tier without a price
