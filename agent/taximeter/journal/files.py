@@ -1,0 +1,161 @@
+"""The journal directory: which files are journals, whether one may be believed, and whether its writer lives.
+
+Owns the checks at the door. The directory is a drop-box, so any user may have put anything there: a journal is a
+regular file with one name, of a permitted owner, opened without following links and without ever waiting. Refuses to
+know lines.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from taximeter import wire
+from taximeter.errors import JournalFault
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_NAME = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,8}}){re.escape(wire.JOURNAL_SUFFIX)}", re.ASCII)
+#: struct flock: type, whence, start, length, pid.
+_FLOCK = struct.Struct("hhqqi4x")
+_ANY_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+def open_directory(path: Path | str) -> int:
+    """Open a journal directory, for the functions here; the caller closes it. Raises JournalFault."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"cannot open journal directory {path}: expected a readable directory, got: {error.strerror}"
+        raise JournalFault("unreadable", message) from error
+
+
+def journal_name(instance: str, segment: int) -> str:
+    """The file name of an instance's segment."""
+    return f"{instance}.{segment}{wire.JOURNAL_SUFFIX}"
+
+
+def parse_name(name: str) -> tuple[str, int] | None:
+    """Instance and segment of a journal's file name; None for everything else that lies in a drop-box."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match[1], int(match[2]))
+
+
+def list_instances(directory: int | str | Path) -> dict[str, list[int]]:
+    """Every instance that has journals in `directory` (a path or an open descriptor), with its segments in order."""
+    found: dict[str, list[int]] = {}
+    for name in os.listdir(directory):
+        parsed = parse_name(name)
+        if parsed is not None:
+            found.setdefault(parsed[0], []).append(parsed[1])
+    for segments in found.values():
+        segments.sort()
+    return found
+
+
+def open_journal(directory_fd: int, name: str, owners: frozenset[int] | None) -> tuple[int, os.stat_result]:
+    """Open a journal and look at it; the caller closes it. Raises JournalFault where it may not be believed.
+
+    `owners` are the user ids whose journals are booked; None permits all. Reasons: missing, unreadable (another try may
+    help), symlink, not_regular, linked (it has a second name), foreign_owner.
+    """
+    fd = _open(directory_fd, name)
+    try:
+        status = os.fstat(fd)
+        _check_regular(name, status)
+        _check_owner(name, status, owners)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, status
+
+
+def open_marks(directory_fd: int, instance: str, owners: frozenset[int] | None) -> int:
+    """Open an instance's FIFO, so that no mark dies with the wrapper; the caller closes it. Raises JournalFault."""
+    name = f"{instance}{wire.MARKS_SUFFIX}"
+    fd = _open(directory_fd, name)
+    try:
+        status = os.fstat(fd)
+        _check_fifo(name, status)
+        _check_owner(name, status, owners)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def writer_pid(journal: int | str | Path, directory_fd: int | None = None) -> int | None:
+    """The pid of the wrapper that holds the lock on a journal; None when nobody does, so its writer is gone.
+
+    `journal` is a descriptor, or a path (relative to `directory_fd`, if given). 0 is a writer that lives, but whose pid
+    has no name here (a foreign pid namespace). A lock that this very process holds is invisible to it.
+    """
+    if isinstance(journal, int):
+        return _lock_holder(journal)
+    fd = _open(directory_fd, os.fspath(journal))
+    try:
+        return _lock_holder(fd)
+    finally:
+        os.close(fd)
+
+
+def sync(directory_fd: int, name: str) -> None:
+    """Make a journal's content outlive a power loss. Raises JournalFault."""
+    fd = _open(directory_fd, name)
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        raise _fault("unreadable", name, f"a disk that syncs, got: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def remove(directory_fd: int, instance: str, segments: Iterable[int]) -> None:
+    """Unlink an instance's journals and its FIFO; what is gone already is fine. Raises JournalFault."""
+    names = [journal_name(instance, segment) for segment in segments]
+    for name in (*names, f"{instance}{wire.MARKS_SUFFIX}"):
+        try:
+            os.unlink(name, dir_fd=directory_fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _fault("unremovable", name, f"a file that the agent may unlink, got: {error.strerror}") from error
+
+
+def _open(directory_fd: int | None, name: str) -> int:
+    try:
+        return os.open(name, _OPEN, dir_fd=directory_fd)
+    except OSError as error:
+        reason = {errno.ENOENT: "missing", errno.ELOOP: "symlink", errno.ENXIO: "not_regular"}.get(error.errno or 0)
+        raise _fault(reason or "unreadable", name, f"a readable file, got: {error.strerror}") from error
+
+
+def _check_regular(name: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _fault("not_regular", name, "a regular file")
+    if status.st_nlink > 1:
+        raise _fault("linked", name, f"one name, got {status.st_nlink}")
+
+
+def _check_fifo(name: str, status: os.stat_result) -> None:
+    if not stat.S_ISFIFO(status.st_mode):
+        raise _fault("not_fifo", name, "a FIFO")
+
+
+def _check_owner(name: str, status: os.stat_result, owners: frozenset[int] | None) -> None:
+    if owners is not None and status.st_uid not in owners:
+        expected = f"an owner that journal.owners permits, got uid {status.st_uid}"
+        raise _fault("foreign_owner", name, expected)
+
+
+def _lock_holder(fd: int) -> int | None:
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, _ANY_LOCK))
+    return None if kind == fcntl.F_UNLCK else max(pid, 0)
+
+
+def _fault(reason: str, name: str, expected: str) -> JournalFault:
+    return JournalFault(reason, f"cannot read journal file {name!r}: expected {expected}")
