@@ -1,0 +1,120 @@
+"""The node's HTTP API: routes to questions, and answers in the format that was asked for.
+
+Owns paths and formats. Who may ask is the guard's, what an answer is made of the queries', and connections are
+the server's business. Nothing here changes a measurement. The ledger is asked in a thread, one question
+at a time; the loop never waits for the disk.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from taximeter.errors import LedgerError
+from taximeter.observe.guard import Guard, problem
+from taximeter.observe.metrics import render
+from taximeter.observe.queries import Queries, QuestionError, filter_of
+from taximeter.observe.server import is_loopback, serve
+from taximeter.observe.snapshot import Snapshot
+
+__all__ = ["build", "is_loopback", "serve"]
+
+NDJSON = "application/x-ndjson"
+
+_T = TypeVar("_T")
+
+
+def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loopback: bool = True) -> ASGIApp:
+    """Make the ASGI application of a node.
+
+    `snapshot` is called in the event loop for each request and must be cheap; `queries` answer from the ledger;
+    `token` opens what is not open to all; `loopback` is whether it will listen there (`is_loopback(host)`).
+    """
+    faces = _Faces(snapshot, queries)
+    routes = [
+        Route("/metrics", faces.metrics),
+        Route("/healthz", faces.healthz),
+        Route("/readyz", faces.readyz),
+        Route("/v1/status", faces.status),
+        Route("/v1/instances", faces.instances),
+        Route("/v1/records", faces.records),
+        Route("/v1/receipts/{asked}", faces.receipt),
+        Route("/v1/hardware", faces.hardware),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Guard(app, token, loopback=loopback)
+
+
+class _Faces:
+    """One method a path."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries) -> None:
+        self._snapshot = snapshot
+        self._queries = queries
+        # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+
+    async def metrics(self, request: Request) -> Response:
+        body, kind = render(self._snapshot(), request.headers.get("accept", ""), process=True)
+        return Response(body, headers={"content-type": kind})
+
+    async def healthz(self, _: Request) -> Response:
+        alive = self._snapshot().alive
+        return _json({"alive": alive}, 200 if alive else 503)
+
+    async def readyz(self, _: Request) -> Response:
+        view = self._snapshot()
+        return _json({"ready": view.ready}, 200 if view.ready else 503)
+
+    async def status(self, _: Request) -> Response:
+        return _json(await self._ask(Queries.status))
+
+    async def instances(self, _: Request) -> Response:
+        return _json(self._queries.at(self._snapshot()).instances())
+
+    async def hardware(self, _: Request) -> Response:
+        return _json(self._queries.at(self._snapshot()).hardware())
+
+    async def records(self, request: Request) -> Response:
+        wanted = filter_of(dict(request.query_params))
+        bodies = await self._ask(lambda queries: list(queries.records(wanted)))
+        if NDJSON in request.headers.get("accept", ""):
+            return Response(b"".join(body + b"\n" for body in bodies), media_type=NDJSON)
+        return Response(b"[" + b",".join(bodies) + b"]", media_type="application/json")
+
+    async def receipt(self, request: Request) -> Response:
+        asked = request.path_params["asked"]
+        receipt = await self._ask(lambda queries: queries.receipt(asked))
+        if receipt is None:
+            raise HTTPException(404, f"no prediction or instance is known by {asked[:256]!r}")
+        return _json(receipt)
+
+    async def _ask(self, question: Callable[[Queries], _T]) -> _T:
+        queries = self._queries.at(self._snapshot())
+        return await anyio.to_thread.run_sync(question, queries, limiter=self._one_at_a_time)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+async def _refused(_: Request, error: HTTPException) -> Response:
+    return problem(error.status_code, error.detail, dict(error.headers or {}))
+
+
+async def _misput(_: Request, error: QuestionError) -> Response:
+    return problem(400, str(error))
+
+
+async def _unread(_: Request, error: LedgerError) -> Response:
+    return problem(503, str(error))

@@ -1,0 +1,101 @@
+"""Stands before the HTTP API: who may ask, and under which name the node may be asked.
+
+Owns the token rule and the Host rule, and the headers that every answer carries. Paths are closed unless they
+are listed as open. Refuses to know what an answer says.
+"""
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Iterable
+from email.utils import formatdate
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+#: Read by scrapers, balancers and schedulers that hold no token.
+OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz", "/v1/hardware"})
+
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Make an error answer (RFC 9457): `detail` says what was expected."""
+    body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": detail}
+    return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")
+
+
+class Guard:
+    """An ASGI application before `app`; `loopback` says that it listens there, where a foreign Host is an attack."""
+
+    def __init__(self, app: ASGIApp, token: str, *, loopback: bool) -> None:
+        if not token:
+            raise ValueError("cannot guard the API: expected a token")
+        self._app = app
+        self._token = token.encode()
+        self._loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or refuse one request; whatever goes wrong behind the door is logged and stays behind it."""
+        if scope["type"] != "http":
+            return
+        began = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                headers = MutableHeaders(scope=message)
+                headers["date"] = formatdate(usegmt=True)
+                headers["cache-control"] = "no-store"
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        try:
+            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("api.failed path=%r", scope["path"])
+            if began:
+                raise
+            await problem(500, "the agent's log says what went wrong")(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host")
+        if self._loopback and host is not None and not is_local(host):
+            return problem(421, "expected a Host that names this machine's loopback: a web page may not ask")
+        if scope["path"] in OPEN_PATHS or self._knows_token(headers.getlist("authorization")):
+            return None
+        return problem(401, "expected Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+
+    def _knows_token(self, credentials: Iterable[str]) -> bool:
+        given = list(credentials)
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("latin-1"), self._token)
+
+
+def is_local(host: str) -> bool:
+    """Whether a Host header, with or without a port, names the loopback interface."""
+    name, bracket, _ = host.removeprefix("[").partition("]")
+    if not bracket:
+        name = host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

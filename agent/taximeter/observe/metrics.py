@@ -1,0 +1,168 @@
+"""A snapshot as Prometheus metrics; the one door to prometheus_client.
+
+Owns names, help texts and the choice between the Prometheus text format and OpenMetrics. Labels are what the
+snapshot's counters carry, which the tally bounds; accounts and predictions never are labels. Refuses to
+compute: every number is in the snapshot (the process's own are read by the library).
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Snapshot
+
+PLAIN = CONTENT_TYPE_PLAIN_0_0_4
+OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
+#: Shown even while nobody is in them, so that a graph does not begin with a gap.
+PHASES = ("boot", "idle", "active", "teardown")
+
+#: By one label (a word) or by several (a tuple of words).
+_Labelled = Mapping[Any, float]
+
+
+def render(snapshot: Snapshot, accept: str = "", *, process: bool = False) -> tuple[bytes, str]:
+    """Write `snapshot` in the format that the Accept header prefers; return the body and its content type.
+
+    With `process`, also what the library reads of this very process: CPU, memory, descriptors.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Node(snapshot))
+    if process:
+        ProcessCollector(registry=registry)
+    if wants_openmetrics(accept):
+        body: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return body, OPENMETRICS
+    return generate_latest(registry), PLAIN
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an Accept header names OpenMetrics before any plain text."""
+    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if "application/openmetrics-text" not in kinds:
+        return False
+    return "text/plain" not in kinds or kinds.index("application/openmetrics-text") < kinds.index("text/plain")
+
+
+class _Node:
+    """A collector over one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric family."""
+        yield from _about(self._snapshot)
+        yield from _work(self._snapshot)
+        yield from _money(self._snapshot)
+        yield from _trouble(self._snapshot)
+        yield from _ledger(self._snapshot)
+        yield from _shipping(self._snapshot)
+
+
+def _about(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _info("taximeter_build", "The software that answers.", {"version": snapshot.version})
+    node = {"node": snapshot.node, "region": snapshot.region or "", "config": snapshot.config or ""}
+    yield _info("taximeter_node", "The node, and the configuration in force.", node | {"tier": snapshot.node_tier})
+    yield _gauge("taximeter_start_time_seconds", "When the agent started, since 1970 UTC.", snapshot.started_unix_s)
+    yield _gauge("taximeter_ready", "1 once the ledger is open and the journals are caught up with.", snapshot.ready)
+    devices: dict[str, float] = {}
+    for device in snapshot.hardware.devices if snapshot.hardware else ():
+        devices[device.name] = devices.get(device.name, 0) + 1
+    yield _gauges("taximeter_devices", "GPUs that are seen, by name.", ("name",), devices)
+    problems = len(snapshot.hardware.problems) if snapshot.hardware else 0
+    yield _gauge("taximeter_hardware_problems", "What could not be read of the hardware.", problems)
+
+
+def _work(snapshot: Snapshot) -> Iterator[Metric]:
+    phases: dict[str, float] = dict.fromkeys(PHASES, 0)
+    for instance in snapshot.instances:
+        phases[instance.phase] = phases.get(instance.phase, 0) + 1
+    open_predictions = sum(len(instance.predictions) for instance in snapshot.instances)
+    yield _gauges("taximeter_instances", "Wrapped processes that live, by phase.", ("phase",), phases)
+    yield _gauge("taximeter_predictions_open", "Predictions that are loading or active.", open_predictions)
+    yield _gauge(
+        "taximeter_reader_lag_seconds", "How long the oldest unread journal bytes wait.", snapshot.reader_lag_s
+    )
+    records, names = snapshot.counters.records, ("type", "status")
+    yield _counters("taximeter_records", "Usage records written to the ledger.", names, records)
+
+
+def _money(snapshot: Snapshot) -> Iterator[Metric]:
+    counters = snapshot.counters
+    names = ("tier", "class", "meter")
+    yield _counters("taximeter_billed_seconds", "Seconds of hardware that were billed.", names, counters.billed_s)
+    billed = {currency: float(amount) for currency, amount in counters.amounts.items()}
+    corrected = {currency: float(amount) for currency, amount in counters.corrected.items()}
+    yield _counters("taximeter_billed_amount", "Money billed, before corrections.", ("currency",), billed)
+    yield _counters("taximeter_corrected_amount", "Money taken back by corrections.", ("currency",), corrected)
+    yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
+
+
+def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
+    counters = snapshot.counters
+    faults, marks, events = counters.journal_faults, counters.rejected_marks, counters.illegal_events
+    yield _counters("taximeter_journal_faults", "Journals or lines that cannot be believed.", ("reason",), faults)
+    yield _counters("taximeter_rejected_marks", "Marks that were kept and had no effect.", ("reason",), marks)
+    yield _counters("taximeter_illegal_events", "Events that came where none is allowed.", ("kind",), events)
+    yield _counters("taximeter_clock_flags", "Records whose clocks were off.", ("flag",), counters.clock_flags)
+
+
+def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
+    commits = snapshot.counters.commits
+    yield _gauge("taximeter_ledger_head", "Number of the newest record.", snapshot.ledger_seq)
+    yield _commit_histogram(commits)
+    failures = CounterMetricFamily("taximeter_ledger_commit_failures", "Commits that the disk did not take.")
+    failures.add_metric((), commits.failures)
+    yield failures
+
+
+def _commit_histogram(commits: Commits) -> Metric:
+    family = HistogramMetricFamily("taximeter_ledger_commit_seconds", "Duration of a commit of the ledger.")
+    bounds = (*(str(bound) for bound in COMMIT_BUCKETS_S), "+Inf")
+    family.add_metric((), list(zip(bounds, accumulate(commits.counts), strict=True)), commits.sum_s)
+    return family
+
+
+def _shipping(snapshot: Snapshot) -> Iterator[Metric]:
+    sinks, names = snapshot.sinks, ("sink",)
+    pending = {sink.name: sink.pending for sink in sinks}
+    shipped = {sink.name: sink.shipped for sink in sinks}
+    failures = {(sink.name, reason): count for sink in sinks for reason, count in sink.failures.items()}
+    failing = {sink.name: sink.last_error is not None for sink in sinks}
+    yield _gauges("taximeter_outbox_pending", "Records that a sink has not taken yet.", names, pending)
+    yield _counters("taximeter_shipped_records", "Records that a sink has taken.", names, shipped)
+    yield _counters("taximeter_ship_failures", "Batches that a sink did not take.", ("sink", "reason"), failures)
+    yield _gauges("taximeter_sink_failing", "1 while a sink's last batch did not pass.", names, failing)
+
+
+def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
+    return InfoMetricFamily(name, text, labels)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _gauges(name: str, text: str, labels: tuple[str, ...], values: _Labelled) -> Metric:
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
+
+
+def _counters(name: str, text: str, labels: tuple[str, ...], values: _Labelled) -> Metric:
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: _Labelled) -> Metric:
+    for key, value in sorted(values.items()):
+        family.add_metric((key,) if isinstance(key, str) else key, float(value))
+    return family

@@ -1,0 +1,211 @@
+"""Answers questions about a node as JSON-able values: for the HTTP API and, without an agent, for the CLI.
+
+Owns what each answer is made of: the ledger for what is written, the snapshot (where an agent lives) for what
+runs. Blocks on the ledger, so the API calls it in a thread, one question at a time. Refuses to write.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from taximeter.errors import TaximeterError
+from taximeter.ledger.audit import audit
+from taximeter.ledger.chain import hash_of
+from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.observe import receipt as receipts
+from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
+from taximeter.records import RecordType
+
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
+#: What records are filtered by; each narrows the answer.
+FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit")
+
+_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
+_NUMBERED = re.compile(r"(.+)-\d{8}")
+#: Short for the records' types, so that a person can type them.
+_TYPES = {name.rsplit(".", 2)[1]: name for name in (kind.value for kind in RecordType)}
+
+Json = dict[str, Any]
+
+
+class QuestionError(TaximeterError):
+    """A question that cannot be answered as it was put."""
+
+
+class Queries:
+    """Questions to one node: `reader` is its ledger, `snapshot` gives the living agent's view, if there is one."""
+
+    def __init__(self, reader: LedgerReader, snapshot: Callable[[], Snapshot] | None = None) -> None:
+        self._reader = reader
+        self._snapshot = snapshot
+
+    def at(self, view: Snapshot) -> "Queries":
+        """Answer from this one view: what runs is looked at in the event loop, the ledger in a thread."""
+        return Queries(self._reader, lambda: view)
+
+    def status(self) -> Json:
+        """Say how the node is: agent, ledger, sinks, how much runs; without an agent, what the ledger knows."""
+        head = self._reader.head
+        ledger = {"id": head.ledger_id, "seq": head.seq, "hash": head.hash}
+        if self._snapshot is None:
+            sinks = [{"name": name, "pending": pending} for name, pending in self._reader.sinks().items()]
+            return {"agent": None, "ready": False, "ledger": ledger, "sinks": sinks, "instances": None, "problems": []}
+        view = self._snapshot()
+        return {
+            "agent": {"version": view.version, "started_utc": view.started_utc, "config": view.config},
+            "ready": view.ready,
+            "node": {"id": view.node, "region": view.region, "tier": view.node_tier},
+            "ledger": ledger,
+            "sinks": [_sink(sink) for sink in view.sinks],
+            "instances": _by_phase(view),
+            "reader_lag_s": view.reader_lag_s,
+            "problems": list(view.problems),
+        }
+
+    def instances(self) -> list[Json]:
+        """List what runs now; nothing, where no agent lives to see it."""
+        return [_instance(view) for view in self._views()]
+
+    def records(self, wanted: RecordFilter) -> Iterator[bytes]:
+        """Give the stored bytes of the records that `wanted` names, oldest first."""
+        return self._reader.records(wanted)
+
+    def receipt(self, asked: str) -> Json | None:
+        """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it."""
+        found = self._of_prediction(asked) or self._of_instance(asked)
+        numbered = _NUMBERED.fullmatch(asked)
+        if found is None and numbered is not None:
+            found = self._of_instance(numbered[1])
+        return found
+
+    def hardware(self) -> Json:
+        """Tell devices, host and the tier they are sold as; null where no agent has looked."""
+        view = self._snapshot() if self._snapshot else None
+        if view is None or view.hardware is None:
+            return {"tier": None, "rule": None, "host": None, "devices": [], "problems": []}
+        read = asdict(view.hardware)
+        return {"tier": view.node_tier, "rule": view.node_tier_rule, **read}
+
+    def verify(self) -> Json:
+        """Audit the whole ledger: every fault, by record."""
+        report = audit(self._reader)
+        faults = [{"seq": fault.seq, "id": fault.id, "what": fault.what} for fault in report.faults]
+        return {"ok": not faults, "records": report.records, "faults": faults}
+
+    def _views(self) -> tuple[InstanceView, ...]:
+        return self._snapshot().instances if self._snapshot else ()
+
+    def _items(self, **wanted: Any) -> Iterator[receipts.Item]:
+        for body in self._reader.records(RecordFilter(**wanted)):
+            yield receipts.Item(orjson.loads(body), hash_of(body))
+
+    def _of_prediction(self, asked: str) -> Json | None:
+        own = receipts.fold(self._items(prediction=asked))
+        seen = _find(self._views(), asked)
+        if own.last is None:
+            return self._pending(asked, "prediction", *seen) if seen else None
+        instance = receipts.fold(self._items(instance=own.last["instance"], type=RecordType.INSTANCE))
+        below, _ = receipts.fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
+        built = receipts.of_prediction(asked, own, instance, below)
+        return self._explained(built, running=seen is not None)
+
+    def _of_instance(self, asked: str) -> Json | None:
+        own = receipts.fold(self._items(instance=asked, type=RecordType.INSTANCE))
+        items = (item for item in self._items(instance=asked) if item.data.get("prediction") is not None)
+        predictions, total = receipts.fold_each(items)
+        view = next((view for view in self._views() if view.instance == asked), None)
+        if own.last is None and not predictions:
+            return self._pending(asked, "instance", view) if view else None
+        built = receipts.of_instance(asked, own, predictions, total)
+        return self._explained(built, running=view is not None)
+
+    def _pending(self, asked: str, kind: str, view: InstanceView, prediction: PredictionView | None = None) -> Json:
+        lead = prediction or view
+        seen = {
+            "instance": view.instance,
+            "prediction": prediction.prediction if prediction else None,
+            **{name: getattr(lead, name) for name in ("account", "model", "version", "pool", "started_utc")},
+            "class": lead.service_class,
+            "hardware": {"tier": view.tier, "count": len(view.devices), "rule": view.rule},
+        }
+        return self._explained(receipts.of_pending(asked, kind, seen), running=True)
+
+    def _explained(self, receipt: Json, *, running: bool) -> Json:
+        if not receipt["pending"]:
+            return receipt
+        if running:
+            why = "it still runs: sums are of the records so far, the final record comes when it ends"
+        elif self._snapshot is None:
+            why = "the final record is not written yet, and no agent runs that would write it: start one"
+        else:
+            why = "the final record is not written yet"
+        return receipt | {"pending_why": why}
+
+
+def filter_of(asked: Mapping[str, str]) -> RecordFilter:
+    """Read the filters of a question for records, written as in a query string; QuestionError names what is wrong."""
+    unknown = sorted(set(asked) - set(FILTERS))
+    if unknown:
+        raise QuestionError(f"cannot filter by {', '.join(unknown)}: expected some of {', '.join(FILTERS)}")
+    plain = {name: asked[name] for name in ("account", "model", "prediction", "instance", "root") if name in asked}
+    kind = asked.get("type")
+    if kind is not None and kind not in _TYPES and kind not in _TYPES.values():
+        raise QuestionError(f"cannot filter by type = {kind!r}: expected one of {', '.join(_TYPES)}")
+    return RecordFilter(
+        since_utc_ns=_since_ns(asked["since"]) if "since" in asked else None,
+        type=None if kind is None else RecordType(_TYPES.get(kind, kind)),
+        limit=_limit(asked.get("limit", str(LIMIT_DEFAULT))),
+        **plain,
+    )
+
+
+def _since_ns(text: str) -> int:
+    match = _UTC.fullmatch(text)
+    try:
+        moment = datetime.fromisoformat(match[1] if match else "").replace(tzinfo=UTC)
+    except ValueError as error:
+        expected = "a UTC time such as 2026-11-22T10:00:00Z"
+        raise QuestionError(f"cannot filter by since = {text!r}: expected {expected}") from error
+    fraction = (match[2] if match else None) or "0"
+    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0"))
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= LIMIT_MAX:
+        return int(text)
+    raise QuestionError(f"cannot limit to {text!r}: expected a number from 1 to {LIMIT_MAX}")
+
+
+def _find(views: tuple[InstanceView, ...], prediction: str) -> tuple[InstanceView, PredictionView] | None:
+    pairs = ((view, own) for view in views for own in view.predictions)
+    return next((pair for pair in pairs if pair[1].prediction == prediction), None)
+
+
+def _is_below(item: receipts.Item, prediction: str) -> bool:
+    data = item.data
+    return data.get("prediction") not in (None, prediction) and prediction in (data["root"], data["parent"])
+
+
+def _by_phase(view: Snapshot) -> Json:
+    phases: Json = {}
+    for instance in view.instances:
+        phases[instance.phase] = phases.get(instance.phase, 0) + 1
+    return phases
+
+
+def _instance(view: InstanceView) -> Json:
+    written = asdict(view)
+    written["class"] = written.pop("service_class")
+    for prediction in written["predictions"]:
+        prediction["class"] = prediction.pop("service_class")
+    return written
+
+
+def _sink(view: SinkView) -> Json:
+    names = ("name", "kind", "pending", "shipped", "last_error")
+    return {name: getattr(view, name) for name in names} | {"failures": dict(view.failures)}

@@ -1,0 +1,163 @@
+"""Serves an ASGI application on one listener: uvicorn's HTTP protocol, without uvicorn's server around it.
+
+Owns connections and their limits: how many, how long a header may take, how long an unread answer is held.
+uvicorn's own server installs signal handlers and wakes ten times a second; here nothing happens while
+nobody asks. Refuses to know what is asked.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import h11
+import uvicorn
+from anyio.abc import TaskStatus
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from taximeter.errors import ConfigError
+
+#: More connections than this are closed at once; half of it, answered with 503.
+CONNECTIONS_MAX = 128
+#: The request line and all headers; h11 answers 431 or 400 beyond.
+HEADER_MAX_BYTES = 16_384
+#: A header must be there in this time, an answer taken in that; a kept connection is closed after this silence.
+HEADER_S = 10.0
+SEND_S = 30.0
+KEEP_ALIVE_S = 15
+#: At the end, what is being answered gets this long.
+DRAIN_S = 0.5
+
+
+async def serve(
+    app: ASGIApp, host: str, port: int, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve `app` on `host`:`port` (0: any free one) until cancelled; `started` is told the port.
+
+    ConfigError if it cannot listen there. Needs anyio's asyncio backend.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=CONNECTIONS_MAX // 2,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        h11_max_incomplete_event_size=HEADER_MAX_BYTES,
+    )
+    config.load()
+    state = _State()
+    server = await asyncio.get_running_loop().create_server(partial(_Connection, config, state, {}), sock=listener)
+    try:
+        task_status.started(listener.getsockname()[1])
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _drain(server, state)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` is listening to this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        expected = "an address of this machine and a port that nobody else has"
+        raise ConfigError((f"cannot listen on {host}:{port}: {why}: expected {expected}",)) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def _drain(server: asyncio.Server, state: "_State") -> None:
+    """Stop listening, let answers go out for DRAIN_S, then cut what is left."""
+    server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    if not state.connections:
+        return
+    state.empty.clear()
+    with anyio.move_on_after(DRAIN_S):
+        await state.empty.wait()
+    for task in list(state.tasks):
+        task.cancel()
+    for connection in list(state.connections):
+        connection.transport.abort()
+    await anyio.lowlevel.checkpoint()
+
+
+class _State(ServerState):
+    """What the connections share, and whether there are any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.empty = asyncio.Event()
+
+
+class _Connection(H11Protocol):
+    """One client, with patience."""
+
+    def __init__(self, config: uvicorn.Config, state: _State, app_state: dict[str, Any]) -> None:
+        super().__init__(config, state, app_state)
+        self._state = state
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override, explicit-override]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+        else:
+            self._deadline = self.loop.call_later(HEADER_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
+        self._met()
+        super().connection_lost(exc)
+        if not self.connections:
+            self._state.empty.set()
+
+    def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._met()
+        elif cycle is not None and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()  # a body that nobody asked for, and that may never end
+        elif self._deadline is None:
+            # Not put off by further bytes: a header that drips in must be whole in time all the same.
+            self._deadline = self.loop.call_later(HEADER_S, self.transport.abort)
+
+    def on_response_complete(self) -> None:  # type: ignore[explicit-override]
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(SEND_S, self._give_up)
+
+    def _met(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
