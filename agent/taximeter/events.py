@@ -69,6 +69,9 @@ class Usage:
     rss_peak_bytes: int | None = None
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `taximeter run` was told; None is left open, for marks to set."""
@@ -227,7 +230,7 @@ class Heartbeat:
 
     at_ns: int
     clock: Clock
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +242,7 @@ class Exited:
     signal: int | None
     core_dumped: bool
     clock: Clock | None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     error: str | None = None
     source: Source = Source.WRAPPER
 

@@ -106,6 +106,7 @@ class HardwareUse:
     count: int
     devices: tuple[DeviceUse, ...]
     evidence: str
+    rule: str = ""  #: why this tier, in words
 
 
 @dataclass(frozen=True, slots=True)

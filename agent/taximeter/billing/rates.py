@@ -1,0 +1,102 @@
+"""The rate card: versioned prices of hardware tiers, and which card was in force when.
+
+Owns the card's shape and its checks, every fault of a card named at once. Refuses to know where a card came from.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from taximeter.billing.money import decimal_of, plain
+from taximeter.errors import ConfigError
+
+_KEYS = ("version", "effective", "currency", "tiers")
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
+    """Prices per second of hardware time, in one currency, from one instant on."""
+
+    version: str
+    effective_utc_ns: int
+    currency: str
+    tiers: Mapping[str, Decimal]  #: tier slug -> price per second of the whole tier, never multiplied by its count
+    hash: str  #: "sha256:…" over the canonical content
+
+    def content(self) -> dict[str, object]:
+        """The card as plain JSON values, from which `parse_card` makes the same card again."""
+        return _content(self.version, self.effective_utc_ns, self.currency, self.tiers)
+
+
+def parse_card(mapping: Mapping[str, object], source: str) -> RateCard:
+    """A rate card from what TOML or JSON said; ConfigError names every fault, each with `source` and key."""
+    faults = [f"{source}: {key}: expected one of {', '.join(_KEYS)}" for key in mapping if key not in _KEYS]
+    version = _text(mapping, "version", source, faults)
+    currency = _text(mapping, "currency", source, faults)
+    if currency and not (len(currency) == 3 and currency.isascii() and currency.isupper()):
+        faults.append(f"{source}: currency = {currency!r}: expected an ISO 4217 code such as 'USD'")
+    effective_utc_ns = _effective(mapping.get("effective"), source, faults)
+    tiers = _tiers(mapping.get("tiers"), source, faults)
+    if faults:
+        raise ConfigError(tuple(faults))
+    content = _content(version, effective_utc_ns, currency, tiers)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    return RateCard(version, effective_utc_ns, currency, tiers, f"sha256:{digest}")
+
+
+def card_in_force(cards: tuple[RateCard, ...], at_utc_ns: int) -> RateCard | None:
+    """The card with the latest `effective` that is not after `at_utc_ns`; of equals the later listed."""
+    in_force: RateCard | None = None
+    for card in cards:
+        if card.effective_utc_ns <= at_utc_ns and (
+            in_force is None or card.effective_utc_ns >= in_force.effective_utc_ns
+        ):
+            in_force = card
+    return in_force
+
+
+def _content(version: str, effective_utc_ns: int, currency: str, tiers: Mapping[str, Decimal]) -> dict[str, object]:
+    moment = datetime.fromtimestamp(effective_utc_ns // 1_000_000_000, UTC)
+    return {
+        "version": version,
+        "effective": moment.isoformat(),
+        "currency": currency,
+        "tiers": {slug: plain(price) for slug, price in sorted(tiers.items())},
+    }
+
+
+def _text(mapping: Mapping[str, object], key: str, source: str, faults: list[str]) -> str:
+    value = mapping.get(key)
+    if isinstance(value, str) and value:
+        return value
+    faults.append(f"{source}: {key} = {value!r}: expected a text")
+    return ""
+
+
+def _effective(value: object, source: str, faults: list[str]) -> int:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(moment, datetime) and moment.tzinfo is not None:
+            return int(moment.timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError):
+        pass
+    faults.append(f"{source}: effective = {value!r}: expected an instant with its zone, such as 2026-01-01T00:00:00Z")
+    return 0
+
+
+def _tiers(value: object, source: str, faults: list[str]) -> Mapping[str, Decimal]:
+    if not isinstance(value, Mapping) or not value:
+        faults.append(f"{source}: tiers: expected a table of tier = 'price per second'")
+        return {}
+    tiers: dict[str, Decimal] = {}
+    for slug, price in value.items():
+        try:
+            tiers[slug] = decimal_of(price)
+        except ValueError:
+            expected = "expected a price per second as a string, such as '0.000225'"
+            faults.append(f"{source}: tiers.{slug} = {price!r}: {expected}")
+    return tiers

@@ -1,0 +1,99 @@
+"""Rating: what stretches of hardware time cost at a tier's price.
+
+Amounts telescope: a record's amount is price(totals to date) - price(totals before), each rounded once, so that
+cutting a run changes nothing. Refuses to know phases and statuses; it is given quantities and multipliers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from taximeter.billing.money import EXACT, plain, rounded, seconds
+from taximeter.billing.rates import RateCard
+from taximeter.records import Billing, BillingStatus, Line
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Time on one meter: its totals when the last record was cut and now, and what it is multiplied by."""
+
+    meter: str
+    before_ns: int
+    now_ns: int
+    multiplier: Decimal
+    multiplier_before: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What an interval costs, and what earlier intervals turn out to have cost too much (negative) or too little."""
+
+    billing: Billing
+    correction: Billing | None = None
+
+
+_ONE = Decimal(1)
+
+
+def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Rating:
+    """Price `charges` on `tier`; without a card or a price the record is unrated, never guessed and never zero."""
+    due = [charge for charge in charges if charge.multiplier or charge.multiplier_before]
+    now_due = [charge for charge in due if charge.multiplier and charge.now_ns != charge.before_ns]
+    redone = [charge for charge in due if charge.before_ns and charge.multiplier != charge.multiplier_before]
+    if not now_due and not redone:
+        return Rating(free(card))
+    price = card.tiers.get(tier) if card else None
+    if card is None or price is None:
+        return Rating(_unrated(tier, card))
+    lines = tuple(_line(charge, price) for charge in now_due)
+    billing = _billing(lines, card) if lines else free(card)
+    return Rating(billing, _billing(tuple(_redo(charge, price) for charge in redone), card) if redone else None)
+
+
+def free(card: RateCard | None) -> Billing:
+    """Nothing of this interval is billed to anybody."""
+    currency = card.currency if card else None
+    return Billing(BillingStatus.FREE, (), "0", currency, card.hash if card else None)
+
+
+def informative(card: RateCard | None) -> Billing:
+    """Another record bills this time."""
+    return Billing(BillingStatus.INFORMATIVE, (), None, card.currency if card else None, card.hash if card else None)
+
+
+def _unrated(tier: str, card: RateCard | None) -> Billing:
+    reason = f"the rate card has no tier {tier!r}" if card else "no rate card was in force"
+    return Billing(BillingStatus.UNRATED, (), None, None, card.hash if card else None, reason)
+
+
+def _price(duration_ns: int, price: Decimal, multiplier: Decimal) -> Decimal:
+    amount = EXACT.multiply(seconds(duration_ns), price)
+    return rounded(amount if multiplier == _ONE else EXACT.multiply(amount, multiplier))
+
+
+def _line(charge: Charge, price: Decimal) -> Line:
+    amount = EXACT.subtract(
+        _price(charge.now_ns, price, charge.multiplier), _price(charge.before_ns, price, charge.multiplier)
+    )
+    return _written(charge.meter, charge.now_ns - charge.before_ns, price, charge.multiplier, amount)
+
+
+def _redo(charge: Charge, price: Decimal) -> Line:
+    """What was billed before the end was known, billed again at the end's multiplier."""
+    amount = EXACT.subtract(
+        _price(charge.before_ns, price, charge.multiplier), _price(charge.before_ns, price, charge.multiplier_before)
+    )
+    change = EXACT.subtract(charge.multiplier, charge.multiplier_before)
+    return _written(charge.meter, charge.before_ns, price, change, amount)
+
+
+def _written(meter: str, duration_ns: int, price: Decimal, multiplier: Decimal, amount: Decimal) -> Line:
+    quantity = plain(seconds(duration_ns))
+    return Line(meter, quantity, "computing_second", plain(price), plain(multiplier), plain(amount))
+
+
+def _billing(lines: tuple[Line, ...], card: RateCard) -> Billing:
+    total = Decimal(0)
+    for line in lines:
+        total = EXACT.add(total, Decimal(line.amount))
+    return Billing(BillingStatus.RATED, lines, plain(total), card.currency, card.hash)

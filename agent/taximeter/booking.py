@@ -1,0 +1,302 @@
+"""From state to usage records: what a prediction or an instance used since its last record, and what that costs.
+
+Owns the published shape of `data`, who is the payer, and which time is charged. Refuses to change any state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from taximeter.billing.classes import ONLINE, Quantity, Terms
+from taximeter.billing.money import plain
+from taximeter.billing.rating import Charge, Rating, informative, rate_time
+from taximeter.events import Opened, ServiceClass, Status
+from taximeter.hardware.inventory import UNKNOWN_TIER
+from taximeter.instance import Instance, Phases, Prediction, Times
+from taximeter.records import (
+    PLATFORM,
+    UNATTRIBUTED,
+    Billing,
+    Concurrency,
+    DeviceUse,
+    Exit,
+    HardwareUse,
+    InstanceTime,
+    Interval,
+    PredictionTime,
+    RecordType,
+    Resources,
+    Timing,
+    UsageRecord,
+    Witness,
+    utc_text,
+)
+from taximeter.rulebook import Rulebook
+
+_ONE = Decimal(1)
+_HUNDREDTH = Decimal("0.01")
+_UNKNOWN_HARDWARE = HardwareUse(UNKNOWN_TIER, 0, (), "declared", "the hardware was not looked at")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where and how an interval ends."""
+
+    at_ns: int
+    status: Status
+    final: bool
+    witness: Witness
+
+
+def prediction_records(
+    instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook
+) -> tuple[UsageRecord, ...]:
+    """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
+    rating = _rate_prediction(instance, prediction, times, end, book)
+    data = _prediction_data(instance, prediction, times, end, rating.billing)
+    record = _record(instance, RecordType.PREDICTION, prediction, prediction.cut_ns, data)
+    if rating.correction is None:
+        return (record,)
+    return (record, _correction(instance, prediction, end, rating.correction, book.source))
+
+
+def instance_record(instance: Instance, phases: Phases, end: End, exit_: Exit | None, book: Rulebook) -> UsageRecord:
+    """The record of `instance` since its last cut."""
+    opened, cut = instance.opened, instance.cut
+    options, service_class = opened.options, instance.service_class
+    terms = book.rules_of(instance.rules).classes.terms[service_class]
+    rating = _rate_instance(instance, phases, terms, book)
+    payer = options.account if service_class in ONLINE else PLATFORM
+    data: dict[str, object] = {
+        "account": options.account,
+        "model": options.model,
+        "version": options.version,
+        "class": service_class,
+        "pool": options.pool,
+        "kind": _kind(service_class),
+        "instance": opened.instance,
+        "prediction": None,
+        "parent": options.parent,
+        "root": options.root,
+        "status": end.status,
+        "final": end.final,
+        "interval": _interval(opened, cut.at_ns, end.at_ns),
+        "time": _instance_time(cut.at_ns, end.at_ns, cut.phases, phases),
+        "to_date": _instance_time(instance.start_ns, end.at_ns, Phases(), phases),
+        "concurrency": _concurrency(
+            phases.crowd - cut.phases.crowd, phases.active - cut.phases.active, instance.crowd_max
+        ),
+        "units": {},
+        "attributes": {},
+        "labels": options.labels,
+        "hardware": _hardware(instance),
+        "resources": _resources(instance),
+        "billing": rating.billing,
+        "timing": Timing(_start_witness(instance.start, instance.start_ns, cut.at_ns), end.witness),
+        "traceparent": opened.traceparent,
+    }
+    if exit_ is not None:
+        data["exit"] = exit_
+    return UsageRecord(
+        id=record_id(opened.instance, instance.records),
+        type=RecordType.INSTANCE,
+        subject=payer or UNATTRIBUTED,
+        time_utc_ns=utc_ns(opened, cut.at_ns),
+        data=data,
+        instance=opened.instance,
+        root=options.root,
+        account=options.account,
+        model=options.model,
+    )
+
+
+def record_id(instance: str, number: int) -> str:
+    """The id of an instance's record: deterministic, so that a replay yields the same, and of fixed width."""
+    return f"{instance}-{number:08d}"
+
+
+def utc_ns(opened: Opened, at_ns: int) -> int:
+    """The UTC label of a monotonic instant, by the one clock reading that the instance began with."""
+    return opened.clock.realtime + (at_ns - opened.clock.monotonic)
+
+
+def _prediction_data(
+    instance: Instance, prediction: Prediction, times: Times, end: End, billing: Billing
+) -> dict[str, object]:
+    cut = prediction.cut_times
+    active_ns = times.active - cut.active
+    return {
+        "account": prediction.account,
+        "model": prediction.model,
+        "version": prediction.version,
+        "class": prediction.service_class,
+        "pool": prediction.pool,
+        "kind": _kind(prediction.service_class),
+        "instance": instance.opened.instance,
+        "prediction": prediction.id,
+        "parent": prediction.parent,
+        "root": prediction.root,
+        "status": end.status,
+        "final": end.final,
+        "interval": _interval(instance.opened, prediction.cut_ns, end.at_ns),
+        "time": _prediction_time(prediction.cut_ns, end.at_ns, cut, times),
+        "to_date": {
+            "wall_ns": end.at_ns - prediction.start_ns + times.suspended,
+            "load_ns": times.load,
+            "active_ns": times.active,
+            "share_ns": times.share,
+        },
+        "concurrency": _concurrency(times.crowd - cut.crowd, active_ns, prediction.crowd_max),
+        "units": prediction.units,
+        "attributes": prediction.attributes,
+        "labels": instance.opened.options.labels,
+        "hardware": _hardware(instance),
+        "resources": Resources() if instance.opened.options.worker else _resources(instance),
+        "billing": billing,
+        "timing": Timing(_start_witness(prediction.start, prediction.start_ns, prediction.cut_ns), end.witness),
+        "traceparent": prediction.traceparent,
+    }
+
+
+def _record(
+    instance: Instance, kind: RecordType, prediction: Prediction, from_ns: int, data: Mapping[str, object]
+) -> UsageRecord:
+    ahead = 1 if kind is RecordType.CORRECTION else 0  # a correction follows the record that brought the end
+    return UsageRecord(
+        id=record_id(instance.opened.instance, instance.records + ahead),
+        type=kind,
+        subject=prediction.account or UNATTRIBUTED,
+        time_utc_ns=utc_ns(instance.opened, from_ns),
+        data=data,
+        instance=instance.opened.instance,
+        prediction=prediction.id,
+        root=prediction.root,
+        account=prediction.account,
+        model=prediction.model,
+    )
+
+
+def _correction(instance: Instance, prediction: Prediction, end: End, billing: Billing, source: str) -> UsageRecord:
+    """A signed delta: the end put another multiplier on what interim records had billed; no time changes."""
+    data: dict[str, object] = {
+        "account": prediction.account,
+        "model": prediction.model,
+        "version": prediction.version,
+        "class": prediction.service_class,
+        "pool": prediction.pool,
+        "kind": _kind(prediction.service_class),
+        "instance": instance.opened.instance,
+        "prediction": prediction.id,
+        "parent": prediction.parent,
+        "root": prediction.root,
+        "status": end.status,
+        "corrects": {"source": source, "id": prediction.last_interim},
+        "reason": end.status,
+        "interval": _interval(instance.opened, prediction.start_ns, prediction.cut_ns),
+        "time": {"active_ns": 0, "share_ns": 0},
+        "hardware": _hardware(instance),
+        "billing": billing,
+    }
+    return _record(instance, RecordType.CORRECTION, prediction, prediction.start_ns, data)
+
+
+def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook) -> Rating:
+    card = book.card_of(prediction.card)
+    if prediction.service_class in ONLINE or instance.service_class in ONLINE:
+        return Rating(informative(card))
+    terms = book.rules_of(instance.rules).classes.terms[prediction.service_class]
+    factor = terms.on(end.status)
+    cut = prediction.cut_times
+    before, now = (cut.share, times.share) if terms.quantity is Quantity.SHARE else (cut.active, times.active)
+    charges = (
+        Charge("load", cut.load, times.load, terms.load * factor, terms.load),
+        Charge(terms.quantity, before, now, terms.active * factor, terms.active),
+    )
+    return rate_time(charges, _tier(instance), card)
+
+
+def _rate_instance(instance: Instance, phases: Phases, terms: Terms, book: Rulebook) -> Rating:
+    """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
+    card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
+    online = instance.service_class in ONLINE
+    boot_before, boot_now = before.boot if cut.readied else 0, phases.boot if instance.readied else 0
+    charges = (
+        Charge("boot", boot_before, boot_now, terms.boot, terms.boot),
+        Charge("idle", before.idle, phases.idle, terms.idle, terms.idle),
+        Charge("active", before.active, phases.active, terms.active, terms.active),
+        Charge("teardown", before.teardown, phases.teardown, terms.teardown, terms.teardown),
+    )
+    if online:
+        return rate_time(charges, _tier(instance), card)
+    own = tuple(charge for charge in charges if charge.meter != "active")
+    if any(charge.multiplier for charge in own):
+        return rate_time(own, _tier(instance), card)
+    return Rating(informative(card))
+
+
+def _tier(instance: Instance) -> str:
+    return instance.hardware.tier if instance.hardware else UNKNOWN_TIER
+
+
+def _kind(service_class: ServiceClass) -> str:
+    return "training" if service_class is ServiceClass.TRAINING else "inference"
+
+
+def _interval(opened: Opened, start_ns: int, end_ns: int) -> Interval:
+    return Interval(
+        utc_text(utc_ns(opened, start_ns)), utc_text(utc_ns(opened, end_ns)), start_ns, end_ns, opened.clock.boot_id
+    )
+
+
+def _prediction_time(start_ns: int, end_ns: int, before: Times, now: Times) -> PredictionTime:
+    suspended_ns = now.suspended - before.suspended
+    return PredictionTime(
+        wall_ns=end_ns - start_ns + suspended_ns,
+        load_ns=now.load - before.load,
+        active_ns=now.active - before.active,
+        share_ns=now.share - before.share,
+        suspended_ns=suspended_ns,
+        unknown_ns=now.unknown - before.unknown,
+    )
+
+
+def _instance_time(start_ns: int, end_ns: int, before: Phases, now: Phases) -> InstanceTime:
+    suspended_ns = now.suspended - before.suspended
+    return InstanceTime(
+        wall_ns=end_ns - start_ns + suspended_ns,
+        boot_ns=now.boot - before.boot,
+        idle_ns=now.idle - before.idle,
+        active_ns=now.active - before.active,
+        teardown_ns=now.teardown - before.teardown,
+        suspended_ns=suspended_ns,
+        unknown_ns=now.unknown - before.unknown,
+    )
+
+
+def _concurrency(crowd: int, active_ns: int, most: int) -> Concurrency:
+    if not active_ns:
+        return Concurrency("0", most)
+    if crowd == active_ns:
+        return Concurrency("1", most)
+    return Concurrency(plain((Decimal(crowd) / Decimal(active_ns)).quantize(_HUNDREDTH)), most)
+
+
+def _start_witness(start: Witness, start_ns: int, from_ns: int) -> Witness:
+    """An interim record begins where the last one was cut: at an exact instant, by definition."""
+    return start if from_ns == start_ns else Witness(start.source, 0)
+
+
+def _hardware(instance: Instance) -> HardwareUse:
+    hardware = instance.hardware
+    if hardware is None:
+        return _UNKNOWN_HARDWARE
+    devices = tuple(DeviceUse(device.uuid, device.name, device.memory_bytes) for device in hardware.devices)
+    return HardwareUse(hardware.tier, hardware.count, devices, hardware.evidence, hardware.rule)
+
+
+def _resources(instance: Instance) -> Resources:
+    cpu_ns = instance.usage.cpu_ns
+    return Resources(
+        cpu_ns=None if cpu_ns is None else max(cpu_ns - instance.cut.cpu_ns, 0),
+        rss_peak_bytes=instance.usage.rss_peak_bytes,
+    )

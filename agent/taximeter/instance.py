@@ -1,0 +1,109 @@
+"""What is known of a living instance: frozen state, small enough to be kept in the ledger with every commit.
+
+Owns the shape of the state between two events; plain values, so that a door can write and read it.
+Refuses to know how it changes (meter, spans) and how it is told (booking).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from taximeter.events import Opened, ServiceClass, Source, StopReason, Usage
+from taximeter.hardware.inventory import Hardware
+from taximeter.lifecycle import Stage
+from taximeter.records import Witness
+
+_NOT_STARTED = Witness(Source.WRAPPER, None)
+_NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """An instance's nanoseconds by phase, to date. `crowd` is the integral of active predictions over time."""
+
+    boot: int = 0
+    idle: int = 0
+    active: int = 0
+    teardown: int = 0
+    suspended: int = 0
+    unknown: int = 0
+    crowd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A prediction's nanoseconds, to date."""
+
+    load: int = 0
+    active: int = 0
+    share: int = 0
+    suspended: int = 0
+    unknown: int = 0
+    crowd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One open prediction. Its times are settled to the instance's `since_ns`."""
+
+    id: str
+    model: str | None
+    version: str | None
+    account: str | None
+    service_class: ServiceClass
+    pool: str | None
+    parent: str | None
+    root: str
+    attributes: Mapping[str, str]
+    traceparent: str | None
+    card: str | None  #: hash of the rate card that was in force at its start
+    start_ns: int
+    start: Witness
+    active: bool  #: False while its fine-tune loads
+    times: Times = Times()
+    crowd_max: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)  #: counted since the last cut
+    cut_ns: int = 0
+    cut_times: Times = Times()
+    last_interim: str | None = None  #: id of its latest interim record, for a correction to name
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the instance's last record ended, and its totals there."""
+
+    at_ns: int
+    phases: Phases = Phases()
+    readied: bool = False
+    cpu_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One wrapped process with its descendants, from exec to exit."""
+
+    opened: Opened
+    rules: str  #: hash of the rules in force when it began
+    card: str | None  #: hash of the rate card in force when it began
+    hardware: Hardware | None = None
+    stage: Stage = Stage.PENDING
+    start_ns: int = 0
+    start: Witness = _NOT_STARTED
+    since_ns: int = 0  #: times are settled to here
+    sign_ns: int = 0  #: the last sign of life
+    offset_ns: int = 0  #: BOOTTIME - MONOTONIC when last looked at; growth is suspension
+    phases: Phases = Phases()
+    predictions: tuple[Prediction, ...] = ()
+    crowd_max: int = 0
+    readied: bool = False
+    cut: Cut = Cut(0)
+    next_cut_ns: int = 0
+    records: int = 0
+    stop: StopReason | None = None
+    interrupted: int | None = None  #: the terminal's signal, so that dying of it is a cancelation
+    usage: Usage = _NO_USAGE
+    lost: bool = False  #: time passes unseen: it counts as unknown
+
+    @property
+    def service_class(self) -> ServiceClass:
+        """The class the instance itself is of; what was left open is public."""
+        return self.opened.options.service_class or ServiceClass.PUBLIC

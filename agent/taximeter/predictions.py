@@ -1,0 +1,135 @@
+"""Predictions on an instance: who may begin one, what it is called, what it counted, how it ended.
+
+Owns the rule that what `taximeter run` fixed no mark can change, and the bounds on what a worker may make us keep.
+A refusal is a bounded word, returned and not raised. Refuses to know time and money.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+from taximeter.billing.money import EXACT, plain
+from taximeter.booking import utc_ns
+from taximeter.events import ServiceClass, Source, StartMark, Status, StopReason
+from taximeter.instance import Instance, Prediction
+from taximeter.records import Witness
+from taximeter.rulebook import Rulebook
+
+MOST_OPEN = 4096
+MOST_UNITS = 64
+
+
+def find(instance: Instance, prediction: str) -> Prediction | None:
+    """The open prediction of that id."""
+    return next((open_ for open_ in instance.predictions if open_.id == prediction), None)
+
+
+def without(instance: Instance, prediction: str) -> Instance:
+    """The instance without that prediction."""
+    return replace(instance, predictions=tuple(open_ for open_ in instance.predictions if open_.id != prediction))
+
+
+def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Rulebook) -> Prediction:
+    """The one prediction that a one-shot's command is."""
+    options = instance.opened.options
+    name = options.prediction or instance.opened.instance
+    card = book.card_at(utc_ns(instance.opened, at_ns))
+    return Prediction(
+        id=name,
+        model=options.model,
+        version=options.version,
+        account=options.account,
+        service_class=instance.service_class,
+        pool=options.pool,
+        parent=options.parent,
+        root=options.root or options.parent or name,
+        attributes={},
+        traceparent=instance.opened.traceparent,
+        card=card.hash if card else None,
+        start_ns=at_ns,
+        start=witness,
+        active=True,
+        units=options.units,
+        cut_ns=at_ns,
+    )
+
+
+def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int, book: Rulebook) -> Prediction | str:
+    """The prediction that a start mark begins at `at_ns`, received `late_ns` after; or why it is refused."""
+    refusal = _refusal(instance, mark)
+    if refusal:
+        return refusal
+    options = instance.opened.options
+    service_class = options.service_class or mark.service_class or ServiceClass.PUBLIC
+    card = book.card_at(utc_ns(instance.opened, at_ns))
+    return Prediction(
+        id=mark.prediction,
+        model=options.model or mark.model,
+        version=options.version or mark.version,
+        account=options.account or mark.account,
+        service_class=service_class,
+        pool=options.pool or mark.pool,
+        parent=mark.parent or options.parent,
+        root=mark.root or options.root or mark.parent or options.parent or mark.prediction,
+        attributes=mark.attributes,
+        traceparent=mark.traceparent,
+        card=card.hash if card else None,
+        start_ns=at_ns,
+        start=Witness(Source.MARK, late_ns),
+        active=service_class is not ServiceClass.FAST_BOOT,
+        cut_ns=at_ns,
+    )
+
+
+def _refusal(instance: Instance, mark: StartMark) -> str | None:
+    options = instance.opened.options
+    if find(instance, mark.prediction) is not None:
+        return "already_started"
+    if len(instance.predictions) >= MOST_OPEN:
+        return "too_many_open"
+    fixed = (
+        (options.account, mark.account),
+        (options.model, mark.model),
+        (options.pool, mark.pool),
+        (options.service_class, mark.service_class),
+    )
+    if any(told is not None and said is not None and told != said for told, said in fixed):
+        return "fixed_by_run"
+    return None
+
+
+def count_units(instance: Instance, prediction: str | None, units: Mapping[str, str]) -> Instance | str:
+    """Add increments to a prediction; None names a one-shot's own. A refusal is a word."""
+    if prediction is None:
+        if instance.opened.options.worker or not instance.predictions:
+            return "no_such_prediction"
+        prediction = instance.predictions[0].id
+    counted = find(instance, prediction)
+    if counted is None:
+        return "no_such_prediction"
+    if not units:
+        return instance
+    total = dict(counted.units)
+    for name, amount in units.items():
+        total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))
+    if len(total) > MOST_UNITS:
+        return "too_many_units"
+    changed = replace(counted, units=total)
+    predictions = tuple(changed if open_ is counted else open_ for open_ in instance.predictions)
+    return replace(instance, predictions=predictions)
+
+
+def ended_status(instance: Instance, code: int | None, signal: int | None) -> Status:
+    """How whatever is open ends when its instance exits."""
+    one_shot = not instance.opened.options.worker
+    if one_shot and code == 0:
+        return Status.SUCCEEDED
+    if instance.stop is StopReason.CANCELED:
+        return Status.CANCELED
+    if instance.stop is not None:
+        return Status.ABORTED
+    if signal is not None and signal == instance.interrupted:
+        return Status.CANCELED
+    if one_shot or instance.predictions:
+        return Status.FAILED
+    return Status.SUCCEEDED if code == 0 else Status.FAILED

@@ -1,0 +1,66 @@
+"""What was in force when: the rules (classes, interim length, belief in a worker's clock) and the rate cards.
+
+Both are facts of the ledger, found again by their hash, so that a replay judges by what was in force then.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from taximeter.billing.classes import Classes, parse_classes
+from taximeter.billing.rates import RateCard, card_in_force
+from taximeter.errors import ConfigError
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How facts become records."""
+
+    interim_ns: int  #: interim records are cut at multiples of this since the instance's start
+    belief_ns: int  #: how far back a mark's own `at` is believed
+    classes: Classes
+    hash: str
+
+    def content(self) -> dict[str, object]:
+        """The rules as plain JSON values, from which `parse_rules` makes the same rules again."""
+        return {"interim_ns": self.interim_ns, "belief_ns": self.belief_ns, "classes": self.classes.content()}
+
+
+def make_rules(interim_ns: int, belief_ns: int, classes: Classes) -> Rules:
+    """Rules under the hash of their content."""
+    rules = Rules(interim_ns, belief_ns, classes, "")
+    canonical = json.dumps(rules.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return replace(rules, hash=f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}")
+
+
+def parse_rules(mapping: Mapping[str, object], source: str) -> Rules:
+    """Rules from a ledger's fact; ConfigError where it is not one."""
+    interim_ns, belief_ns, classes = mapping.get("interim_ns"), mapping.get("belief_ns"), mapping.get("classes")
+    if not isinstance(interim_ns, int) or not isinstance(belief_ns, int) or not isinstance(classes, Mapping):
+        raise ConfigError((f"{source}: expected rules with interim_ns, belief_ns and classes",))
+    return make_rules(interim_ns, belief_ns, parse_classes(classes, source))
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """All rules and cards that any open instance may have begun under, and the rules for new ones."""
+
+    rules: Mapping[str, Rules]
+    current: str
+    cards: tuple[RateCard, ...] = ()
+    source: str = ""  #: the CloudEvents source of this node's records, for corrections to name
+
+    def rules_of(self, digest: str) -> Rules:
+        """The rules that a state names; today's where they were lost."""
+        return self.rules.get(digest) or self.rules[self.current]
+
+    def card_at(self, utc_ns: int) -> RateCard | None:
+        """The card in force at an instant."""
+        return card_in_force(self.cards, utc_ns)
+
+    def card_of(self, digest: str | None) -> RateCard | None:
+        """The card that a state names."""
+        return next((card for card in self.cards if card.hash == digest), None)

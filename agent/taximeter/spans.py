@@ -1,0 +1,97 @@
+"""Where the nanoseconds go: phases of an instance, shares of its predictions, over one stretch of unchanged state.
+
+A stretch begins at the instance's `since_ns` and lasts while nobody joins or leaves. Looking at it (`phases_at`,
+`times_at`) changes nothing; only `settle` begins a new one. So an interim cut, which only looks, can never change
+how a nanosecond is shared. Refuses to know events, records and money.
+"""
+
+from dataclasses import replace
+
+from taximeter.instance import Instance, Phases, Prediction, Times
+from taximeter.lifecycle import PHASES, Phase
+
+
+def phases_at(instance: Instance, at_ns: int) -> Phases:
+    """The instance's phases to date at `at_ns`, which is not before its `since_ns`."""
+    passed = at_ns - instance.since_ns
+    phases = instance.phases
+    phase = PHASES.get(instance.stage)
+    if phase is None:
+        return phases
+    if instance.lost:
+        return replace(phases, unknown=phases.unknown + passed)
+    if phase is Phase.ACTIVE:
+        crowd = sum(prediction.active for prediction in instance.predictions)
+        return replace(phases, active=phases.active + passed, crowd=phases.crowd + passed * crowd)
+    if phase is Phase.IDLE:
+        return replace(phases, idle=phases.idle + passed)
+    if phase is Phase.BOOT:
+        return replace(phases, boot=phases.boot + passed)
+    return replace(phases, teardown=phases.teardown + passed)
+
+
+def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
+    """Every open prediction's times to date at `at_ns`, in the order of `instance.predictions`.
+
+    Of x ns that n predictions share, the k-th gets (x + n - 1 - k) // n: these add up to x for every x (Hermite's
+    identity), each is x / n to within a nanosecond, and it depends on nothing but x, so no cut moves a nanosecond.
+    """
+    passed = at_ns - instance.since_ns
+    if instance.lost:
+        return tuple(
+            replace(prediction.times, unknown=prediction.times.unknown + passed) for prediction in instance.predictions
+        )
+    crowd = sum(prediction.active for prediction in instance.predictions)
+    times: list[Times] = []
+    rank = 0
+    for prediction in instance.predictions:
+        if prediction.active:
+            times.append(_shared(prediction.times, passed, crowd, rank))
+            rank += 1
+        else:
+            times.append(replace(prediction.times, load=prediction.times.load + passed))
+    return tuple(times)
+
+
+def _shared(times: Times, passed: int, crowd: int, rank: int) -> Times:
+    return Times(
+        load=times.load,
+        active=times.active + passed,
+        share=times.share + (passed + crowd - 1 - rank) // crowd,
+        suspended=times.suspended,
+        unknown=times.unknown,
+        crowd=times.crowd + passed * crowd,
+    )
+
+
+def settle(instance: Instance, at_ns: int) -> Instance:
+    """The same instance with all times settled to `at_ns`: a new stretch begins."""
+    if at_ns <= instance.since_ns:
+        return instance
+    predictions: tuple[Prediction, ...] = instance.predictions
+    if predictions:
+        predictions = tuple(
+            replace(prediction, times=times)
+            for prediction, times in zip(predictions, times_at(instance, at_ns), strict=True)
+        )
+    return replace(instance, phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
+
+
+def recount(instance: Instance) -> Instance:
+    """Note how many predictions are active together, after one joined."""
+    crowd = sum(prediction.active for prediction in instance.predictions)
+    predictions = tuple(
+        replace(prediction, crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
+        for prediction in instance.predictions
+    )
+    return replace(instance, predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
+
+
+def suspend(instance: Instance, passed_ns: int) -> Instance:
+    """Note that the machine slept for `passed_ns`: no part of the monotonic clock, billed to nobody."""
+    phases = replace(instance.phases, suspended=instance.phases.suspended + passed_ns)
+    predictions = tuple(
+        replace(prediction, times=replace(prediction.times, suspended=prediction.times.suspended + passed_ns))
+        for prediction in instance.predictions
+    )
+    return replace(instance, phases=phases, predictions=predictions)

@@ -1,0 +1,265 @@
+"""The laws, over random histories: conservation of time, tiling, telescoping money, replay."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from taximeter.billing.money import EXACT, plain, rounded, seconds
+from taximeter.events import (
+    ActiveMark,
+    BadMark,
+    Event,
+    Lost,
+    Marked,
+    Options,
+    ReadyMark,
+    ServiceClass,
+    Signaled,
+    Status,
+    Stopping,
+    StoppingMark,
+    StopReason,
+    UnitsMark,
+)
+from taximeter.meter import fold, open_instance
+from taximeter.records import RecordType, UsageRecord
+
+from tests.core.stories import (
+    SECOND,
+    Told,
+    amount_of,
+    beat,
+    book,
+    exited,
+    finish,
+    opened,
+    ready,
+    spawned,
+    start,
+    tell,
+)
+
+NAMES = st.sampled_from(["a", "b", "c"])
+GAPS = st.one_of(st.integers(0, 5), st.integers(0, 3 * SECOND), st.integers(0, 200 * SECOND))
+PRICES = st.decimals("0", "10", places=9).map(plain)
+
+
+def _happening(kind: str, at_ns: int, name: str, said_ns: int | None, slept_ns: int) -> Event:
+    fast = ServiceClass.FAST_BOOT if name == "c" else None
+    made: dict[str, Event] = {
+        "start": start(at_ns, name, said_ns, service_class=fast),
+        "active": Marked(at_ns, ActiveMark(name)),
+        "finish": finish(at_ns, name, said_ns=said_ns),
+        "fail": finish(at_ns, name, Status.FAILED, said_ns),
+        "units": Marked(at_ns, UnitsMark(name, {"image": "1"})),
+        "ready": ready(at_ns),
+        "ready_mark": Marked(at_ns, ReadyMark()),
+        "stopping": Marked(at_ns, StoppingMark(StopReason.CANCELED)),
+        "drain": Stopping(at_ns, StopReason.DRAIN),
+        "term": Signaled(at_ns, 15, by_kernel=False, outside=True),
+        "bad": BadMark(at_ns, "not_json"),
+        "beat": beat(at_ns, slept_ns),
+    }
+    return made[kind]
+
+
+KINDS = [
+    *["beat"] * 6,
+    *["start"] * 4,
+    *["finish"] * 4,
+    *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad"],
+]
+ENDS = st.sampled_from(["exit", "fail", "lost", "rebooted", "open"])
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Options, list[Event]]:
+    """Any order of legal and illegal facts, by any kind of instance, with any end or none."""
+    worker = draw(st.booleans())
+    service_class = draw(st.sampled_from([None, *ServiceClass]))
+    on_term = draw(st.sampled_from(StopReason))
+    prediction = None if worker else "a"
+    options = Options(worker=worker, service_class=service_class, prediction=prediction, on_term=on_term)
+    at_ns, slept_ns = draw(st.integers(0, SECOND)), 0
+    events: list[Event] = [spawned(at_ns)]
+    if draw(st.booleans()):
+        events.append(ready(at_ns))
+    for kind in draw(st.lists(st.sampled_from(KINDS), max_size=25)):
+        at_ns += draw(GAPS)
+        slept_ns += draw(st.sampled_from([0, 0, 0, 20_000_000, SECOND]))
+        said_ns = draw(st.one_of(st.none(), st.integers(at_ns - SECOND, at_ns + SECOND)))
+        events.append(_happening(kind, at_ns, draw(NAMES), said_ns, slept_ns))
+    at_ns += draw(GAPS)
+    events.extend(_end(draw(ENDS), at_ns, slept_ns))
+    return options, events
+
+
+def _end(kind: str, at_ns: int, slept_ns: int) -> list[Event]:
+    match kind:
+        case "exit":
+            return [exited(at_ns, slept_ns=slept_ns)]
+        case "fail":
+            return [exited(at_ns, code=None, signal=9, slept_ns=slept_ns)]
+        case "lost":
+            return [Lost(at_ns, "wrapper_lost")]
+        case "rebooted":
+            return [Lost(None, "rebooted")]
+        case _:
+            return []
+
+
+def _sum(records: Sequence[UsageRecord], part: str) -> int:
+    return sum(getattr(_data(record)["time"], part) for record in records)
+
+
+def _data(record: UsageRecord) -> Any:
+    return record.data
+
+
+def _by_prediction(told: Told) -> dict[tuple[str, int], list[UsageRecord]]:
+    """Each prediction's records; an id may be used again after its end."""
+    runs: dict[tuple[str, int], list[UsageRecord]] = {}
+    ended: dict[str, int] = {}
+    for record in told.predictions():
+        name = str(record.prediction)
+        runs.setdefault((name, ended.get(name, 0)), []).append(record)
+        if _data(record)["final"]:
+            ended[name] = ended.get(name, 0) + 1
+    return runs
+
+
+@given(histories())
+def test_the_phases_of_an_instance_add_up_to_its_wall(history: tuple[Options, list[Event]]) -> None:
+    for record in tell(*history).instances():
+        time = _data(record)["time"]
+        parts = (time.boot_ns, time.idle_ns, time.active_ns, time.teardown_ns, time.suspended_ns, time.unknown_ns)
+        assert sum(parts) == time.wall_ns
+        assert min(parts) >= 0
+
+
+@given(histories())
+def test_the_parts_of_a_prediction_add_up_to_its_wall(history: tuple[Options, list[Event]]) -> None:
+    for record in tell(*history).predictions():
+        time = _data(record)["time"]
+        assert time.load_ns + time.active_ns + time.suspended_ns + time.unknown_ns == time.wall_ns
+        assert 0 <= time.share_ns <= time.active_ns
+
+
+@given(histories())
+def test_the_shares_of_an_instances_predictions_add_up_to_its_active_time(
+    history: tuple[Options, list[Event]],
+) -> None:
+    told = tell(*history)
+    if _ended(told):
+        assert _sum(told.predictions(), "share_ns") == _sum(told.instances(), "active_ns")
+
+
+@given(histories())
+def test_records_tile_a_life_without_gap_or_overlap(history: tuple[Options, list[Event]]) -> None:
+    told = tell(*history)
+    for tiles in (told.instances(), *_by_prediction(told).values()):
+        intervals = [_data(record)["interval"] for record in tiles]
+        assert all(before.end_ns == after.start_ns for before, after in pairwise(intervals))
+        assert all(interval.start_ns <= interval.end_ns for interval in intervals)
+
+
+@given(histories())
+def test_every_prediction_that_ends_has_one_final_record(history: tuple[Options, list[Event]]) -> None:
+    told = tell(*history)
+    if _ended(told):
+        for records in _by_prediction(told).values():
+            assert [_data(record)["final"] for record in records] == [False] * (len(records) - 1) + [True]
+
+
+@given(histories())
+def test_record_ids_number_an_instances_records_without_a_gap(history: tuple[Options, list[Event]]) -> None:
+    assert [int(record.id[-8:]) for record in tell(*history).records] == list(range(len(tell(*history).records)))
+
+
+@given(histories(), st.data())
+def test_no_cut_changes_time_or_price(history: tuple[Options, list[Event]], data: st.DataObject) -> None:
+    """Interim records of any length tell the same totals and the same money as none at all."""
+    whole = tell(*history, book(interim_ns=10**18))
+    if not _ended(whole):
+        return
+    cut = tell(*history, book(interim_ns=data.draw(st.integers(1_000_000_000, 100 * SECOND))))
+    for part in ("boot_ns", "idle_ns", "active_ns", "teardown_ns", "suspended_ns", "unknown_ns"):
+        assert _sum(cut.instances(), part) == _sum(whole.instances(), part)
+    assert cut.amount() == whole.amount()
+
+
+@given(histories())
+def test_a_replay_yields_the_same_records(history: tuple[Options, list[Event]]) -> None:
+    assert tell(*history).records == tell(*history).records
+
+
+@given(histories(), st.data())
+def test_a_replay_from_any_saved_state_goes_on_as_if_nothing_had_happened(
+    history: tuple[Options, list[Event]], data: st.DataObject
+) -> None:
+    options, events = history
+    rules = book()
+    instance = open_instance(opened(options), rules)
+    split = data.draw(st.integers(0, len(events)))
+    first: list[UsageRecord] = []
+    for event in events[:split]:
+        step = fold(instance, event, rules)
+        instance, first = step.instance, [*first, *step.records]
+    saved, rest = instance, []
+    for event in events[split:]:
+        step = fold(instance, event, rules)
+        instance, rest = step.instance, [*rest, *step.records]
+    again = []
+    for event in events[split:]:
+        step = fold(saved, event, rules)
+        saved, again = step.instance, [*again, *step.records]
+    assert again == rest
+
+
+@given(histories())
+def test_nothing_unknown_is_billed(history: tuple[Options, list[Event]]) -> None:
+    """What is charged never exceeds the time that somebody saw to be active."""
+    options, events = history
+    told = tell(options, events)
+    for record in told.predictions():
+        charged = sum(Decimal(line.quantity) for line in _data(record)["billing"].lines)
+        assert charged <= seconds(_data(record)["time"].active_ns)
+
+
+@given(histories())
+def test_no_line_of_zero_quantity_is_billed(history: tuple[Options, list[Event]]) -> None:
+    for record in tell(*history).records:
+        assert all(Decimal(line.quantity) > 0 for line in _data(record)["billing"].lines)
+
+
+@given(histories())
+def test_no_time_is_billed_twice(history: tuple[Options, list[Event]]) -> None:
+    """An online instance bills itself and its predictions inform; any other is billed by its predictions alone."""
+    told = tell(*history)
+    online = history[0].service_class in (ServiceClass.PRIVATE, ServiceClass.DEPLOYMENT)
+    silent = told.predictions() if online else told.instances()
+    assert all(amount_of(record) == 0 for record in silent)
+
+
+@given(histories())
+def test_only_a_correction_may_be_negative(history: tuple[Options, list[Event]]) -> None:
+    assert all(amount_of(r) >= 0 for r in tell(*history).records if r.type is not RecordType.CORRECTION)
+    assert tell(*history).amount() >= 0
+
+
+@given(st.integers(0, 10**18), st.lists(st.integers(0, 10**18), max_size=6), PRICES)
+def test_amounts_telescope_over_any_cut(total_ns: int, cuts: list[int], price: str) -> None:
+    points = sorted({0, total_ns, *(cut for cut in cuts if cut < total_ns)})
+    rate = Decimal(price)
+
+    def to_date(duration_ns: int) -> Decimal:
+        return rounded(EXACT.multiply(seconds(duration_ns), rate))
+
+    assert sum((to_date(b) - to_date(a) for a, b in pairwise(points)), Decimal(0)) == to_date(total_ns)
+
+
+def _ended(told: Told) -> bool:
+    return told.instance.stage == "closed"
