@@ -1,0 +1,74 @@
+#!/bin/sh
+# Runs as root inside the bed; prints what happened, a `name value` a line. tests/system/test_systemd.py judges it.
+set -u
+said() { echo "$1 $2"; }
+within() { # SECONDS COMMAND...: until it succeeds; a poll with a deadline
+    deadline=$(($(date +%s) + $1)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$(date +%s)" -lt $deadline ] || return 1
+        sleep 0.1
+    done
+}
+shown() { systemctl show --property "$1" --value "${2:-taximeter.service}"; }
+restarted() { [ "$(shown NRestarts)" -ge "$1" ] && [ "$(shown SubState)" = running ]; }
+as_alice() { runuser -u alice -- "$@"; }
+taximeter=/opt/taximeter/bin/taximeter
+booked() { $taximeter records --json --account "$1" | grep -q '"final":true'; }
+charged() { # ACCOUNT: how its records call the end
+    $taximeter records --json --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
+}
+
+systemd-sysusers && systemd-tmpfiles --create
+said user "$(id -un taximeter)"
+said dropbox "$(stat -c '%a %U %G' /var/lib/taximeter/journal)"
+printf 'u alice - "A user" /tmp /bin/sh\nu predictor - "A worker" /tmp /bin/sh\n' | systemd-sysusers -
+printf '[journal]\nowners = ["root", "self", "alice", "predictor"]\n' >/etc/taximeter/agent.toml
+mkdir -p /etc/systemd/system/taximeter.service.d
+printf '[Service]\nWatchdogSec=2s\n' >/etc/systemd/system/taximeter.service.d/impatient.conf
+systemctl daemon-reload
+systemd-analyze verify --man=no taximeter.service example-worker.service && said verified yes
+
+# Without an agent: measured all the same, billed later.
+as_alice $taximeter run --account cus_early -- true
+said early_exit $?
+
+systemctl start taximeter.service
+said started $?
+said active "$(systemctl is-active taximeter.service)"
+within 10 booked cus_early; said early "$(charged cus_early)"
+
+as_alice $taximeter run --model acme/answer --account cus_alice -- sh -c 'exit 3'
+said alice_exit $?
+within 10 booked cus_alice; said alice "$(charged cus_alice)"
+
+as_alice ls /var/lib/taximeter/journal >/dev/null 2>&1; said alice_lists_dropbox $?
+as_alice cat /var/lib/taximeter/ledger.db >/dev/null 2>&1; said alice_reads_ledger $?
+as_alice cat /run/taximeter/agent >/dev/null 2>&1; said alice_reads_token $?
+said agent_file "$(stat -c '%a %U %G' /run/taximeter/agent)"
+
+# A worker under the meter, started by systemd, that says itself when it is ready.
+systemctl start example-worker.service
+said worker "$(systemctl is-active example-worker.service)"
+
+before=$(shown MainPID)
+systemctl kill --signal KILL --kill-who main taximeter.service
+within 10 restarted 1; said after_kill "$(shown SubState)"
+[ "$(shown MainPID)" != "$before" ] && said new_pid yes
+as_alice $taximeter run --account cus_after_kill -- true
+within 10 booked cus_after_kill; said after_kill_booked "$(charged cus_after_kill)"
+
+systemctl kill --signal STOP --kill-who main taximeter.service
+within 15 restarted 2; said after_hang "$(shown SubState)"
+journalctl --quiet --unit taximeter.service --output cat | grep -q 'Watchdog timeout' && said watchdog yes
+
+systemctl stop example-worker.service
+said worker_result "$(shown Result example-worker.service)"
+within 10 booked cus_example; said worker_booked "$(charged cus_example)"
+
+$taximeter verify >/dev/null; said verify $?
+begin=$(date +%s%3N)
+systemctl stop taximeter.service
+said stop_ms $(($(date +%s%3N) - begin))
+said stop_result "$(shown Result)"
+said stop_status "$(shown ExecMainStatus)"
+journalctl --quiet --unit taximeter.service --output cat | sed 's/^/log /' | tail -n 40

@@ -1,0 +1,119 @@
+"""The units under a systemd that really booted: readiness, drop-box, restart, watchdog, stop."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.require import lacking, require_program, require_root
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+UNITS = ROOT / "systemd"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Taximeter in a virtual environment of the distribution's Python: one that users other than root may run."""
+    system_python = Path("/usr/bin/python3")
+    if subprocess.run([system_python, "-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"]).returncode:
+        lacking("needs /usr/bin/python3 of 3.11 or newer with ensurepip: apt-get install python3-venv")
+    folder = tmp_path_factory.mktemp("system")
+    where = folder / "taximeter"
+    subprocess.run([system_python, "-m", "venv", where], check=True)
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder,
+        ROOT,
+    ]
+    subprocess.run(wheel, check=True)
+    pip = [where / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    locked = ["--require-hashes", "--only-binary", ":all:", "--requirement", ROOT / "requirements/runtime.txt"]
+    subprocess.run([*pip, *locked], check=True)
+    subprocess.run([*pip, "--no-deps", *folder.glob("*.whl")], check=True)
+    return where
+
+
+@pytest.fixture(scope="module")
+def bed(installed: Path) -> dict[str, str]:
+    """What happened in the bed: everything is done there once, and judged here fact by fact."""
+    require_root()
+    for program, package in (
+        ("systemd-nspawn", "systemd-container"),
+        ("systemd-run", "systemd"),
+        ("dbus-daemon", "dbus"),
+        ("setpriv", "util-linux"),
+    ):
+        require_program(program, package)
+    copies = {
+        UNITS / "taximeter.service": "/etc/systemd/system/taximeter.service",
+        UNITS / "example-worker.service": "/etc/systemd/system/example-worker.service",
+        UNITS / "taximeter.sysusers.conf": "/etc/sysusers.d/taximeter.conf",
+        UNITS / "taximeter.tmpfiles.conf": "/etc/tmpfiles.d/taximeter.conf",
+        HERE / "systemd_inside.sh": "/root/inside",
+        HERE / "example_worker.sh": "/opt/predictor/bin/serve",
+    }
+    argv = [sys.executable, str(HERE / "bed"), "--timeout", "100", "--bind", f"{installed}:/opt/taximeter"]
+    for source, target in copies.items():
+        argv += ["--copy", f"{source}:{target}"]
+    done = subprocess.run([*argv, "--", "sh", "/root/inside"], capture_output=True, text=True, timeout=180)
+    print(done.stdout, done.stderr, sep="\n")  # shown with whatever fails
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return dict(line.partition(" ")[::2] for line in done.stdout.splitlines() if not line.startswith("log "))
+
+
+def test_exposure_is_at_most_2(tmp_path: Path) -> None:
+    require_program("systemd-analyze", "systemd")
+    argv = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=20", UNITS / "taximeter.service"]
+    judged = subprocess.run(argv, capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stdout
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        pytest.param("verified", "yes", id="systemd finds nothing wrong with the units"),
+        pytest.param("user", "taximeter", id="sysusers makes the user"),
+        pytest.param("dropbox", "3733 taximeter taximeter", id="tmpfiles makes the drop-box"),
+        pytest.param("started", "0", id="the service starts"),
+        pytest.param("active", "active", id="it is active once it says that it is ready"),
+        pytest.param("early_exit", "0", id="a command runs under the meter without an agent"),
+        pytest.param("early", "succeeded ", id="what ran before the agent is billed once it is there"),
+        pytest.param("alice_exit", "3", id="a user's command keeps its exit status"),
+        pytest.param("alice", "failed ", id="a user's run is booked through the drop-box"),
+        pytest.param("agent_file", "640 taximeter taximeter", id="the token is for the group"),
+        pytest.param("worker", "active", id="a wrapped worker's own READY=1 reaches systemd"),
+        pytest.param("worker_result", "success", id="a wrapped worker stops cleanly"),
+        pytest.param("after_kill", "running", id="killed -9 it is started again"),
+        pytest.param("new_pid", "yes", id="as a new process"),
+        pytest.param("after_kill_booked", "succeeded ", id="and goes on booking"),
+        pytest.param("watchdog", "yes", id="the watchdog finds an agent that hangs"),
+        pytest.param("after_hang", "running", id="an agent that hung is started again"),
+        pytest.param("verify", "0", id="the ledger that went through all this has no fault"),
+        pytest.param("stop_result", "success", id="it stops cleanly"),
+        pytest.param("stop_status", "0", id="it exits 0"),
+    ],
+)
+def test_under_systemd(bed: dict[str, str], fact: str, value: str) -> None:
+    assert bed.get(fact) == value
+
+
+@pytest.mark.parametrize("what", ["alice_lists_dropbox", "alice_reads_ledger", "alice_reads_token"])
+def test_another_user_is_refused(bed: dict[str, str], what: str) -> None:
+    assert bed[what] not in ("", "0")
+
+
+def test_a_worker_that_ran_through_both_restarts_is_booked_once(bed: dict[str, str]) -> None:
+    assert bed["worker_booked"].split() == ["succeeded"] or bed["worker_booked"].split() == ["canceled"]
+
+
+def test_it_stops_within_5_s(bed: dict[str, str]) -> None:
+    assert int(bed["stop_ms"]) < 5000
