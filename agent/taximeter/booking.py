@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from taximeter.billing.classes import ONLINE, Quantity, Terms
+from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.money import plain
 from taximeter.billing.rating import Charge, Rating, informative, rate_time
-from taximeter.events import Opened, ServiceClass, Status
+from taximeter.events import Opened, Options, ServiceClass, Status
 from taximeter.hardware.inventory import UNKNOWN_TIER
 from taximeter.instance import Instance, Phases, Prediction, Times
 from taximeter.records import (
@@ -60,27 +60,15 @@ def prediction_records(
     return (record, _correction(instance, prediction, end, rating.correction, book.source))
 
 
-def instance_record(instance: Instance, phases: Phases, end: End, exit_: Exit | None, book: Rulebook) -> UsageRecord:
-    """The record of `instance` since its last cut."""
-    opened, cut = instance.opened, instance.cut
-    options, service_class = opened.options, instance.service_class
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    rating = _rate_instance(instance, phases, terms, book)
-    payer = options.account if service_class in ONLINE else PLATFORM
-    data: dict[str, object] = {
-        "account": options.account,
-        "model": options.model,
-        "version": options.version,
-        "class": service_class,
-        "pool": options.pool,
-        "kind": _kind(service_class),
-        "instance": opened.instance,
-        "prediction": None,
-        "parent": options.parent,
-        "root": options.root,
-        "status": end.status,
-        "final": end.final,
-        "interval": _interval(opened, cut.at_ns, end.at_ns),
+def instance_records(
+    instance: Instance, phases: Phases, end: End, left: Exit | None, book: Rulebook
+) -> tuple[UsageRecord, ...]:
+    """The record of `instance` since its last cut, and a correction where its end changes what was billed before."""
+    rating = _rate_instance(instance, phases, end, book)
+    cut, options = instance.cut, instance.opened.options
+    data = _told(instance, None, end)
+    data |= {
+        "interval": _interval(instance.opened, cut.at_ns, end.at_ns),
         "time": _instance_time(cut.at_ns, end.at_ns, cut.phases, phases),
         "to_date": _instance_time(instance.start_ns, end.at_ns, Phases(), phases),
         "concurrency": _concurrency(
@@ -93,21 +81,14 @@ def instance_record(instance: Instance, phases: Phases, end: End, exit_: Exit | 
         "resources": _resources(instance),
         "billing": rating.billing,
         "timing": Timing(_start_witness(instance.start, instance.start_ns, cut.at_ns), end.witness),
-        "traceparent": opened.traceparent,
+        "traceparent": instance.opened.traceparent,
     }
-    if exit_ is not None:
-        data["exit"] = exit_
-    return UsageRecord(
-        id=record_id(opened.instance, instance.records),
-        type=RecordType.INSTANCE,
-        subject=payer or UNATTRIBUTED,
-        time_utc_ns=utc_ns(opened, cut.at_ns),
-        data=data,
-        instance=opened.instance,
-        root=options.root,
-        account=options.account,
-        model=options.model,
-    )
+    if left is not None:
+        data["exit"] = left
+    record = _record(instance, RecordType.INSTANCE, None, cut.at_ns, data)
+    if rating.correction is None:
+        return (record,)
+    return (record, _correction(instance, None, end, rating.correction, book.source))
 
 
 def record_id(instance: str, number: int) -> str:
@@ -120,24 +101,31 @@ def utc_ns(opened: Opened, at_ns: int) -> int:
     return opened.clock.realtime + (at_ns - opened.clock.monotonic)
 
 
+def _told(instance: Instance, prediction: Prediction | None, end: End) -> dict[str, object]:
+    """Who and what a record is about; of a prediction, or of the instance itself."""
+    about: Options | Prediction = prediction or instance.opened.options
+    service_class = prediction.service_class if prediction else instance.service_class
+    return {
+        "account": about.account,
+        "model": about.model,
+        "version": about.version,
+        "class": service_class,
+        "pool": about.pool,
+        "kind": "training" if service_class is ServiceClass.TRAINING else "inference",
+        "instance": instance.opened.instance,
+        "prediction": prediction.id if prediction else None,
+        "parent": about.parent,
+        "root": about.root,
+        "status": end.status,
+        "final": end.final,
+    }
+
+
 def _prediction_data(
     instance: Instance, prediction: Prediction, times: Times, end: End, billing: Billing
 ) -> dict[str, object]:
     cut = prediction.cut_times
-    active_ns = times.active - cut.active
-    return {
-        "account": prediction.account,
-        "model": prediction.model,
-        "version": prediction.version,
-        "class": prediction.service_class,
-        "pool": prediction.pool,
-        "kind": _kind(prediction.service_class),
-        "instance": instance.opened.instance,
-        "prediction": prediction.id,
-        "parent": prediction.parent,
-        "root": prediction.root,
-        "status": end.status,
-        "final": end.final,
+    return _told(instance, prediction, end) | {
         "interval": _interval(instance.opened, prediction.cut_ns, end.at_ns),
         "time": _prediction_time(prediction.cut_ns, end.at_ns, cut, times),
         "to_date": {
@@ -146,7 +134,7 @@ def _prediction_data(
             "active_ns": times.active,
             "share_ns": times.share,
         },
-        "concurrency": _concurrency(times.crowd - cut.crowd, active_ns, prediction.crowd_max),
+        "concurrency": _concurrency(times.crowd - cut.crowd, times.active - cut.active, prediction.crowd_max),
         "units": prediction.units,
         "attributes": prediction.attributes,
         "labels": instance.opened.options.labels,
@@ -159,45 +147,40 @@ def _prediction_data(
 
 
 def _record(
-    instance: Instance, kind: RecordType, prediction: Prediction, from_ns: int, data: Mapping[str, object]
+    instance: Instance, kind: RecordType, prediction: Prediction | None, from_ns: int, data: Mapping[str, object]
 ) -> UsageRecord:
+    opened = instance.opened
+    about: Options | Prediction = prediction or opened.options
     ahead = 1 if kind is RecordType.CORRECTION else 0  # a correction follows the record that brought the end
+    theirs = prediction is not None or instance.service_class in ONLINE
     return UsageRecord(
-        id=record_id(instance.opened.instance, instance.records + ahead),
+        id=record_id(opened.instance, instance.records + ahead),
         type=kind,
-        subject=prediction.account or UNATTRIBUTED,
-        time_utc_ns=utc_ns(instance.opened, from_ns),
+        subject=(about.account or UNATTRIBUTED) if theirs else PLATFORM,
+        time_utc_ns=utc_ns(opened, from_ns),
         data=data,
-        instance=instance.opened.instance,
-        prediction=prediction.id,
-        root=prediction.root,
-        account=prediction.account,
-        model=prediction.model,
+        instance=opened.instance,
+        prediction=prediction.id if prediction else None,
+        root=about.root,
+        account=about.account,
+        model=about.model,
     )
 
 
-def _correction(instance: Instance, prediction: Prediction, end: End, billing: Billing, source: str) -> UsageRecord:
+def _correction(
+    instance: Instance, prediction: Prediction | None, end: End, billing: Billing, source: str
+) -> UsageRecord:
     """A signed delta: the end put another multiplier on what interim records had billed; no time changes."""
-    data: dict[str, object] = {
-        "account": prediction.account,
-        "model": prediction.model,
-        "version": prediction.version,
-        "class": prediction.service_class,
-        "pool": prediction.pool,
-        "kind": _kind(prediction.service_class),
-        "instance": instance.opened.instance,
-        "prediction": prediction.id,
-        "parent": prediction.parent,
-        "root": prediction.root,
-        "status": end.status,
-        "corrects": {"source": source, "id": prediction.last_interim},
+    start_ns = prediction.start_ns if prediction else instance.start_ns
+    cut_ns = prediction.cut_ns if prediction else instance.cut.at_ns
+    data = _told(instance, prediction, end) | {
+        "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
         "reason": end.status,
-        "interval": _interval(instance.opened, prediction.start_ns, prediction.cut_ns),
-        "time": {"active_ns": 0, "share_ns": 0},
+        "interval": _interval(instance.opened, start_ns, cut_ns),
         "hardware": _hardware(instance),
         "billing": billing,
     }
-    return _record(instance, RecordType.CORRECTION, prediction, prediction.start_ns, data)
+    return _record(instance, RecordType.CORRECTION, prediction, start_ns, data)
 
 
 def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook) -> Rating:
@@ -215,18 +198,19 @@ def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, e
     return rate_time(charges, _tier(instance), card)
 
 
-def _rate_instance(instance: Instance, phases: Phases, terms: Terms, book: Rulebook) -> Rating:
+def _rate_instance(instance: Instance, phases: Phases, end: End, book: Rulebook) -> Rating:
     """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
     card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
-    online = instance.service_class in ONLINE
+    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
+    factor = terms.on(end.status) if instance.service_class in ONLINE else _ONE
     boot_before, boot_now = before.boot if cut.readied else 0, phases.boot if instance.readied else 0
     charges = (
-        Charge("boot", boot_before, boot_now, terms.boot, terms.boot),
-        Charge("idle", before.idle, phases.idle, terms.idle, terms.idle),
-        Charge("active", before.active, phases.active, terms.active, terms.active),
-        Charge("teardown", before.teardown, phases.teardown, terms.teardown, terms.teardown),
+        Charge("boot", boot_before, boot_now, terms.boot * factor, terms.boot),
+        Charge("idle", before.idle, phases.idle, terms.idle * factor, terms.idle),
+        Charge("active", before.active, phases.active, terms.active * factor, terms.active),
+        Charge("teardown", before.teardown, phases.teardown, terms.teardown * factor, terms.teardown),
     )
-    if online:
+    if instance.service_class in ONLINE:
         return rate_time(charges, _tier(instance), card)
     own = tuple(charge for charge in charges if charge.meter != "active")
     if any(charge.multiplier for charge in own):
@@ -236,10 +220,6 @@ def _rate_instance(instance: Instance, phases: Phases, terms: Terms, book: Ruleb
 
 def _tier(instance: Instance) -> str:
     return instance.hardware.tier if instance.hardware else UNKNOWN_TIER
-
-
-def _kind(service_class: ServiceClass) -> str:
-    return "training" if service_class is ServiceClass.TRAINING else "inference"
 
 
 def _interval(opened: Opened, start_ns: int, end_ns: int) -> Interval:

@@ -75,6 +75,7 @@ class Cut:
     phases: Phases = Phases()
     readied: bool = False
     cpu_ns: int = 0
+    interim: str | None = None  #: id of the instance's record there, for a correction to name
 
 
 @dataclass(frozen=True, slots=True)

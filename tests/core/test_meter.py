@@ -23,8 +23,8 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.lifecycle import Stage
-from taximeter.meter import LATE_NS
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType
+from taximeter.turn import LATE_NS
 
 from tests.core.stories import (
     MINUTE,
@@ -562,3 +562,15 @@ def test_nothing_counts_after_the_end() -> None:
 def test_a_segment_that_repeats_the_opening_changes_nothing() -> None:
     told = tell(None, [spawned(0), ready(0), opened(), exited(SECOND)])
     assert told.predictions()[0].data["time"].active_ns == SECOND
+
+
+def test_a_private_instance_that_failed_at_half_price_corrects_its_interims() -> None:
+    rules = book(private={"failed": "0.5"})
+    options = Options(worker=True, service_class=ServiceClass.PRIVATE, account="cus_9")
+    told = tell(options, [spawned(0), ready(0), beat(61 * SECOND), exited(62 * SECOND, code=1)], rules)
+    (correction,) = told.of(RecordType.CORRECTION)
+    assert (correction.subject, correction.data["corrects"]) == (
+        "cus_9",
+        {"source": "/nodes/test", "id": told.instances()[0].id},
+    )
+    assert told.amount() == Decimal("0.0031")

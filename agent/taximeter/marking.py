@@ -1,0 +1,107 @@
+"""Marks, judged: what a worker said, as far as it is believed and allowed.
+
+Owns the rule of belief (contracts, section 3): a worker's own clock counts a little way back, and beyond that only
+where it favours the payer. A refusal is counted and changes nothing.
+"""
+
+from dataclasses import replace
+
+from taximeter.booking import End
+from taximeter.events import (
+    ActiveMark,
+    FinishMark,
+    Marked,
+    ReadyMark,
+    Source,
+    StartMark,
+    StoppingMark,
+    StopReason,
+    UnitsMark,
+)
+from taximeter.instance import Instance
+from taximeter.lifecycle import Stage
+from taximeter.moves import become_ready, finish, join, stop
+from taximeter.predictions import begin, count_units, find, without
+from taximeter.records import Witness
+from taximeter.spans import settle
+from taximeter.turn import LATE_NS, Turn, arrive
+
+
+def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
+    """The instance after a mark; a one-shot takes only what does not end its own bill."""
+    mark = event.mark
+    worker = instance.opened.options.worker
+    if isinstance(mark, StartMark) and worker:
+        return arrive(_started(instance, event, mark, turn), event.at_ns, turn)
+    if isinstance(mark, FinishMark) and worker:
+        return arrive(_finished(instance, event, mark, turn), event.at_ns, turn)
+    instance = arrive(instance, event.at_ns, turn)
+    if isinstance(mark, ReadyMark):
+        return become_ready(instance, event.at_ns, "mark", turn)
+    if isinstance(mark, UnitsMark):
+        return _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
+    if isinstance(mark, StoppingMark) and (worker or mark.reason is StopReason.DRAIN):
+        return stop(instance, event.at_ns, mark.reason, turn)
+    if isinstance(mark, ActiveMark) and worker:
+        return _activated(instance, event.at_ns, mark, turn)
+    turn.rejected.append("not_a_worker")
+    return instance
+
+
+def _kept(instance: Instance, outcome: Instance | str, turn: Turn) -> Instance:
+    """An outcome that is a word is a refusal."""
+    if isinstance(outcome, str):
+        turn.rejected.append(outcome)
+        return instance
+    return outcome
+
+
+def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
+    """When it was: the sender's word within the belief, and an old `finish` too, for that favours the payer.
+
+    An end without a word of its own, read after a silence, bills to the last sign of life. Never before what is
+    already settled or cut.
+    """
+    ends = isinstance(event.mark, FinishMark)
+    if event.said_ns is None:
+        late = ends and event.at_ns - instance.sign_ns > LATE_NS
+        at_ns = instance.sign_ns if late else event.at_ns
+    elif ends or event.at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
+        at_ns = min(event.said_ns, event.at_ns)
+    else:
+        at_ns = event.at_ns
+    return max(at_ns, instance.since_ns, instance.cut.at_ns)
+
+
+def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> Instance:
+    at_ns = _believed_ns(instance, event, turn)
+    prediction = begin(instance, mark, at_ns, event.at_ns - at_ns, turn.book)
+    if isinstance(prediction, str):
+        turn.rejected.append(prediction)
+        return instance
+    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    if instance.stage is Stage.BOOT:
+        instance = become_ready(instance, at_ns, "mark", turn)
+    return join(instance, prediction)
+
+
+def _activated(instance: Instance, at_ns: int, mark: ActiveMark, turn: Turn) -> Instance:
+    prediction = find(instance, mark.prediction)
+    if prediction is None or prediction.active:
+        turn.rejected.append("active_without_load" if prediction else "no_such_prediction")
+        return instance
+    instance = settle(instance, at_ns)
+    loaded = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
+    return join(without(instance, loaded.id), replace(loaded, active=True))
+
+
+def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -> Instance:
+    if find(instance, mark.prediction) is None:
+        turn.rejected.append("no_such_prediction")
+        return instance
+    at_ns = _believed_ns(instance, event, turn)
+    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    instance = _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
+    prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
+    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, event.at_ns - at_ns))
+    return finish(instance, prediction, end, turn)

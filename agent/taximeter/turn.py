@@ -1,0 +1,77 @@
+"""One event's passage through the meter: what it gathers on its way, and what time alone does to an instance.
+
+Owns interim cuts, silence and sleep. A cut only looks, so it changes no nanosecond (spans). Refuses to know why an
+event came.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from taximeter import wire
+from taximeter.booking import End, instance_records, prediction_records
+from taximeter.events import Clock, Status
+from taximeter.instance import Cut, Instance, Prediction
+from taximeter.lifecycle import Stage
+from taximeter.records import UsageRecord, Witness
+from taximeter.rulebook import Rulebook
+from taximeter.spans import phases_at, settle, suspend, times_at
+
+#: Past this silence an end was seen late: what lies behind the last sign of life is unknown (contracts, section 3).
+LATE_NS = 2 * wire.HEARTBEAT_NS
+#: BOOTTIME and MONOTONIC are read one after the other; only a difference that grows by more than this is suspension.
+SUSPEND_NOISE_NS = 10_000_000
+
+
+@dataclass(slots=True)
+class Turn:
+    """What is in force, and what one fold has gathered so far."""
+
+    book: Rulebook
+    records: list[UsageRecord] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+
+
+def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """Make the interim cuts that lie behind `at_ns`, and note a sign of life."""
+    while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
+        instance = cut(instance, instance.next_cut_ns, turn)
+    return replace(instance, sign_ns=at_ns) if at_ns > instance.sign_ns else instance
+
+
+def cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """One interim record for every open prediction and for the instance; nothing is settled."""
+    end = End(at_ns, Status.PROCESSING, final=False, witness=Witness(instance.start.source, 0))
+    kept: list[Prediction] = []
+    for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
+        records = prediction_records(instance, prediction, times, end, turn.book)
+        turn.records.extend(records)
+        instance = replace(instance, records=instance.records + len(records))
+        kept.append(replace(prediction, cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id))
+    phases = phases_at(instance, at_ns)
+    records = instance_records(instance, phases, end, None, turn.book)
+    turn.records.extend(records)
+    cpu_ns = instance.usage.cpu_ns or instance.cut.cpu_ns
+    return replace(
+        instance,
+        records=instance.records + len(records),
+        predictions=tuple(kept),
+        cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id),
+        next_cut_ns=at_ns + turn.book.rules_of(instance.rules).interim_ns,
+    )
+
+
+def look_at_clock(instance: Instance, clock: Clock) -> Instance:
+    """Growth of BOOTTIME - MONOTONIC is time that the machine slept."""
+    offset_ns = clock.boottime - clock.monotonic
+    grown_ns = offset_ns - instance.offset_ns
+    if grown_ns <= SUSPEND_NOISE_NS:
+        return instance
+    return replace(suspend(instance, grown_ns), offset_ns=offset_ns)
+
+
+def pass_unseen(instance: Instance, at_ns: int, turn: Turn, late_ns: int = LATE_NS) -> Instance:
+    """Go on to an end at `at_ns`; after a silence of more than `late_ns` all behind the last sign is unknown."""
+    sign_ns = instance.sign_ns
+    if at_ns - sign_ns > late_ns and instance.stage is not Stage.PENDING:
+        instance = replace(settle(instance, sign_ns), lost=True)
+    instance = arrive(instance, at_ns, turn)
+    return replace(settle(instance, at_ns), sign_ns=sign_ns)
