@@ -1,0 +1,41 @@
+"""An outbox in memory, for one sink: what the ledger's outbox promises, without a disk."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record with its number."""
+
+    seq: int
+    body: bytes
+
+
+@dataclass
+class Outbox:
+    """Records 1..n; `done` is the highest that was acknowledged."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    done: int = 0
+
+    async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:
+        numbered = [Stored(seq, body) for seq, body in enumerate(self.bodies, 1)]
+        return numbered[self.done : self.done + limit]
+
+    async def shipped(self, sink: str, seq: int) -> None:
+        assert seq > self.done, "an acknowledgement went back"
+        self.done = seq
+
+    @property
+    def empty(self) -> bool:
+        return self.done == len(self.bodies)
+
+
+async def until(condition: Callable[[], bool], deadline_s: float = 20.0) -> None:
+    """Come back once `condition` holds; fail after `deadline_s`."""
+    with anyio.fail_after(deadline_s):
+        while not condition():  # noqa: ASYNC110 -- anything may be waited for
+            await anyio.sleep(0.005)
