@@ -4,8 +4,6 @@ Owns the rule of belief (contracts, section 3): a worker's own clock counts a li
 where it favours the payer. A refusal is counted and changes nothing.
 """
 
-from dataclasses import replace
-
 from taximeter.booking import End
 from taximeter.events import (
     ActiveMark,
@@ -92,7 +90,7 @@ def _activated(instance: Instance, at_ns: int, mark: ActiveMark, turn: Turn) -> 
         return instance
     instance = settle(instance, at_ns)
     loaded = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
-    return join(without(instance, loaded.id), replace(loaded, active=True))
+    return join(without(instance, loaded.id), loaded._replace(active=True))
 
 
 def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -> Instance:

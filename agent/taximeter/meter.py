@@ -71,7 +71,7 @@ def fold(instance: Instance, event: Event, book: Rulebook) -> Step:
     if instance.stage is Stage.CLOSED:
         return Step(instance, (), ("after_the_end",))
     if isinstance(event, Placed):
-        return Step(replace(instance, hardware=event.hardware))
+        return Step(instance._replace(hardware=event.hardware))
     if isinstance(event, Opened):
         return Step(instance)  # a new segment repeats it
     if event.at_ns is not None and event.at_ns < instance.sign_ns:
@@ -86,8 +86,7 @@ def fold(instance: Instance, event: Event, book: Rulebook) -> Step:
 
 def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
     """The bill runs from spawn-returned: exec lay before it, by `uncertainty_ns` at most."""
-    return replace(
-        instance,
+    return instance._replace(
         stage=advance(instance.stage, Input.SPAWNED),
         start_ns=event.at_ns,
         since_ns=event.at_ns,
@@ -109,13 +108,13 @@ def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
 
 def _heartbeat(instance: Instance, event: Heartbeat, turn: Turn) -> Instance:
     instance = look_at_clock(arrive(instance, event.at_ns, turn), event.clock)
-    return replace(instance, usage=event.usage) if event.usage.cpu_ns is not None else instance
+    return instance._replace(usage=event.usage) if event.usage.cpu_ns is not None else instance
 
 
 def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
     instance = arrive(instance, event.at_ns, turn)
     if event.by_kernel:
-        return replace(instance, interrupted=event.signal)
+        return instance._replace(interrupted=event.signal)
     if event.signal == _SIGTERM and event.outside:
         return stop(instance, event.at_ns, instance.opened.options.on_term, turn)
     return instance
@@ -131,7 +130,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     if event.usage.cpu_ns is not None or event.usage.rss_peak_bytes is not None:
-        instance = replace(instance, usage=event.usage)
+        instance = instance._replace(usage=event.usage)
     witness = Witness(event.source, WRAPPER_END_NS if not instance.lost else at_ns - instance.sign_ns)
     end = End(at_ns, ended_status(instance, event.code, event.signal), final=True, witness=witness)
     return close(instance, end, Exit(event.code, event.signal, None, _exit_reason(event), None), turn)

@@ -3,8 +3,6 @@
 Owns the order of records at an end: predictions first, the instance last. Refuses to know which fact asked for it.
 """
 
-from dataclasses import replace
-
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Source, Status, StopReason
 from taximeter.instance import Cut, Instance, Prediction
@@ -18,8 +16,8 @@ from taximeter.turn import Turn
 def become_ready(instance: Instance, at_ns: int, by: str, turn: Turn) -> Instance:
     """The instance can take work from `at_ns` on; a one-shot's prediction begins here."""
     first = instance.stage is Stage.BOOT
-    after = replace(settle(instance, at_ns), stage=advance(instance.stage, Input.READY))
-    after = replace(after, readied=after.readied or after.stage in READIED)
+    after = settle(instance, at_ns)._replace(stage=advance(instance.stage, Input.READY))
+    after = after._replace(readied=after.readied or after.stage in READIED)
     if not first or instance.opened.options.worker:
         return after
     witness = instance.start if by == "exec" else Witness(Source.WRAPPER, None)
@@ -30,7 +28,7 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
     """The instance with one prediction more; its times are settled to where that one begins."""
     first = prediction.active and not any(other.active for other in instance.predictions)
     stage = advance(instance.stage, Input.BUSY) if first else instance.stage
-    return recount(replace(instance, stage=stage, predictions=(*instance.predictions, prediction)))
+    return recount(instance._replace(stage=stage, predictions=(*instance.predictions, prediction)))
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
@@ -38,7 +36,7 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     if instance.stop is not None:
         return instance
     stage = advance(instance.stage, Input.STOPPING)
-    instance = replace(settle(instance, at_ns), stop=reason, stage=stage)
+    instance = settle(instance, at_ns)._replace(stop=reason, stage=stage)
     if reason is StopReason.DRAIN:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED
@@ -52,24 +50,24 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     turn.records.extend(records)
-    rest = replace(without(instance, prediction.id), records=instance.records + len(records))
+    rest = without(instance, prediction.id)._replace(records=instance.records + len(records))
     if closing or not prediction.active or any(other.active for other in rest.predictions):
         return rest
-    return replace(rest, stage=advance(rest.stage, Input.FREE))
+    return rest._replace(stage=advance(rest.stage, Input.FREE))
 
 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
     """Final records of whatever is open, then of the instance."""
     at_ns = end.at_ns
     if instance.stage is Stage.PENDING:
-        instance = replace(instance, start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
+        instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
     if not instance.opened.options.worker and not instance.readied:
         # It never became ready: the prediction is told all the same, with no time and no price.
-        untimed = replace(begin_one_shot(instance, at_ns, instance.start, turn.book), active=False)
-        instance = replace(instance, predictions=(*instance.predictions, untimed))
+        untimed = begin_one_shot(instance, at_ns, instance.start, turn.book)._replace(active=False)
+        instance = instance._replace(predictions=(*instance.predictions, untimed))
     for prediction in instance.predictions:
         instance = finish(instance, prediction, end, turn, closing=True)
-    closed = replace(instance, stage=advance(instance.stage, Input.ENDED), next_cut_ns=0)
+    closed = instance._replace(stage=advance(instance.stage, Input.ENDED), next_cut_ns=0)
     records = instance_records(closed, closed.phases, end, left, turn.book)
     turn.records.extend(records)
-    return replace(closed, records=closed.records + len(records))
+    return closed._replace(records=closed.records + len(records))

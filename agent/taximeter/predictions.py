@@ -5,7 +5,6 @@ A refusal is a bounded word, returned and not raised. Refuses to know time and m
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 
 from taximeter.billing.money import EXACT, plain
@@ -26,7 +25,7 @@ def find(instance: Instance, prediction: str) -> Prediction | None:
 
 def without(instance: Instance, prediction: str) -> Instance:
     """The instance without that prediction."""
-    return replace(instance, predictions=tuple(open_ for open_ in instance.predictions if open_.id != prediction))
+    return instance._replace(predictions=tuple(open_ for open_ in instance.predictions if open_.id != prediction))
 
 
 def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Rulebook) -> Prediction:
@@ -114,9 +113,9 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
         total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))
     if len(total) > MOST_UNITS:
         return "too_many_units"
-    changed = replace(counted, units=total)
+    changed = counted._replace(units=total)
     predictions = tuple(changed if open_ is counted else open_ for open_ in instance.predictions)
-    return replace(instance, predictions=predictions)
+    return instance._replace(predictions=predictions)
 
 
 def ended_status(instance: Instance, code: int | None, signal: int | None) -> Status:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -184,5 +185,9 @@ class UsageRecord:
 def utc_text(realtime_ns: int) -> str:
     """RFC 3339 in UTC with nanoseconds, e.g. `2026-11-22T10:00:03.123456789Z`."""
     seconds, fraction = divmod(realtime_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{_second_text(seconds)}.{fraction:09d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

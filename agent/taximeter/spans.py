@@ -5,8 +5,6 @@ A stretch begins at the instance's `since_ns` and lasts while nobody joins or le
 how a nanosecond is shared. Refuses to know events, records and money.
 """
 
-from dataclasses import replace
-
 from taximeter.instance import Instance, Phases, Prediction, Times
 from taximeter.lifecycle import PHASES, Phase
 
@@ -19,15 +17,15 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
     if phase is None:
         return phases
     if instance.lost:
-        return replace(phases, unknown=phases.unknown + passed)
+        return phases._replace(unknown=phases.unknown + passed)
     if phase is Phase.ACTIVE:
         crowd = sum(prediction.active for prediction in instance.predictions)
-        return replace(phases, active=phases.active + passed, crowd=phases.crowd + passed * crowd)
+        return phases._replace(active=phases.active + passed, crowd=phases.crowd + passed * crowd)
     if phase is Phase.IDLE:
-        return replace(phases, idle=phases.idle + passed)
+        return phases._replace(idle=phases.idle + passed)
     if phase is Phase.BOOT:
-        return replace(phases, boot=phases.boot + passed)
-    return replace(phases, teardown=phases.teardown + passed)
+        return phases._replace(boot=phases.boot + passed)
+    return phases._replace(teardown=phases.teardown + passed)
 
 
 def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
@@ -39,7 +37,7 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
     passed = at_ns - instance.since_ns
     if instance.lost:
         return tuple(
-            replace(prediction.times, unknown=prediction.times.unknown + passed) for prediction in instance.predictions
+            prediction.times._replace(unknown=prediction.times.unknown + passed) for prediction in instance.predictions
         )
     crowd = sum(prediction.active for prediction in instance.predictions)
     times: list[Times] = []
@@ -49,7 +47,7 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
             times.append(_shared(prediction.times, passed, crowd, rank))
             rank += 1
         else:
-            times.append(replace(prediction.times, load=prediction.times.load + passed))
+            times.append(prediction.times._replace(load=prediction.times.load + passed))
     return tuple(times)
 
 
@@ -71,27 +69,27 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     predictions: tuple[Prediction, ...] = instance.predictions
     if predictions:
         predictions = tuple(
-            replace(prediction, times=times)
+            prediction._replace(times=times)
             for prediction, times in zip(predictions, times_at(instance, at_ns), strict=True)
         )
-    return replace(instance, phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
+    return instance._replace(phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
 
 
 def recount(instance: Instance) -> Instance:
     """Note how many predictions are active together, after one joined."""
     crowd = sum(prediction.active for prediction in instance.predictions)
     predictions = tuple(
-        replace(prediction, crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
+        prediction._replace(crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
         for prediction in instance.predictions
     )
-    return replace(instance, predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
+    return instance._replace(predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:
     """Note that the machine slept for `passed_ns`: no part of the monotonic clock, billed to nobody."""
-    phases = replace(instance.phases, suspended=instance.phases.suspended + passed_ns)
+    phases = instance.phases._replace(suspended=instance.phases.suspended + passed_ns)
     predictions = tuple(
-        replace(prediction, times=replace(prediction.times, suspended=prediction.times.suspended + passed_ns))
+        prediction._replace(times=prediction.times._replace(suspended=prediction.times.suspended + passed_ns))
         for prediction in instance.predictions
     )
-    return replace(instance, phases=phases, predictions=predictions)
+    return instance._replace(phases=phases, predictions=predictions)

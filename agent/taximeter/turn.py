@@ -4,7 +4,7 @@ Owns interim cuts, silence and sleep. A cut only looks, so it changes no nanosec
 event came.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from taximeter import wire
 from taximeter.booking import End, instance_records, prediction_records
@@ -34,7 +34,7 @@ def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     """Make the interim cuts that lie behind `at_ns`, and note a sign of life."""
     while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
         instance = cut(instance, instance.next_cut_ns, turn)
-    return replace(instance, sign_ns=at_ns) if at_ns > instance.sign_ns else instance
+    return instance._replace(sign_ns=at_ns) if at_ns > instance.sign_ns else instance
 
 
 def cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -44,14 +44,13 @@ def cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
         records = prediction_records(instance, prediction, times, end, turn.book)
         turn.records.extend(records)
-        instance = replace(instance, records=instance.records + len(records))
-        kept.append(replace(prediction, cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id))
+        instance = instance._replace(records=instance.records + len(records))
+        kept.append(prediction._replace(cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id))
     phases = phases_at(instance, at_ns)
     records = instance_records(instance, phases, end, None, turn.book)
     turn.records.extend(records)
     cpu_ns = instance.usage.cpu_ns or instance.cut.cpu_ns
-    return replace(
-        instance,
+    return instance._replace(
         records=instance.records + len(records),
         predictions=tuple(kept),
         cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id),
@@ -65,13 +64,13 @@ def look_at_clock(instance: Instance, clock: Clock) -> Instance:
     grown_ns = offset_ns - instance.offset_ns
     if grown_ns <= SUSPEND_NOISE_NS:
         return instance
-    return replace(suspend(instance, grown_ns), offset_ns=offset_ns)
+    return suspend(instance, grown_ns)._replace(offset_ns=offset_ns)
 
 
 def pass_unseen(instance: Instance, at_ns: int, turn: Turn, late_ns: int = LATE_NS) -> Instance:
     """Go on to an end at `at_ns`; after a silence of more than `late_ns` all behind the last sign is unknown."""
     sign_ns = instance.sign_ns
     if at_ns - sign_ns > late_ns and instance.stage is not Stage.PENDING:
-        instance = replace(settle(instance, sign_ns), lost=True)
+        instance = settle(instance, sign_ns)._replace(lost=True)
     instance = arrive(instance, at_ns, turn)
-    return replace(settle(instance, at_ns), sign_ns=sign_ns)
+    return settle(instance, at_ns)._replace(sign_ns=sign_ns)
