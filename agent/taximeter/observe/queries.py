@@ -14,7 +14,7 @@ import orjson
 
 from taximeter.errors import TaximeterError
 from taximeter.ledger.audit import audit
-from taximeter.ledger.chain import hash_of
+from taximeter.ledger.chain import digest_of, digest_text
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
@@ -22,8 +22,9 @@ from taximeter.records import RecordType
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
+SEQ_MAX = 2**63 - 1
 #: What records are filtered by; each narrows the answer.
-FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit")
+FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "after")
 
 _UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 _NUMBERED = re.compile(r"(.+)-\d{8}")
@@ -53,8 +54,7 @@ class Queries:
         head = self._reader.head
         ledger = {"id": head.ledger_id, "seq": head.seq, "hash": head.hash}
         if self._snapshot is None:
-            sinks = [{"name": name, "pending": pending} for name, pending in self._reader.sinks().items()]
-            return {"agent": None, "ready": False, "ledger": ledger, "sinks": sinks, "instances": None, "problems": []}
+            return self._status_of_ledger() | {"ledger": ledger}
         view = self._snapshot()
         return {
             "agent": {"version": view.version, "started_utc": view.started_utc, "config": view.config},
@@ -66,6 +66,14 @@ class Queries:
             "reader_lag_s": view.reader_lag_s,
             "problems": list(view.problems),
         }
+
+    def _status_of_ledger(self) -> Json:
+        """Say what is known with no agent running; the keys are the same, what nobody can know is null."""
+        node = {"id": self._reader.node_id, "region": None, "tier": None}
+        sinks = [_sink(SinkView(sink.name, None, sink.pending)) for sink in self._reader.sinks()]
+        problems = ["no agent is running: what runs now is measured, and booked when one starts"]
+        nothing = {"agent": None, "ready": False, "instances": None, "reader_lag_s": None}
+        return nothing | {"node": node, "sinks": sinks, "problems": problems}
 
     def instances(self) -> list[Json]:
         """List what runs now; nothing, where no agent lives to see it."""
@@ -102,7 +110,7 @@ class Queries:
 
     def _items(self, **wanted: Any) -> Iterator[receipts.Item]:
         for body in self._reader.records(RecordFilter(**wanted)):
-            yield receipts.Item(orjson.loads(body), hash_of(body))
+            yield receipts.Item(orjson.loads(body), digest_text(digest_of(body)))
 
     def _of_prediction(self, asked: str) -> Json | None:
         own = receipts.fold(self._items(prediction=asked))
@@ -151,15 +159,16 @@ def filter_of(asked: Mapping[str, str]) -> RecordFilter:
     """Read the filters of a question for records, written as in a query string; QuestionError names what is wrong."""
     unknown = sorted(set(asked) - set(FILTERS))
     if unknown:
-        raise QuestionError(f"cannot filter by {', '.join(unknown)}: expected some of {', '.join(FILTERS)}")
+        raise QuestionError(f"cannot filter by {unknown[0][:40]!r}: expected some of {', '.join(FILTERS)}")
     plain = {name: asked[name] for name in ("account", "model", "prediction", "instance", "root") if name in asked}
     kind = asked.get("type")
     if kind is not None and kind not in _TYPES and kind not in _TYPES.values():
-        raise QuestionError(f"cannot filter by type = {kind!r}: expected one of {', '.join(_TYPES)}")
+        raise QuestionError(f"cannot filter by type = {kind[:40]!r}: expected one of {', '.join(_TYPES)}")
     return RecordFilter(
         since_utc_ns=_since_ns(asked["since"]) if "since" in asked else None,
         type=None if kind is None else RecordType(_TYPES.get(kind, kind)),
-        limit=_limit(asked.get("limit", str(LIMIT_DEFAULT))),
+        limit=_number("limit", asked.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX),
+        after_seq=_number("after", asked.get("after", "0"), 0, SEQ_MAX),
         **plain,
     )
 
@@ -170,15 +179,15 @@ def _since_ns(text: str) -> int:
         moment = datetime.fromisoformat(match[1] if match else "").replace(tzinfo=UTC)
     except ValueError as error:
         expected = "a UTC time such as 2026-11-22T10:00:00Z"
-        raise QuestionError(f"cannot filter by since = {text!r}: expected {expected}") from error
+        raise QuestionError(f"cannot filter by since = {text[:40]!r}: expected {expected}") from error
     fraction = (match[2] if match else None) or "0"
     return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= LIMIT_MAX:
+def _number(name: str, text: str, least: int, most: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most:
         return int(text)
-    raise QuestionError(f"cannot limit to {text!r}: expected a number from 1 to {LIMIT_MAX}")
+    raise QuestionError(f"cannot use {name} = {text[:40]!r}: expected a number from {least} to {most}")
 
 
 def _find(views: tuple[InstanceView, ...], prediction: str) -> tuple[InstanceView, PredictionView] | None:

@@ -1,0 +1,76 @@
+"""Records as a ledger holds them, from the real meter and the real seal, for tests of the faces."""
+
+from collections.abc import Iterable
+
+from taximeter.events import ActiveMark, Marked, Options, ServiceClass, Status
+from taximeter.ledger import chain
+from taximeter.ledger.seal import Author, seal
+from taximeter.ledger.values import NodeInfo
+from taximeter.records import RecordType, UsageRecord
+
+from tests.core.stories import INSTANCE, MS, SECOND, beat, book, exited, finish, ready, spawned, start, tell
+
+NODE = NodeInfo("n1", "eu-west", "taximeter 0.1.0", f"sha256:{'0' * 64}")
+
+
+def bodies(records: Iterable[UsageRecord]) -> list[bytes]:
+    """The stored bytes of `records` in a new ledger."""
+    return [body for _, _, body in seal(records, Author.of("L1", NODE), 0, chain.GENESIS).rows]
+
+
+def one_shot(**options: object) -> list[UsageRecord]:
+    """A predictor that was ready at once, ran for 412 ms and ended well."""
+    told = tell(Options(prediction="p1", **options), [spawned(MS), ready(MS), exited(413 * MS)])
+    return told.records
+
+
+def long_run(until_s: int = 9, code: int = 0) -> list[UsageRecord]:
+    """A one-shot with an interim record every two seconds."""
+    beats = [beat(at * SECOND) for at in range(1, until_s + 1)]
+    events = [spawned(0), ready(0), *beats, exited(until_s * SECOND, code)]
+    return tell(Options(prediction="p1"), events, book(interim_ns=2 * SECOND)).records
+
+
+def aborted_run() -> list[UsageRecord]:
+    """A worker's prediction that the platform ended after an interim record had billed it."""
+    beats = [beat(at * SECOND) for at in range(1, 4)]
+    events = [spawned(0), ready(0), start(0, "p1"), *beats, exited(3 * SECOND, None, 9)]
+    told = tell(Options(worker=True), events, book(interim_ns=2 * SECOND, public={"failed": "0"}))
+    assert any(record.type is RecordType.CORRECTION for record in told.records)
+    return told.records
+
+
+def shared_worker() -> list[UsageRecord]:
+    """A worker with two predictions that overlap, one of a fine-tune that loads first, one called by the other."""
+    events = [
+        spawned(0),
+        ready(200 * MS),
+        start(300 * MS, "p1", account="cus_7", model="acme/sdxl", attributes={"resolution": "1080p"}),
+        start(500 * MS, "p2", account="cus_8", parent="p1", root="p1", service_class=ServiceClass.FAST_BOOT),
+        Marked(600 * MS, ActiveMark("p2")),
+        finish(700 * MS, "p1"),
+        finish(900 * MS, "p2", Status.FAILED),
+        exited(950 * MS),
+    ]
+    return tell(Options(worker=True, pool="sdxl", labels={"team": "a"}), events).records
+
+
+def private_run() -> list[UsageRecord]:
+    """A private instance: it is billed, its prediction is informative."""
+    options = Options(prediction="p1", account="cus_7", service_class=ServiceClass.PRIVATE)
+    return tell(options, [spawned(0), ready(100 * MS), exited(500 * MS)]).records
+
+
+def unpriced_run() -> list[UsageRecord]:
+    """A run on a tier that no card prices."""
+    return tell(Options(prediction="p1"), [spawned(0), ready(0), exited(SECOND)], tier="gpu-odd").records
+
+
+def killed_run() -> list[UsageRecord]:
+    """A run that died of SIGKILL."""
+    return tell(Options(prediction="p1"), [spawned(0), ready(0), exited(SECOND, None, 9)]).records
+
+
+ALL = (one_shot, long_run, aborted_run, shared_worker, private_run, unpriced_run, killed_run)
+
+__all__ = ["ALL", "INSTANCE", "NODE", "bodies"]
