@@ -19,7 +19,7 @@ help:  ## this list
 	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON); TAXIMETER_TEST_ALL=1 makes a skipped test a failure."
 
 demo: $(VENV)/.wheel  ## three real runs and their receipts, in a temporary folder
-	@$(RUN) examples/demo.py
+	@$(RUN) examples/demo.py $(if $(KEEP),--keep)
 
 install: $(VENV)/.wheel  ## build the wheel and install it, with locked dependencies, into $(VENV)
 
