@@ -1,0 +1,114 @@
+"""The verbs for people, and how each of them ends.
+
+Owns the list of verbs, exit statuses and the last line of defence: an error is one line on stderr and never a
+traceback, and a reader that goes away (`| head`) ends us silently. Refuses to know what a verb does.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+
+from taximeter.cli.config import check
+from taximeter.cli.hardware import hardware
+from taximeter.cli.receipt import receipt
+from taximeter.cli.records import records
+from taximeter.cli.run import SETTINGS, run
+from taximeter.cli.status import status
+from taximeter.cli.text import safe
+from taximeter.cli.verify import verify
+from taximeter.errors import ConfigError, TaximeterError
+
+_P = ParamSpec("_P")
+
+HELP = """The meter of an inference node.
+
+It measures what each prediction process really used, says on which hardware tier, and writes records that can be
+defended. Start with `taximeter run -- COMMAND`.
+"""
+
+
+def run_app(words: Sequence[str]) -> int:
+    """Run the verb that `words` begin with; return its exit status."""
+    _speak_any_encoding()
+    try:
+        make_app()(args=list(words), prog_name="taximeter")
+    except SystemExit as end:
+        code = end.code
+    else:
+        code = 0
+    return _flushed(code if isinstance(code, int) else 1)
+
+
+def make_app() -> typer.Typer:
+    """Put the verbs together."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=HELP,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+    )
+    app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
+    app.command("agent")(_agent)
+    for verb in (status, receipt, records, hardware, verify):
+        app.command(verb.__name__)(guarded(verb))
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say what is wrong with the configuration.")
+    group.callback()(lambda: None)
+    group.command("check")(guarded(check))
+    app.add_typer(group, name="config")
+    return app
+
+
+def guarded(verb: Callable[_P, int]) -> Callable[_P, None]:
+    """Turn a verb's status into an exit, and our own errors into a line on stderr."""
+
+    @wraps(verb)
+    def guard(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            code = verb(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _die_of_the_pipe()
+        except (TaximeterError, OSError) as error:
+            faults = error.faults if isinstance(error, ConfigError) else (str(error),)
+            for fault in faults:
+                print(f"taximeter: {safe(fault)}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        else:
+            raise typer.Exit(code)
+
+    return guard
+
+
+def _agent() -> None:
+    """Run the node's agent (the daemon)."""
+    # The line in the list of verbs; the verb itself was taken before anything of this was loaded.
+
+
+def _speak_any_encoding() -> None:
+    """A terminal without UTF-8 gets escapes instead of a crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _die_of_the_pipe()
+    return code
+
+
+def _die_of_the_pipe() -> None:
+    """End as any filter does whose reader is gone: by SIGPIPE, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)

@@ -1,0 +1,265 @@
+"""`taximeter receipt`: one run explained, as a passenger would have it explained.
+
+Owns the receipt's look: the ride as a bar of phases, hardware and why, each price with its arithmetic, the total,
+and who saw it. Computes no amount: all of them are the ledger's, to the last digit.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from taximeter.cli import text
+from taximeter.cli.source import Source
+
+Json = Mapping[str, Any]
+
+#: Phases in the order in which they usually come, each with a glyph that needs no colour, and a colour.
+PHASES = {
+    "boot": ("▒", "yellow"),
+    "load": ("▒", "yellow"),
+    "idle": ("·", "dim"),
+    "active": ("█", "green"),
+    "teardown": ("░", "cyan"),
+    "suspended": ("z", "magenta"),
+    "unknown": ("?", "red"),
+}
+STATUS_STYLES = {
+    "succeeded": "green",
+    "processing": "yellow",
+    "failed": "red",
+    "canceled": "yellow",
+    "aborted": "magenta",
+}
+_LISTED = 8
+
+
+def receipt(
+    asked: Annotated[str, typer.Argument(metavar="PREDICTION|INSTANCE", help="Whose ride: an id from the records.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> int:
+    """Explain one run: timeline, hardware, prices, witness."""
+    source = Source(os.environ)
+    found = source.receipt(asked)
+    _complain(source)
+    if found is None:
+        print(f"taximeter: {_unknown(asked, source.directories.journal)}", file=sys.stderr)
+        return 1
+    from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
+
+    if as_json:
+        print_json(found)
+        return 0
+    sheet = Sheet()
+    write(found, sheet)
+    sheet.show()
+    return 0
+
+
+def write(found: Json, sheet: Any) -> None:
+    """Write a receipt on a sheet."""
+    status = "pending" if found["status"] is None else found["status"]
+    sheet.title("TAXIMETER RECEIPT", text.safe(status), STATUS_STYLES.get(status, "yellow"))
+    if found["pending"]:
+        sheet.row("pending", found["pending_why"], "yellow")
+    _who(found, sheet)
+    _ride(found, sheet)
+    _hardware(found.get("hardware"), sheet)
+    _price(found, sheet)
+    _others("Predictions", found["predictions"], sheet)
+    _others("Downstream", found["downstream"], sheet)
+    _evidence(found, sheet)
+
+
+def _who(found: Json, sheet: Any) -> None:
+    if found["prediction"]:
+        sheet.row("prediction", found["prediction"])
+    sheet.row("instance", found["instance"])
+    for name in ("parent", "root"):
+        if found[name] and found[name] != found["prediction"]:
+            sheet.row(name, found[name])
+    sheet.row("account", found["account"] or "none: nobody is named to pay for it")
+    if found["model"] or found["version"]:
+        version = f", version {text.safe(found['version'])}" if found["version"] else ""
+        sheet.row("model", text.safe(found["model"]) + version)
+    pool = f", pool {text.safe(found['pool'])}" if found["pool"] else ""
+    sheet.row("class", text.safe(found["class"]) + pool)
+    node = found["node"]
+    if node:
+        region = f", {text.safe(node['region'])}" if node.get("region") else ""
+        sheet.row("node", text.safe(node["id"]) + region)
+    for name in ("labels", "attributes", "units"):
+        if found[name]:
+            sheet.row(name, ", ".join(f"{text.safe(key)} {text.safe(value)}" for key, value in found[name].items()))
+
+
+def _ride(found: Json, sheet: Any) -> None:
+    sheet.section("Ride")
+    sheet.row("from", f"{text.instant(found['started_utc'])} UTC" if found["started_utc"] else None)
+    ended = f"{text.instant(found['ended_utc'])} UTC" if found["ended_utc"] else None
+    sheet.row("until", f"{ended} (so far)" if ended and found["pending"] else ended)
+    time, phases = found["time"], found["phases"]
+    if "wall_ns" in time:
+        sheet.row("time", text.duration(time["wall_ns"]))
+    if found["kind"] == "prediction" and time:
+        shared = time["share_ns"] != time["active_ns"]
+        note = f", {text.duration(time['share_ns'])} of it its share among others" if shared else ""
+        sheet.row("active", text.duration(time["active_ns"]) + note)
+        if time["load_ns"] or not phases:
+            _bar("prediction", time, sheet)
+    if phases:
+        _bar("instance", phases, sheet)
+    if found["exit"]:
+        sheet.row("exit", exit_text(found["exit"]), "" if found["exit"]["code"] == 0 else "red")
+    _resources(found.get("resources") or {}, sheet)
+
+
+def _bar(whose: str, time: Json, sheet: Any) -> None:
+    """Draw the phases side by side, each as wide as it was long, and name them below."""
+    from rich.text import Text  # noqa: PLC0415
+
+    parts = {name: time.get(f"{name}_ns", 0) for name in PHASES}
+    cells = text.portions(parts, sheet.width - 13)
+    if not cells:
+        return
+    bar, legend = Text(), Text()
+    whole = sum(parts.values())
+    for name, width in cells.items():
+        glyph, style = PHASES[name]
+        bar.append(glyph * width, style=style)
+        legend.append("   " if legend else "")
+        legend.append(glyph, style=style)
+        legend.append(
+            f" {name}\u00a0{text.duration(parts[name])}\u00a0({text.percent(parts[name], whole)})".replace(
+                " ", "\u00a0"
+            )
+        )
+    sheet.row(whose, bar)
+    sheet.row("", legend)
+
+
+def exit_text(end: Json) -> str:
+    """Say how a command ended."""
+    if end.get("signal"):
+        said = f"killed by {_signal(end['signal'])}"
+    elif end.get("code") is not None:
+        said = f"status {end['code']}"
+    else:
+        said = "not seen"
+    if end.get("oom"):
+        said += ", out of memory"
+    if end.get("reason") and end["reason"] not in ("exited", "signaled"):
+        said += f" ({text.safe(end['reason'])})"
+    left = end.get("left_running")
+    return said + (f"; {text.plural(left, 'process').replace('processs', 'processes')} left running" if left else "")
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} ({number})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _resources(used: Json, sheet: Any) -> None:
+    shown = []
+    if used.get("cpu_ns") is not None:
+        shown.append(f"CPU {text.duration(used['cpu_ns'])}")
+    if used.get("rss_peak_bytes") is not None:
+        shown.append(f"memory {text.size(used['rss_peak_bytes'])} at most")
+    if used.get("gpu_memory_peak_bytes") is not None:
+        shown.append(f"GPU memory {text.size(used['gpu_memory_peak_bytes'])} at most")
+    if used.get("energy_mj") is not None:
+        shown.append(f"energy {used['energy_mj'] / 1000:.1f} J")
+    if shown:
+        sheet.row("used", ", ".join(shown))
+
+
+def _hardware(hardware: Json | None, sheet: Any) -> None:
+    sheet.section("Hardware")
+    if not hardware:
+        sheet.row("tier", None)
+        return
+    sheet.row("tier", hardware["tier"], "bold")
+    for device in hardware.get("devices") or ():
+        sheet.row(
+            "device", f"{text.safe(device['name'])}, {text.size(device['memory_bytes'])}, {text.safe(device['uuid'])}"
+        )
+    if hardware.get("rule"):
+        sheet.row("why", hardware["rule"])
+
+
+def _price(found: Json, sheet: Any) -> None:
+    billing = found["billing"]
+    sheet.section("Price")
+    if billing["status"] in ("unrated", "free", "informative", None):
+        meaning = {
+            "unrated": "unrated: no price was found, and none is guessed",
+            "free": "free: the terms of its class bill none of this time",
+            "informative": "billed with its instance",
+            None: "not known yet",
+        }[billing["status"]]
+        sheet.row("status", meaning + (f" ({text.safe(billing['reason'])})" if billing.get("reason") else ""))
+    for line in billing["lines"]:
+        left, _, right = line["text"].rpartition(" = ")
+        sheet.leader(text.safe(line["meter"]), text.safe(left), text.safe(right))
+    for correction in billing["corrections"]:
+        amount = f"{text.safe(correction['amount'])} {text.safe(correction['currency'])}"
+        sheet.leader("correction", text.safe(correction["reason"]), amount, "magenta")
+    total = found["total"]
+    if total["amount"] is not None:
+        sheet.total("TOTAL", f"{text.safe(total['amount'])} {text.safe(total['currency'])}")
+
+
+def _others(name: str, runs: Iterable[Json], sheet: Any) -> None:
+    runs = list(runs)
+    if not runs:
+        return
+    sheet.section(f"{name} ({len(runs)})")
+    for run in runs[:_LISTED]:
+        amount = "–" if run["amount"] is None else f"{text.safe(run['amount'])} {text.safe(run['currency'])}"
+        left = f"{text.safe(run['prediction'])}  {text.duration(run['active_ns'])}"
+        sheet.leader(text.safe(run["status"]), left, amount)
+    if len(runs) > _LISTED:
+        sheet.row("", f"and {len(runs) - _LISTED} more: --json lists them all")
+
+
+def _evidence(found: Json, sheet: Any) -> None:
+    sheet.section("Evidence")
+    timing = found["timing"]
+    if timing:
+        for end in ("start", "end"):
+            seen, within = timing[end]["source"], timing[end]["uncertainty_ns"]
+            bound = f"within {text.duration(within)}" if within is not None else "nothing bounds the error"
+            sheet.row(end, f"seen by the {text.safe(seen)}, {bound}")
+        sheet.row("clocks", text.listed(timing["clock"]) if timing["clock"] else "agreed")
+    for record in found["records"][-_LISTED:]:
+        amount = f"  {record['amount']}" if record.get("amount") is not None else ""
+        final = "" if record["final"] is None or record["final"] else " interim"
+        sheet.row(
+            f"record {record['seq']}", f"{text.short_hash(record['hash'])}{final}{text.safe(amount) if amount else ''}"
+        )
+    if found["records_total"] > _LISTED:
+        sheet.row("", f"{found['records_total'] - _LISTED} earlier ones: --json lists them")
+    for card in found["billing"]["rate_cards"]:
+        sheet.row("rate card", text.short_hash(card))
+    if found["node"]:
+        sheet.row(
+            "measured by", f"{text.safe(found['node']['software'])}, config {text.short_hash(found['node']['config'])}"
+        )
+
+
+def _unknown(asked: str, journal: Path) -> str:
+    shown = text.safe(asked)
+    if "/" not in asked and (journal / f"{asked[:255]}.0.ndjson").exists():
+        return f"{shown} is measured, but nobody has booked it yet: start `taximeter agent`"
+    return f"cannot find {shown!r}: expected the id of a prediction or an instance; `taximeter records` lists them"
+
+
+def _complain(source: Source) -> None:
+    if source.complaint:
+        print(f"taximeter: {text.safe(source.complaint)}; read from the ledger instead", file=sys.stderr)

@@ -1,0 +1,218 @@
+"""`taximeter records`: reads the ledger, as a table for people, as lines of JSON or as CSV for programs.
+
+Owns the three formats and the short forms of a time. The lines of JSON are the stored bytes, which the chain
+of hashes covers. Refuses to choose records: the ledger does.
+"""
+
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from taximeter.cli import text
+from taximeter.cli.source import Source
+from taximeter.records import RecordType
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SHOWN = 50
+#: Who reads a CSV may be a spreadsheet: these make it compute.
+_FORMULA = ("=", "+", "-", "@")
+
+CSV_COLUMNS = (
+    *("seq", "id", "type", "time", "subject", "account", "model", "version", "class", "pool", "instance", "prediction"),
+    *(
+        "parent",
+        "root",
+        "status",
+        "final",
+        "start_utc",
+        "end_utc",
+        "wall_ns",
+        "boot_ns",
+        "load_ns",
+        "idle_ns",
+        "active_ns",
+    ),
+    *("share_ns", "teardown_ns", "suspended_ns", "unknown_ns", "tier", "count", "billing_status", "amount", "currency"),
+)
+
+
+class Format(StrEnum):
+    """How records are printed."""
+
+    TABLE = "table"
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+class Kind(StrEnum):
+    """Types of records, as people type them."""
+
+    PREDICTION = "prediction"
+    INSTANCE = "instance"
+    CORRECTION = "correction"
+    FACT = "fact"
+
+
+def records(  # noqa: PLR0913, PLR0917 - one parameter an option
+    since: Annotated[
+        str | None, typer.Option(help="Begun since: 90s, 15m, 2h, 7d, or a UTC time.", metavar="WHEN")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Of this account.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Of this prediction.", metavar="ID")] = None,
+    instance: Annotated[str | None, typer.Option(help="Of this instance.", metavar="ID")] = None,
+    root: Annotated[str | None, typer.Option(help="Of this root and all that it called.", metavar="ID")] = None,
+    kind: Annotated[Kind | None, typer.Option("--type", help="Of this type.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"The newest N (table: {_SHOWN}; else all).", metavar="N")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="How to print them.")] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
+) -> int:
+    """Read the ledger, as a table, JSON lines or CSV.
+
+    Oldest first. JSON lines are the very bytes that the ledger's hashes cover.
+    """
+    chosen = Format.NDJSON if as_json else output
+    said = {
+        "since": None if since is None else since_text(since, datetime.now(UTC)),
+        "account": account,
+        "model": model,
+        "prediction": prediction,
+        "instance": instance,
+        "root": root,
+        "type": kind and kind.value,
+    }
+    asked = {name: value for name, value in said.items() if value is not None}
+    newest = limit or (_SHOWN if chosen is Format.TABLE else None)
+    bodies = Source(os.environ).records(asked, newest)
+    {Format.TABLE: _print_table, Format.NDJSON: _print_lines, Format.CSV: _print_csv}[chosen](bodies)
+    return 0
+
+
+def since_text(said: str, now: datetime) -> str:
+    """Return the UTC instant that `2h`, `2026-11-22` or an RFC 3339 time means."""
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", said)
+    try:
+        if match:
+            moment = now - timedelta(seconds=int(match[1]) * _UNITS_S[match[2]])
+        else:
+            moment = datetime.fromisoformat(said)
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        expected = "expected 90s, 15m, 2h, 7d, 2026-11-22 or 2026-11-22T10:00:00Z"
+        raise typer.BadParameter(f"cannot read {said!r} as a time: {expected}", param_hint="--since") from error
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z"
+
+
+def _print_lines(bodies: Iterable[bytes]) -> None:
+    if not sys.stdout.isatty():
+        for body in bodies:
+            sys.stdout.buffer.write(body + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    from taximeter.cli.sheet import harmless  # noqa: PLC0415 - only for a terminal
+
+    for body in bodies:
+        print(harmless(body.decode("utf-8", "backslashreplace")))
+
+
+def _print_csv(bodies: Iterable[bytes]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for body in bodies:
+        writer.writerow(_csv_row(json.loads(body)))
+
+
+def _csv_row(event: Mapping[str, Any]) -> list[str]:
+    data = event["data"]
+    billing, interval = data.get("billing") or {}, data.get("interval") or {}
+    hardware = data.get("hardware") or {}
+    flat = {
+        **{name: value for name, value in data.items() if isinstance(value, str | bool | int)},
+        **{name: event.get(name) for name in ("id", "type", "time", "subject")},
+        **{name: value for name, value in (data.get("time") or {}).items() if name in CSV_COLUMNS},
+        "start_utc": interval.get("start_utc"),
+        "end_utc": interval.get("end_utc"),
+        "tier": hardware.get("tier"),
+        "count": hardware.get("count"),
+        "billing_status": billing.get("status"),
+        "amount": billing.get("amount"),
+        "currency": billing.get("currency"),
+        "seq": data["ledger"]["seq"],
+    }
+    return [_csv_cell(flat.get(name)) for name in CSV_COLUMNS]
+
+
+def _csv_cell(value: object) -> str:
+    """Return a cell that stays a cell: no control characters, and nothing that a spreadsheet would compute."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    shown = text.safe(value) if value != "" else ""
+    is_number = re.fullmatch(r"-?[0-9.]+", shown)
+    return f"'{shown}" if shown.startswith(_FORMULA) and not is_number else shown
+
+
+def _print_table(bodies: Iterable[bytes]) -> None:
+    from taximeter.cli.sheet import console, print_lines, table  # noqa: PLC0415 - rich, only where something is shown
+
+    events = [json.loads(body) for body in bodies]
+    screen = console()
+    if not events:
+        print("no records: none were asked for that are there", file=sys.stderr)
+        return
+    print_lines(table(_columns(events), screen.width), screen)
+
+
+def _columns(events: Sequence[Mapping[str, Any]]) -> list[Any]:
+    from taximeter.cli.receipt import STATUS_STYLES  # noqa: PLC0415
+    from taximeter.cli.sheet import Column  # noqa: PLC0415
+
+    rows = [_row(event) for event in events]
+    styles = tuple(STATUS_STYLES.get(row["status"], "") for row in rows)
+    specification = (
+        ("seq", "#", 5, True),
+        ("start", "start (UTC)", 2, False),
+        ("kind", "type", 3, False),
+        ("id", "prediction or instance", 0, False),
+        ("status", "status", 1, False),
+        ("account", "account", 7, False),
+        ("model", "model", 8, False),
+        ("tier", "tier", 9, False),
+        ("time", "time", 6, True),
+        ("amount", "amount", 4, True),
+    )
+    return [
+        Column(name, tuple(row[key] for row in rows), rank, right, styles if key == "status" else ())
+        for key, name, rank, right in specification
+    ]
+
+
+def _row(event: Mapping[str, Any]) -> dict[str, str]:
+    data = event["data"]
+    time, billing = data.get("time") or {}, data.get("billing") or {}
+    kind = event["type"].rsplit(".", 2)[1]
+    used_ns = time.get("active_ns") if event["type"] == RecordType.PREDICTION else time.get("wall_ns")
+    amount = billing.get("amount")
+    return {
+        "seq": str(data["ledger"]["seq"]),
+        "start": text.instant(event["time"])[5:19],
+        "kind": text.safe(kind),
+        "id": text.safe(data.get("prediction") or data.get("instance") or event["id"]),
+        "status": text.safe(data.get("status")),
+        "account": text.safe(data.get("account")),
+        "model": text.safe(data.get("model")),
+        "tier": text.safe((data.get("hardware") or {}).get("tier")),
+        "time": text.duration(used_ns),
+        "amount": f"{text.safe(amount)} {text.safe(billing.get('currency'))}" if amount is not None else text.NOTHING,
+    }

@@ -1,0 +1,190 @@
+"""Where the verbs get their answers: from the living agent over HTTP, or from the ledger, read-only.
+
+    status, receipt, hardware   the agent, which knows what runs; else the ledger (hardware: the machine itself)
+    records, verify             the ledger, which has everything; else (not readable for this user) the agent
+
+Owns finding and asking the agent. Both sides give the same JSON-able values (observe/queries). Refuses to know
+how they look.
+"""
+
+import http.client
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from taximeter.config.files import Directories, directories
+from taximeter.errors import TaximeterError
+
+if TYPE_CHECKING:
+    from taximeter.observe.queries import Queries
+
+Json = dict[str, Any]
+
+_TIMEOUT_S = 5.0
+_MOST_BYTES = 64 << 20
+_NDJSON = "application/x-ndjson"
+
+
+class SourceError(TaximeterError):
+    """Nobody could answer; the text says who was asked, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Where a living agent listens, and the word that opens its API."""
+
+    url: str
+    token: str
+    pid: int
+
+
+class Source:
+    """Answers about this node."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.directories: Directories = directories(environ)
+        self.agent: Agent | None = living_agent(self.directories.agent_file)
+        self.complaint: str | None = None  #: why the agent, though it lives, was not the one who answered
+
+    def status(self) -> Json:
+        """Say how the node is."""
+        answer = self._asked("/v1/status")
+        if answer is None:
+            with self._ledger() as queries:
+                answer = queries.status()
+        return answer
+
+    def receipt(self, asked: str) -> Json | None:
+        """Explain one run; None if it is not known."""
+        if self.agent is not None:
+            try:
+                return _json(*_get(self.agent, f"/v1/receipts/{quote(asked, safe='')}"))
+            except _NotFoundError:
+                return None
+            except SourceError as error:
+                self.complaint = str(error)
+        with self._ledger() as queries:
+            return queries.receipt(asked)
+
+    def hardware(self) -> Json | None:
+        """Tell what the agent found; None where no agent has looked."""
+        answer = self._asked("/v1/hardware")
+        return answer if answer and answer.get("host") else None
+
+    def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
+        """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
+        if os.access(self.directories.ledger, os.R_OK) or self.agent is None:
+            yield from self._from_ledger(asked, newest)
+            return
+        wanted = {**asked, "limit": "1000"}
+        _, body = _get(self.agent, "/v1/records?" + urlencode(wanted), accept=_NDJSON)
+        lines = [line for line in body.split(b"\n") if line]
+        yield from lines if newest is None else lines[-newest:]
+
+    def verify(self) -> Json:
+        """Audit the ledger."""
+        with self._ledger() as queries:
+            return queries.verify()
+
+    def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
+        from collections import deque  # noqa: PLC0415 - a verb loads what it needs
+        from dataclasses import replace  # noqa: PLC0415
+
+        from taximeter.observe.queries import filter_of  # noqa: PLC0415
+
+        wanted = replace(filter_of(asked), limit=None)
+        with self._ledger() as queries:
+            bodies = queries.records(wanted)
+            yield from bodies if newest is None else deque(bodies, maxlen=newest)
+
+    def _asked(self, path: str) -> Json | None:
+        """Ask the agent, if one lives; one that does not answer is complained about, and the ledger is asked."""
+        if self.agent is None:
+            return None
+        try:
+            return _json(*_get(self.agent, path))
+        except SourceError as error:
+            self.complaint = str(error)
+            return None
+
+    @contextmanager
+    def _ledger(self) -> "Iterator[Queries]":
+        from taximeter.ledger.reader import LedgerReader  # noqa: PLC0415 - SQLite, only where it is read
+        from taximeter.observe.queries import Queries  # noqa: PLC0415
+
+        path = self.directories.ledger
+        if not path.exists() and not os.access(self.directories.state, os.X_OK):
+            raise SourceError(f"cannot read {path}: expected leave to; ask as root or as the agent's user")
+        if not path.exists():
+            raise SourceError(f"cannot read {path}: expected a ledger, which `taximeter agent` begins; run it once")
+        reader = LedgerReader(path)
+        try:
+            yield Queries(reader)
+        finally:
+            reader.close()
+
+
+class _NotFoundError(SourceError):
+    """The agent answered that there is no such thing."""
+
+
+def living_agent(path: Path) -> Agent | None:
+    """Return what the run directory says of the agent, if that process lives; a file that was left behind is none."""
+    try:
+        said = json.loads(path.read_bytes())
+        agent = Agent(str(said["url"]), str(said["token"]), int(said["pid"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return agent if _lives(agent.pid) else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # there is one, of another user
+    except (OSError, OverflowError):
+        return False
+    return pid > 0
+
+
+def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str, bytes]:
+    """Return content type and body of an answer; SourceError names who did not give one."""
+    where = urlsplit(agent.url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=_TIMEOUT_S)
+    who = f"cannot ask the agent (pid {agent.pid}) at {agent.url}"
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {agent.token}", "Accept": accept})
+        response = connection.getresponse()
+        body = response.read(_MOST_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SourceError(f"{who}: expected an answer within {_TIMEOUT_S:g} s ({error})") from error
+    finally:
+        connection.close()
+    if response.status == http.client.NOT_FOUND:
+        raise _NotFoundError(_detail(body))
+    if response.status != http.client.OK:
+        raise SourceError(f"{who}: expected 200, got {response.status} ({_detail(body)})")
+    return who, body
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, TypeError, KeyError):
+        return "no reason given"
+
+
+def _json(who: str, body: bytes) -> Json:
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise SourceError(f"{who}: expected JSON ({error})") from error
+    if not isinstance(answer, dict):
+        raise SourceError(f"{who}: expected an object as answer")
+    return answer

@@ -1,0 +1,77 @@
+"""`taximeter status`: the node at a glance.
+
+Owns the glance. Says what is wrong in words, and by its exit status to scripts: 0 only while a ready agent answers.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from taximeter.cli import text
+from taximeter.cli.source import Source
+
+Json = Mapping[str, Any]
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
+    """Show the node at a glance.
+
+    Exits 0 while a ready agent answers, else 1.
+    """
+    source = Source(os.environ)
+    answer = source.status()
+    if source.complaint:
+        print(f"taximeter: {text.safe(source.complaint)}; read from the ledger instead", file=sys.stderr)
+    from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
+
+    if as_json:
+        print_json(answer)
+    else:
+        sheet = Sheet()
+        write(answer, str(source.directories.state), sheet)
+        sheet.show()
+    return 0 if answer["ready"] else 1
+
+
+def write(answer: Json, state: str, sheet: Any) -> None:
+    """Write the glance on a sheet."""
+    agent, node = answer["agent"], answer.get("node") or {}
+    state_word, style = (
+        ("no agent", "red") if not agent else ("ready", "green") if answer["ready"] else ("not ready", "yellow")
+    )
+    sheet.title(f"TAXIMETER {text.safe(node['id'])}" if node else "TAXIMETER", state_word, style)
+    if agent:
+        region = f", {text.safe(node['region'])}" if node.get("region") else ""
+        sheet.row("node", f"{text.safe(node['id'])}{region}")
+        sheet.row("tier", node["tier"], "yellow" if node["tier"] == "unknown" else "")
+        sheet.row("agent", f"{text.safe(agent['version'])}, since {text.instant(agent['started_utc'])} UTC")
+        sheet.row("config", text.short_hash(agent["config"]))
+        sheet.row("instances", _instances(answer["instances"] or {}))
+    else:
+        sheet.row("agent", "does not run: start one with `taximeter agent`; until then runs are measured, not booked")
+    ledger = answer["ledger"]
+    head = f", head {text.short_hash(ledger['hash'])}" if ledger["seq"] else ""
+    sheet.row("ledger", text.plural(ledger["seq"], "record") + head)
+    sheet.row("state", state)
+    for at, sink in enumerate(answer["sinks"]):
+        sheet.row("sinks" if at == 0 else "", _sink(sink), "yellow" if sink.get("last_error") else "")
+    if not answer["sinks"]:
+        sheet.row("sinks", "none: records stay in the ledger")
+    for at, problem in enumerate(answer["problems"]):
+        sheet.row("problems" if at == 0 else "", problem, "red")
+
+
+def _instances(by_phase: Mapping[str, int]) -> str:
+    if not by_phase:
+        return "none"
+    return f"{sum(by_phase.values())}: " + ", ".join(f"{count} {text.safe(phase)}" for phase, count in by_phase.items())
+
+
+def _sink(sink: Json) -> str:
+    kind = f" ({text.safe(sink['kind'])})" if sink.get("kind") else ""
+    pending = f"{text.plural(sink['pending'], 'record')} pending" if sink["pending"] else "up to date"
+    error = f"; {text.safe(sink['last_error'])}" if sink.get("last_error") else ""
+    return f"{text.safe(sink['name'])}{kind}: {pending}{error}"

@@ -1,0 +1,48 @@
+"""`taximeter verify`: audits the ledger and names every fault.
+
+Owns the report. Refuses to audit: the ledger's audit does, and it reads only.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from taximeter.cli import text
+from taximeter.cli.source import Source
+
+
+def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
+    """Audit the ledger and name every fault.
+
+    Checks hashes and chain, numbering, the tiling of every run, sums of time and money. Exits 1 if there is a fault.
+    """
+    source = Source(os.environ)
+    report = source.verify()
+    from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
+
+    if as_json:
+        print_json(report)
+    else:
+        sheet = Sheet()
+        write(report, str(source.directories.ledger), sheet)
+        sheet.show()
+    return 0 if report["ok"] else 1
+
+
+def write(report: Mapping[str, Any], ledger: str, sheet: Any) -> None:
+    """Write the report on a sheet."""
+    faults = report["faults"]
+    verdict, style = ("sound", "green") if report["ok"] else (text.plural(len(faults), "fault"), "red")
+    sheet.title("TAXIMETER AUDIT", verdict, style)
+    sheet.row("ledger", ledger)
+    sheet.row("records", f"{report['records']:,}")
+    if report["ok"]:
+        sheet.row("checked", "hashes and chain, numbering, tiling of every run, sums of phases and of money")
+        return
+    sheet.section("Faults")
+    for fault in faults:
+        where = f"record {fault['seq']}" if fault.get("seq") is not None else "ledger"
+        which = f" [{text.safe(fault['id'])}]" if fault.get("id") else ""
+        sheet.row(where, text.safe(fault["what"]) + which)
