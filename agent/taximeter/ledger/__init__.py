@@ -1,0 +1,1 @@
+"""The node's records: written once, numbered without a gap, chained by hash."""

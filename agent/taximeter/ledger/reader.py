@@ -1,0 +1,146 @@
+"""Reading a ledger, while an agent writes it or not: records by what they are filed under, the head, the whole chain.
+
+Owns a read-only connection of its own. Reads in pages, so that no reader however slow keeps the writer from
+checkpointing. Refuses to write and to know what a record says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from taximeter.ledger import chain
+from taximeter.ledger.database import door, open_for_reading
+from taximeter.ledger.values import Head, Row
+
+__all__ = ["LedgerReader", "RecordFilter", "Row"]
+
+_PAGE_ROWS = 500
+_SELECT = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?"
+_WALK = """
+SELECT records.seq, records.hash, records.body, lookups.id FROM records LEFT JOIN lookups USING (seq)
+WHERE records.seq > ? ORDER BY records.seq LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records; None does not ask."""
+
+    since_utc_ns: int | None = None  #: whose interval begins then or later
+    account: str | None = None
+    model: str | None = None
+    prediction: str | None = None
+    instance: str | None = None
+    root: str | None = None
+    type: str | None = None
+    limit: int | None = None  #: at most so many, the oldest
+    newest: int | None = None  #: at most so many, the newest; the order stays that of the numbers
+    after_seq: int = 0  #: only those beyond this number: to read on
+
+
+class LedgerReader:
+    """A ledger, open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger at `path`. Raises LedgerError."""
+        self._path = path
+        self._connection = open_for_reading(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "LedgerReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def ledger_id(self) -> str:
+        """The ledger's own id, which every record of it names."""
+        return str(self._ask("SELECT value FROM meta WHERE key = 'ledger_id'")[0][0])
+
+    @property
+    def node_id(self) -> str | None:
+        """The node id that was kept at the first start, if one was."""
+        rows = self._ask("SELECT value FROM meta WHERE key = 'node_id'")
+        return str(rows[0][0]) if rows else None
+
+    @property
+    def head(self) -> Head:
+        """The newest record."""
+        rows = self._ask("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1")
+        seq, digest = rows[0] if rows else (0, chain.GENESIS)
+        return Head(self.ledger_id, seq, chain.digest_text(digest))
+
+    def sinks(self) -> dict[str, int]:
+        """Every sink, and how many records it has not acknowledged yet."""
+        rows = self._ask("SELECT name, seq FROM sinks ORDER BY name")
+        newest = self.head.seq
+        return {name: newest - seq for name, seq in rows}
+
+    def open_instances(self) -> tuple[str, ...]:
+        """Instances whose last record is not written yet."""
+        return tuple(row[0] for row in self._ask("SELECT instance FROM journals WHERE closed_seq IS NULL"))
+
+    def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
+        """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""
+        clauses, values = _conditions(wanted)
+        sql = " AND ".join((_SELECT, *clauses)) + " ORDER BY seq LIMIT ?"
+        seq, left = max(wanted.after_seq, self._before_newest(wanted)), wanted.limit
+        while left is None or left > 0:
+            page = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            rows = self._ask(sql, seq, *values, page)
+            yield from (body for _, body in rows)
+            if len(rows) < page:
+                return
+            seq = rows[-1][0]
+            left = None if left is None else left - page
+
+    def _before_newest(self, wanted: RecordFilter) -> int:
+        """The number behind which the newest ones that are asked for begin."""
+        if wanted.newest is None:
+            return 0
+        clauses, values = _conditions(wanted)
+        sql = " AND ".join(("SELECT seq FROM lookups WHERE seq > ?", *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
+        return int(rows[0][0]) if rows else 0
+
+    def walk(self, after_seq: int = 0) -> Iterator[Row]:
+        """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
+        while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
+            yield from (Row(seq, _bytes(digest), _bytes(body), filed_as) for seq, digest, body, filed_as in rows)
+            after_seq = rows[-1][0]
+
+    def _ask(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        with door("read", self._path):
+            return self._connection.execute(sql, values).fetchall()
+
+
+def _bytes(value: object) -> bytes:
+    """A damaged or forged file may hold anything where bytes belong; that is then as good as nothing."""
+    return value if isinstance(value, bytes) else b""
+
+
+def _conditions(wanted: RecordFilter) -> tuple[list[str], list[str | int]]:
+    asked: tuple[tuple[str, str | int | None], ...] = (
+        ("time_utc_ns >= ?", wanted.since_utc_ns),
+        ("account = ?", wanted.account),
+        ("model = ?", wanted.model),
+        ("prediction = ?", wanted.prediction),
+        ("type = ?", wanted.type),
+    )
+    clauses = [clause for clause, value in asked if value is not None]
+    values = [value for _, value in asked if value is not None]
+    if wanted.instance is not None:
+        clauses.append("id >= ? || '-' AND id < ? || '.'")
+        values += [wanted.instance, wanted.instance]
+    if wanted.root is not None:
+        clauses.append("(root = ? OR (prediction = ? AND root IS NULL))")
+        values += [wanted.root, wanted.root]
+    return clauses, values

@@ -1,0 +1,285 @@
+"""The ledger: records, journal positions and the agent's own facts, in one transaction a commit.
+
+Owns the one writing connection, numbering without a gap, and each sink's cursor (the outbox is what lies beyond it).
+All calls come from one thread. Refuses to know what a record says.
+"""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import apsw
+import orjson
+
+from taximeter.errors import LedgerError
+from taximeter.ledger import chain
+from taximeter.ledger.database import door, open_for_writing
+from taximeter.ledger.seal import Author, Sealed, seal
+from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, Stored
+
+__all__ = ["Batch", "Head", "JournalState", "Ledger", "NodeInfo", "Stored"]
+
+_INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
+_INSERT_LOOKUP = "INSERT INTO lookups VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# A closed journal stays closed: the update then changes no row, which the commit notices.
+_BOOK_JOURNAL = """
+INSERT INTO journals VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (instance) DO UPDATE
+SET segment = ?2, offset = ?3, state = ?4, closed_seq = ?5 WHERE closed_seq IS NULL
+"""
+_JOURNALS = "SELECT instance, segment, offset, state FROM journals"
+_IS_BOOKED = """
+SELECT coalesce(
+    (SELECT closed_seq IS NOT NULL FROM journals WHERE instance = ?1),
+    EXISTS (SELECT 1 FROM lookups WHERE id >= ?1 || '-' AND id < ?1 || '.')
+)
+"""
+_DELETABLE = """
+SELECT instance FROM journals
+WHERE closed_seq <= coalesce((SELECT min(seq) FROM sinks), 9223372036854775807) ORDER BY closed_seq LIMIT ?
+"""
+
+
+class Ledger:
+    """A node's ledger, open for writing."""
+
+    def __init__(self, path: Path, node: NodeInfo, connection: apsw.Connection) -> None:
+        """Use Ledger.open."""
+        self._path = path
+        self._connection: apsw.Connection | None = connection
+        self._id = _kept(connection, "ledger_id", _new_id)
+        self._seq, self._digest = _read_head(connection, self._id, path)
+        self._node = node
+        self._author = Author.of(self._id, node)
+        self._in_doubt = False
+        self._forgotten: list[str] = []
+
+    @staticmethod
+    def open(path: Path, node: NodeInfo) -> "Ledger":
+        """Open or create the ledger at `path`, written by `node`. Raises LedgerError.
+
+        The newest record is hashed again and its link checked; the whole chain is the audit's work.
+        """
+        connection = open_for_writing(path)
+        try:
+            with door("open", path):
+                return Ledger(path, node, connection)
+        except LedgerError:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file; what was forgotten since the last commit is forgotten now."""
+        if self._forgotten and self._connection is not None:
+            self.commit(Batch((), ()))
+        self._drop_connection()
+
+    @property
+    def head(self) -> Head:
+        """The newest record that was acknowledged."""
+        return Head(self._id, self._seq, chain.digest_text(self._digest))
+
+    def node_id_kept(self, default: str) -> str:
+        """The node id of the first start (`default`, if this is the first); records name it from now on."""
+        with door("write", self._path):
+            kept = _kept(self._live(), "node_id", lambda: default)
+        self._node = replace(self._node, id=kept)
+        self._author = Author.of(self._id, self._node)
+        return kept
+
+    # --- Commit ------------------------------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> Head:
+        """Write all of `batch`, synced, or nothing of it. Raises LedgerError.
+
+        After an error the same batch may be tried again, however often, when the cause may have passed: it is stored
+        once, even where the disk failed so late that it had been stored already.
+        """
+        connection = self._live()
+        if self._in_doubt and self._has_landed(batch):
+            self._in_doubt = False
+            return self.head
+        sealed = seal(batch.records, self._author, self._seq, self._digest)
+        try:
+            with door("commit to", self._path):
+                self._write(connection, batch, sealed)
+        except LedgerError:
+            # Whether a failed commit reached the disk is known only to whoever reads the file afresh.
+            self._in_doubt = True
+            self._drop_connection()
+            raise
+        self._seq, self._digest = sealed.seq, sealed.digest
+        self._in_doubt = False
+        self._forgotten.clear()
+        return self.head
+
+    def _write(self, connection: apsw.Connection, batch: Batch, sealed: Sealed) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(_INSERT_RECORD, sealed.rows)
+            connection.executemany(_INSERT_LOOKUP, sealed.lookups)
+            self._book(connection, batch.journals, sealed.seq)
+            connection.executemany("INSERT OR IGNORE INTO facts (instance, body) VALUES (?, ?)", batch.facts)
+            forgotten = [(instance,) for instance in self._forgotten]
+            connection.executemany("DELETE FROM facts WHERE instance = ?", forgotten)
+            connection.executemany("DELETE FROM journals WHERE instance = ? AND closed_seq IS NOT NULL", forgotten)
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+
+    def _book(self, connection: apsw.Connection, journals: tuple[JournalState, ...], seq: int) -> None:
+        before = connection.total_changes()
+        rows = [(j.instance, j.segment, j.offset, j.state, seq if j.state is None else None) for j in journals]
+        connection.executemany(_BOOK_JOURNAL, rows)
+        if connection.total_changes() - before != len(rows):
+            raise LedgerError(f"cannot commit to ledger {self._path}: expected open journals, got a closed one")
+
+    def _has_landed(self, batch: Batch) -> bool:
+        """Whether a batch whose commit failed is in the file after all: any new part of it stands for the whole."""
+        if batch.records:
+            return bool(self._ask("SELECT 1 FROM lookups WHERE id = ?", batch.records[-1].id))
+        if batch.facts:
+            return bool(self._ask("SELECT 1 FROM facts WHERE instance = ? AND body = ?", *batch.facts[-1]))
+        return all(
+            self._ask(f"{_JOURNALS} WHERE instance = ?", journal.instance) == [astuple(journal)]
+            for journal in batch.journals
+        )
+
+    # --- Journals and facts ------------------------------------------------------------------------------------------
+
+    def journals(self) -> tuple[JournalState, ...]:
+        """The instances that are open: where to read on, and the state to go on from."""
+        rows = self._ask(f"{_JOURNALS} WHERE closed_seq IS NULL")
+        return tuple(JournalState(*row) for row in rows)
+
+    def facts(self, instance: str) -> tuple[bytes, ...]:
+        """What the agent itself saw of an instance, in the order it was committed."""
+        return tuple(row[0] for row in self._ask("SELECT body FROM facts WHERE instance = ? ORDER BY number", instance))
+
+    def is_booked(self, instance: str) -> bool:
+        """Whether an instance was closed before: a journal of it that reappears is never booked again."""
+        return bool(self._ask(_IS_BOOKED, instance)[0][0])
+
+    def deletable(self, limit: int = 1_000) -> tuple[str, ...]:
+        """Closed instances, oldest first, all of whose records every sink has acknowledged."""
+        return tuple(row[0] for row in self._ask(_DELETABLE, limit))
+
+    def forget_journal(self, instance: str) -> None:
+        """Forget a closed instance's position and facts, with the next commit; unlink its files before."""
+        self._forgotten.append(instance)
+
+    # --- Sinks -------------------------------------------------------------------------------------------------------
+
+    def register_sink(self, name: str) -> None:
+        """Ship to `name` from now on; one that is new begins with the ledger's first record."""
+        self._do("INSERT OR IGNORE INTO sinks VALUES (?, 0)", name)
+
+    def drop_sink(self, name: str) -> None:
+        """Ship to `name` no more, so that journals no longer wait for it."""
+        self._do("DELETE FROM sinks WHERE name = ?", name)
+
+    def sinks(self) -> dict[str, int]:
+        """Every sink, and the number of the last record that it acknowledged."""
+        return dict(self._ask("SELECT name, seq FROM sinks"))
+
+    def unshipped(self, sink: str, limit: int) -> tuple[Stored, ...]:
+        """The next records for `sink`, in order, at most `limit`."""
+        rows = self._ask("SELECT seq, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?", self._cursor(sink), limit)
+        return tuple(Stored(*row) for row in rows)
+
+    def shipped(self, sink: str, seq: int) -> None:
+        """Note that `sink` acknowledged everything up to `seq`; a cursor never goes back."""
+        if seq > self._seq:
+            raise LedgerError(
+                f"cannot note {seq} as shipped to {sink}: expected at most {self._seq}, the newest record"
+            )
+        self._do("UPDATE sinks SET seq = max(seq, ?2) WHERE name = ?1", sink, seq)
+
+    def pending(self, sink: str) -> int:
+        """How many records `sink` has not acknowledged yet."""
+        return self._seq - self._cursor(sink)
+
+    def _cursor(self, sink: str) -> int:
+        rows = self._ask("SELECT seq FROM sinks WHERE name = ?", sink)
+        if not rows:
+            raise LedgerError(f"cannot find sink {sink}: expected one of {', '.join(self.sinks()) or 'none'}")
+        return int(rows[0][0])
+
+    # --- The connection ----------------------------------------------------------------------------------------------
+
+    def _live(self) -> apsw.Connection:
+        """The connection; after a failed commit a new one, with the head as the file has it."""
+        if self._connection is None:
+            connection = open_for_writing(self._path)
+            try:
+                with door("open", self._path):
+                    self._seq, self._digest = _read_head(connection, self._id, self._path)
+            except LedgerError:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(apsw.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _ask(self, sql: str, *values: str | int | bytes) -> list[tuple[Any, ...]]:
+        with door("read", self._path):
+            return self._live().execute(sql, values).fetchall()
+
+    def _do(self, sql: str, *values: str | int | bytes) -> None:
+        with door("write", self._path):
+            self._live().execute(sql, values)
+
+
+def _read_head(connection: apsw.Connection, ledger_id: str, path: Path) -> tuple[int, bytes]:
+    """The newest record's number and hash, if it is what it says; LedgerError otherwise."""
+    newest: list[tuple[Any, ...]] = connection.execute(
+        "SELECT seq, hash, body FROM records ORDER BY seq DESC LIMIT 2"
+    ).fetchall()
+    if not newest:
+        return 0, chain.GENESIS
+    seq, digest, body = newest[0]
+    previous = newest[1][1] if len(newest) > 1 else chain.GENESIS
+    if chain.digest_of(body) != digest or _place(body) != chain.place_of(ledger_id, seq, previous):
+        expected = f"expected record {seq}, the newest, to fit its hash and its predecessor"
+        raise LedgerError(f"cannot continue ledger {path}: {expected}; see `taximeter verify`, and keep the file")
+    return seq, digest
+
+
+def _place(body: bytes) -> object:
+    try:
+        return orjson.loads(body)["data"]["ledger"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _kept(connection: apsw.Connection, key: str, make: Callable[[], str]) -> str:
+    """What is kept under `key`; made and kept where there is nothing yet."""
+    kept = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    if kept is not None:
+        return str(kept[0])
+    made = make()
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (key, made))
+    return made
+
+
+def _new_id() -> str:
+    """A UUIDv7 (RFC 9562): ids of one kind throughout, and in order of their making."""
+    stamp = (time.time_ns() // 1_000_000) << 80
+    noise = int.from_bytes(os.urandom(10), "big") & ~(0xF << 76) & ~(0x3 << 62)
+    return str(uuid.UUID(int=stamp | noise | 0x7 << 76 | 0x2 << 62))
+
+
+def _roll_back(connection: apsw.Connection) -> None:
+    with contextlib.suppress(apsw.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

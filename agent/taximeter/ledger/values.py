@@ -1,0 +1,61 @@
+"""What crosses the ledger's door, as frozen values. Refuses to know SQL."""
+
+from dataclasses import dataclass
+
+from taximeter.records import UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """The node that writes, as every record names it."""
+
+    id: str
+    region: str | None
+    software: str
+    config: str  #: "sha256:…", the configuration in force
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """How far an instance's journals are booked, and the folded state behind that position."""
+
+    instance: str
+    segment: int
+    offset: int  #: bytes
+    state: bytes | None  #: None: closed, its last record is in the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is committed together, or not at all."""
+
+    records: tuple[UsageRecord, ...]
+    journals: tuple[JournalState, ...]
+    facts: tuple[tuple[str, bytes], ...] = ()  #: instance and what the agent itself saw of it
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest record: 0 and the hash of nothing where there is none."""
+
+    ledger_id: str
+    seq: int
+    hash: str  #: "sha256:…" over its stored bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it is kept and shipped."""
+
+    seq: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as the audit looks at it; a field is whatever the file says, believed or not."""
+
+    seq: int
+    hash: bytes
+    body: bytes
+    filed_as: str | None  #: the record id that the lookups have under this number
