@@ -157,7 +157,7 @@ def _own(instance: _Instance, data: Data) -> Iterator[str]:
     for name in instance.predictions:
         yield f"ends its instance, but prediction {name} has no final record"
     if instance.share_ns != instance.active_ns:
-        yield f"time: the predictions' shares add up to {instance.share_ns} ns, expected active, {instance.active_ns} ns"
+        yield f"time: the predictions' shares add up to {instance.share_ns} ns, expected {instance.active_ns} ns active"
 
 
 def _tiled(instance: _Instance, tiles: _Tiles, data: Data) -> Iterator[str]:

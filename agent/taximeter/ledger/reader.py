@@ -18,6 +18,7 @@ __all__ = ["LedgerReader", "RecordFilter", "Row"]
 
 _PAGE_ROWS = 500
 _SELECT = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?"
+_SELECT_SEQ = "SELECT seq FROM lookups WHERE seq > ?"
 _WALK = """
 SELECT records.seq, records.hash, records.body, lookups.id FROM records LEFT JOIN lookups USING (seq)
 WHERE records.seq > ? ORDER BY records.seq LIMIT ?
@@ -107,7 +108,7 @@ class LedgerReader:
         if wanted.newest is None:
             return 0
         clauses, values = _conditions(wanted)
-        sql = " AND ".join(("SELECT seq FROM lookups WHERE seq > ?", *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        sql = " AND ".join((_SELECT_SEQ, *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
         rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
         return int(rows[0][0]) if rows else 0
 
