@@ -46,7 +46,7 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/status", faces.status),
         Route("/v1/instances", faces.instances),
         Route("/v1/records", faces.records),
-        Route("/v1/receipts/{asked}", faces.receipt),
+        Route("/v1/receipts/{asked:path}", faces.receipt),
         Route("/v1/hardware", faces.hardware),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}

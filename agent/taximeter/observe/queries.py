@@ -18,13 +18,14 @@ from taximeter.ledger.chain import digest_of, digest_text
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
+from taximeter.observe.sums import Item, fold, fold_each
 from taximeter.records import RecordType
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 SEQ_MAX = 2**63 - 1
 #: What records are filtered by; each narrows the answer.
-FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "after")
+FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "newest", "after")
 
 _UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 _NUMBERED = re.compile(r"(.+)-\d{8}")
@@ -70,7 +71,7 @@ class Queries:
     def _status_of_ledger(self) -> Json:
         """Say what is known with no agent running; the keys are the same, what nobody can know is null."""
         node = {"id": self._reader.node_id, "region": None, "tier": None}
-        sinks = [_sink(SinkView(sink.name, None, sink.pending)) for sink in self._reader.sinks()]
+        sinks = [_sink(SinkView(name, None, pending)) for name, pending in self._reader.sinks().items()]
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
         nothing = {"agent": None, "ready": False, "instances": None, "reader_lag_s": None}
         return nothing | {"node": node, "sinks": sinks, "problems": problems}
@@ -108,24 +109,24 @@ class Queries:
     def _views(self) -> tuple[InstanceView, ...]:
         return self._snapshot().instances if self._snapshot else ()
 
-    def _items(self, **wanted: Any) -> Iterator[receipts.Item]:
+    def _items(self, **wanted: Any) -> Iterator[Item]:
         for body in self._reader.records(RecordFilter(**wanted)):
-            yield receipts.Item(orjson.loads(body), digest_text(digest_of(body)))
+            yield Item(orjson.loads(body), digest_text(digest_of(body)))
 
     def _of_prediction(self, asked: str) -> Json | None:
-        own = receipts.fold(self._items(prediction=asked))
+        own = fold(self._items(prediction=asked))
         seen = _find(self._views(), asked)
         if own.last is None:
             return self._pending(asked, "prediction", *seen) if seen else None
-        instance = receipts.fold(self._items(instance=own.last["instance"], type=RecordType.INSTANCE))
-        below, _ = receipts.fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
+        instance = fold(self._items(instance=own.last["instance"], type=RecordType.INSTANCE))
+        below, _ = fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
         built = receipts.of_prediction(asked, own, instance, below)
         return self._explained(built, running=seen is not None)
 
     def _of_instance(self, asked: str) -> Json | None:
-        own = receipts.fold(self._items(instance=asked, type=RecordType.INSTANCE))
+        own = fold(self._items(instance=asked, type=RecordType.INSTANCE))
         items = (item for item in self._items(instance=asked) if item.data.get("prediction") is not None)
-        predictions, total = receipts.fold_each(items)
+        predictions, total = fold_each(items)
         view = next((view for view in self._views() if view.instance == asked), None)
         if own.last is None and not predictions:
             return self._pending(asked, "instance", view) if view else None
@@ -160,16 +161,22 @@ def filter_of(asked: Mapping[str, str]) -> RecordFilter:
     unknown = sorted(set(asked) - set(FILTERS))
     if unknown:
         raise QuestionError(f"cannot filter by {unknown[0][:40]!r}: expected some of {', '.join(FILTERS)}")
-    plain = {name: asked[name] for name in ("account", "model", "prediction", "instance", "root") if name in asked}
     kind = asked.get("type")
     if kind is not None and kind not in _TYPES and kind not in _TYPES.values():
         raise QuestionError(f"cannot filter by type = {kind[:40]!r}: expected one of {', '.join(_TYPES)}")
     return RecordFilter(
         since_utc_ns=_since_ns(asked["since"]) if "since" in asked else None,
-        type=None if kind is None else RecordType(_TYPES.get(kind, kind)),
-        limit=_number("limit", asked.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX),
+        account=asked.get("account"),
+        model=asked.get("model"),
+        prediction=asked.get("prediction"),
+        instance=asked.get("instance"),
+        root=asked.get("root"),
+        type=None if kind is None else _TYPES.get(kind, kind),
+        limit=_number(
+            "limit", asked.get("limit", str(LIMIT_MAX if "newest" in asked else LIMIT_DEFAULT)), 1, LIMIT_MAX
+        ),
+        newest=_number("newest", asked["newest"], 1, LIMIT_MAX) if "newest" in asked else None,
         after_seq=_number("after", asked.get("after", "0"), 0, SEQ_MAX),
-        **plain,
     )
 
 
@@ -195,7 +202,7 @@ def _find(views: tuple[InstanceView, ...], prediction: str) -> tuple[InstanceVie
     return next((pair for pair in pairs if pair[1].prediction == prediction), None)
 
 
-def _is_below(item: receipts.Item, prediction: str) -> bool:
+def _is_below(item: Item, prediction: str) -> bool:
     data = item.data
     return data.get("prediction") not in (None, prediction) and prediction in (data["root"], data["parent"])
 

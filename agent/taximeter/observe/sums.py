@@ -1,0 +1,182 @@
+"""Adds up the records of one run, exactly: for receipts.
+
+Owns the sums: nanoseconds as integers, quantities and money as Decimal, unlike currencies apart. Memory stays bounded
+however long the run: of records, the first LISTED_MAX are kept as a line each. Refuses to read and to price.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from taximeter.billing.money import EXACT, plain
+from taximeter.records import RecordType
+
+#: More of anything is counted and summed, and not listed.
+LISTED_MAX = 1000
+#: How a person calls a unit.
+SHORT_UNITS = {"computing_second": "s"}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record as it stands in the ledger: its CloudEvent and the hash of its stored bytes."""
+
+    event: Mapping[str, Any]
+    hash: str
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What it says."""
+        value: Mapping[str, Any] = self.event["data"]
+        return value
+
+
+@dataclass(slots=True)
+class Sum:
+    """Amounts by currency: unlike currencies are never added."""
+
+    of: dict[str, Decimal] = field(default_factory=dict)
+
+    def add(self, amount: str | None, currency: str | None) -> None:
+        """Add `amount`, where there is one."""
+        if amount is not None and currency is not None:
+            self.of[currency] = EXACT.add(self.of.get(currency, Decimal(0)), Decimal(amount))
+
+    def shown(self) -> Json:
+        """Give amount and currency: null where nothing was billed, or where the currencies differ."""
+        if len(self.of) != 1:
+            return {"amount": None, "currency": None}
+        ((currency, amount),) = self.of.items()
+        return {"amount": plain(amount), "currency": currency}
+
+
+@dataclass(slots=True)
+class Run:
+    """What the records of one prediction, or of one instance, add up to; fed in the ledger's order."""
+
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    time: dict[str, int] = field(default_factory=dict)
+    units: dict[str, Decimal] = field(default_factory=dict)
+    amounts: Sum = field(default_factory=Sum)
+    lines: dict[tuple[str, ...], list[Decimal]] = field(default_factory=dict)
+    corrections: list[Json] = field(default_factory=list)
+    rate_cards: dict[str, None] = field(default_factory=dict)
+    statuses: dict[str, None] = field(default_factory=dict)
+    reason: str | None = None
+    clock: dict[str, None] = field(default_factory=dict)
+    records: list[Json] = field(default_factory=list)
+    total: int = 0
+
+    def take(self, item: Item) -> None:
+        """Add one record."""
+        data, billing = item.data, item.data["billing"]
+        self.total += 1
+        if self.total <= LISTED_MAX:
+            self.records.append(_entry(item))
+        self.amounts.add(billing["amount"], billing["currency"])
+        if billing["rate_card"]:
+            self.rate_cards[billing["rate_card"]] = None
+        if item.event["type"] == RecordType.CORRECTION:
+            self.corrections.append(_correction(item))
+        else:
+            self._usage(data)
+
+    def _usage(self, data: Mapping[str, Any]) -> None:
+        self.first = self.first or data
+        self.last = data
+        for name, duration_ns in data["time"].items():
+            self.time[name] = self.time.get(name, 0) + duration_ns
+        for line in data["billing"]["lines"]:
+            self._line(line, data["billing"]["currency"])
+        for name, count in data["units"].items():
+            self.units[name] = EXACT.add(self.units.get(name, Decimal(0)), Decimal(count))
+        self.statuses[data["billing"]["status"]] = None
+        self.reason = data["billing"].get("reason") or self.reason
+        if data["timing"]["clock"] != "ok":
+            self.clock[data["timing"]["clock"]] = None
+
+    def _line(self, line: Mapping[str, Any], currency: str) -> None:
+        key = (line["meter"], line["unit"], line["rate"], line["multiplier"], currency)
+        sums = self.lines.setdefault(key, [Decimal(0), Decimal(0)])
+        sums[0] = EXACT.add(sums[0], Decimal(line["quantity"]))
+        sums[1] = EXACT.add(sums[1], Decimal(line["amount"]))
+
+    @property
+    def price_lines(self) -> list[Json]:
+        """The price lines of all intervals, those of one meter and rate as one: amounts telescope."""
+        return [
+            arithmetic(
+                {
+                    "meter": meter,
+                    "quantity": plain(quantity),
+                    "unit": unit,
+                    "rate": rate,
+                    "multiplier": multiplier,
+                    "amount": plain(amount),
+                },
+                currency,
+            )
+            for (meter, unit, rate, multiplier, currency), (quantity, amount) in self.lines.items()
+        ]
+
+    @property
+    def final(self) -> bool:
+        """Whether its last record is there."""
+        return self.last is not None and bool(self.last["final"])
+
+
+def fold(items: Iterable[Item]) -> Run:
+    """Add up the records of one prediction or one instance."""
+    run = Run()
+    for item in items:
+        run.take(item)
+    return run
+
+
+def fold_each(items: Iterable[Item]) -> tuple[dict[str, Run], Sum]:
+    """Add up records by prediction; LISTED_MAX of them are told apart, all of them are in the sum."""
+    runs: dict[str, Run] = {}
+    total = Sum()
+    for item in items:
+        total.add(item.data["billing"]["amount"], item.data["billing"]["currency"])
+        prediction = item.data["prediction"]
+        if prediction in runs or len(runs) < LISTED_MAX:
+            runs.setdefault(prediction, Run()).take(item)
+    return runs, total
+
+
+def arithmetic(line: Mapping[str, Any], currency: str) -> Json:
+    """Show a price line with the sum that a person can check: 0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD."""
+    short = SHORT_UNITS.get(line["unit"], line["unit"])
+    factors = f"{line['quantity']} {short} × {line['rate']} {currency}/{short} × {line['multiplier']}"
+    return dict(line) | {"currency": currency, "text": f"{factors} = {line['amount']} {currency}"}
+
+
+def _entry(item: Item) -> Json:
+    data = item.data
+    return {
+        "id": item.event["id"],
+        "type": item.event["type"],
+        "seq": data["ledger"]["seq"],
+        "hash": item.hash,
+        "final": data.get("final"),
+        "start_utc": data["interval"]["start_utc"],
+        "end_utc": data["interval"]["end_utc"],
+        "amount": data["billing"]["amount"],
+    }
+
+
+def _correction(item: Item) -> Json:
+    data, billing = item.data, item.data["billing"]
+    return {
+        "id": item.event["id"],
+        "reason": data["reason"],
+        "corrects": data["corrects"],
+        "amount": billing["amount"],
+        "currency": billing["currency"],
+        "lines": [arithmetic(line, billing["currency"]) for line in billing["lines"]],
+    }
