@@ -119,14 +119,12 @@ class Queries:
         if own.last is None:
             return self._pending(asked, "prediction", *seen) if seen else None
         instance = fold(self._items(instance=own.last["instance"], type=RecordType.INSTANCE))
-        below, _ = fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
+        _, below, _ = fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
         built = receipts.of_prediction(asked, own, instance, below)
         return self._explained(built, running=seen is not None)
 
     def _of_instance(self, asked: str) -> Json | None:
-        own = fold(self._items(instance=asked, type=RecordType.INSTANCE))
-        items = (item for item in self._items(instance=asked) if item.data.get("prediction") is not None)
-        predictions, total = fold_each(items)
+        own, predictions, total = fold_each(self._items(instance=asked))
         view = next((view for view in self._views() if view.instance == asked), None)
         if own.last is None and not predictions:
             return self._pending(asked, "instance", view) if view else None

@@ -137,16 +137,21 @@ def fold(items: Iterable[Item]) -> Run:
     return run
 
 
-def fold_each(items: Iterable[Item]) -> tuple[dict[str, Run], Sum]:
-    """Add up records by prediction; LISTED_MAX of them are told apart, all of them are in the sum."""
-    runs: dict[str, Run] = {}
-    total = Sum()
+def fold_each(items: Iterable[Item]) -> tuple[Run, dict[str, Run], Sum]:
+    """Add up an instance's own records, and those of predictions by prediction, in one pass.
+
+    LISTED_MAX predictions are told apart; the sum is of all of them.
+    """
+    own, runs, total = Run(), dict[str, Run](), Sum()
     for item in items:
+        prediction = item.data.get("prediction")
+        if prediction is None:
+            own.take(item)
+            continue
         total.add(item.data["billing"]["amount"], item.data["billing"]["currency"])
-        prediction = item.data["prediction"]
         if prediction in runs or len(runs) < LISTED_MAX:
             runs.setdefault(prediction, Run()).take(item)
-    return runs, total
+    return own, runs, total
 
 
 def arithmetic(line: Mapping[str, Any], currency: str) -> Json:

@@ -1,0 +1,91 @@
+"""Nodes to look at: a real ledger filled by the real meter, and snapshots as an agent draws them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+from taximeter.hardware.inventory import Device, Host, Inventory
+from taximeter.ledger.reader import LedgerReader
+from taximeter.ledger.store import Batch, Ledger
+from taximeter.observe.snapshot import (
+    Commits,
+    Counters,
+    InstanceView,
+    PredictionView,
+    SinkView,
+    Snapshot,
+)
+from taximeter.records import UsageRecord
+
+from tests.observe.histories import NODE
+
+TOKEN = "let-me-in"
+
+IDLE = Snapshot(
+    node="n1",
+    started_utc="2026-11-22T10:00:00.000000000Z",
+    started_unix_s=1795341600.25,
+    taken_unix_s=1795341700.0,
+    version="0.1.0",
+    ready=True,
+)
+
+RUNNING = InstanceView(
+    instance="0198c2aa-0000-7000-8000-00000000000a",
+    phase="active",
+    started_utc="2026-11-22T10:00:00.000000000Z",
+    since_utc="2026-11-22T10:00:01.000000000Z",
+    tier="gpu-h100",
+    account="cus_7",
+    model="acme/sdxl",
+    devices=("GPU-1",),
+    rule="the first rule that fits",
+    predictions=(PredictionView("p-open", "active", "2026-11-22T10:00:01.000000000Z", "cus_7", "acme/sdxl"),),
+)
+
+BUSY = replace(
+    IDLE,
+    region="eu-west",
+    config=f"sha256:{'a' * 64}",
+    instances=(RUNNING, replace(RUNNING, instance="b", phase="idle", predictions=())),
+    counters=Counters(
+        records={("taximeter.usage.prediction.v1", "succeeded"): 12, ("taximeter.usage.instance.v1", "failed"): 3},
+        billed_s={("gpu-h100", "public", "share"): 41.5, ("cpu", "private", "idle"): 0.25},
+        amounts={"USD": Decimal("0.0632875")},
+        corrected={"USD": Decimal("0.002")},
+        unrated={"unknown": 2},
+        clock_flags={"drifting": 1},
+        journal_faults={"torn": 1, "not_json": 4},
+        rejected_marks={"no_such_prediction": 5},
+        illegal_events={"after_the_end": 1},
+        commits=Commits((3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1), 7.125, 1),
+    ),
+    ledger_id="L1",
+    ledger_seq=20,
+    sinks=(
+        SinkView("usage", "file", 0, 20),
+        SinkView("billing", "http", 7, 13, {"timeout": 2, "server_error": 1}, "it is ill"),
+    ),
+    hardware=Inventory(
+        Host(64, 1 << 38, "x86_64"),
+        (
+            Device("GPU-1", "NVIDIA H100 80GB HBM3", 85520809984),
+            Device("GPU-2", "NVIDIA H100 80GB HBM3", 85520809984, 1),
+        ),
+        ("one device did not answer",),
+    ),
+    node_tier="gpu-h100-2x",
+    node_tier_rule="two of them",
+    reader_lag_s=0.5,
+)
+
+
+def ledger_of(directory: Path, records: Iterable[UsageRecord], *sinks: str) -> LedgerReader:
+    """A reader of a new ledger that holds `records`."""
+    ledger = Ledger.open(directory / "ledger.db", NODE)
+    for sink in sinks:
+        ledger.register_sink(sink)
+    ledger.commit(Batch(tuple(records), ()))
+    ledger.close()
+    return LedgerReader(directory / "ledger.db")

@@ -1,0 +1,214 @@
+"""Receipts over a real ledger: everything a person needs to argue about a run, to the last digit."""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from taximeter.events import Options
+from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.observe.queries import Queries
+from taximeter.observe.snapshot import Snapshot
+from taximeter.observe.sums import LISTED_MAX, Item, Sum, fold_each
+from taximeter.records import UsageRecord
+
+from tests.core.stories import MS, SECOND, beat, book, ready, spawned, tell
+from tests.observe import histories
+from tests.observe.histories import INSTANCE
+from tests.observe.nodes import BUSY, IDLE, RUNNING, ledger_of
+
+Ask = Callable[..., Queries]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Iterator[Ask]:
+    """Make queries of a ledger with these records, and of an agent with this view."""
+    readers: list[LedgerReader] = []
+
+    def made(records: list[UsageRecord], view: Snapshot | None = None) -> Queries:
+        readers.append(ledger_of(tmp_path, records))
+        return Queries(readers[-1], None if view is None else lambda: view)
+
+    yield made
+    for reader in readers:
+        reader.close()
+
+
+def receipt(queries: Queries, asked: str) -> dict[str, Any]:
+    found = queries.receipt(asked)
+    assert found is not None, f"no receipt for {asked}"
+    return found
+
+
+def test_a_receipt_of_a_prediction_tells_its_time(ask: Ask) -> None:
+    found = receipt(ask(histories.one_shot()), "p1")
+    assert found["time"]["active_ns"] == 412 * MS
+
+
+def test_a_price_line_shows_its_arithmetic(ask: Ask) -> None:
+    (line,) = receipt(ask(histories.one_shot()), "p1")["billing"]["lines"]
+    assert line["text"] == "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
+
+
+def test_the_arithmetic_of_a_price_line_is_right(ask: Ask) -> None:
+    (line,) = receipt(ask(histories.long_run()), "p1")["billing"]["lines"]
+    product = Decimal(line["quantity"]) * Decimal(line["rate"]) * Decimal(line["multiplier"])
+    assert product == Decimal(line["amount"])
+
+
+def test_interim_records_are_one_run(ask: Ask) -> None:
+    found = receipt(ask(histories.long_run(9)), "p1")
+    assert (found["records_total"], found["time"]["wall_ns"]) == (5, 9 * SECOND)
+
+
+def test_amounts_of_interim_records_are_summed_exactly(ask: Ask) -> None:
+    queries = ask(histories.long_run(9))
+    parts = [orjson.loads(body)["data"]["billing"]["amount"] for body in queries.records(RecordFilter(prediction="p1"))]
+    assert Decimal(receipt(queries, "p1")["total"]["amount"]) == sum(map(Decimal, parts))
+
+
+def test_a_correction_is_told_and_is_in_the_amount(ask: Ask) -> None:
+    found = receipt(ask(histories.aborted_run()), "p1")
+    (correction,) = found["billing"]["corrections"]
+    lines = sum((Decimal(line["amount"]) for line in found["billing"]["lines"]), Decimal(0))
+    assert Decimal(found["total"]["amount"]) == lines + Decimal(correction["amount"])
+
+
+def test_a_correction_shows_its_arithmetic_too(ask: Ask) -> None:
+    (correction,) = receipt(ask(histories.aborted_run()), "p1")["billing"]["corrections"]
+    assert correction["lines"][0]["text"] == "2 s × 0.0001 USD/s × -1 = -0.0002 USD"
+
+
+def test_an_unrated_run_has_no_amount_and_says_why(ask: Ask) -> None:
+    found = receipt(ask(histories.unpriced_run()), "p1")
+    assert (found["billing"]["status"], found["total"]["amount"]) == ("unrated", None)
+    assert "gpu-odd" in found["billing"]["reason"]
+
+
+def test_what_another_record_bills_is_informative(ask: Ask) -> None:
+    assert receipt(ask(histories.private_run()), "p1")["billing"]["status"] == "informative"
+
+
+def test_a_private_instance_is_billed_by_phase(ask: Ask) -> None:
+    lines = receipt(ask(histories.private_run()), INSTANCE)["billing"]["lines"]
+    assert {line["meter"] for line in lines} == {"boot", "active"}
+
+
+def test_a_receipt_of_a_prediction_has_its_instances_phases(ask: Ask) -> None:
+    phases = receipt(ask(histories.shared_worker()), "p1")["phases"]
+    assert phases["boot_ns"] == 200 * MS
+    assert phases["wall_ns"] == sum(duration for name, duration in phases.items() if name != "wall_ns")
+
+
+def test_a_receipt_names_hardware_and_why(ask: Ask) -> None:
+    hardware = receipt(ask(histories.one_shot()), "p1")["hardware"]
+    assert (hardware["tier"], hardware["rule"]) == ("cpu", "test")
+
+
+def test_a_receipt_names_the_witness_of_both_ends(ask: Ask) -> None:
+    timing = receipt(ask(histories.one_shot()), "p1")["timing"]
+    assert (timing["start"]["source"], timing["end"]["source"]) == ("wrapper", "wrapper")
+
+
+def test_the_witness_of_the_start_is_the_first_records(ask: Ask) -> None:
+    timing = receipt(ask(histories.long_run()), "p1")["timing"]
+    assert timing["start"]["uncertainty_ns"] == 300_000
+
+
+def test_a_receipt_tells_the_signal_that_ended_it(ask: Ask) -> None:
+    assert receipt(ask(histories.killed_run()), "p1")["exit"]["signal"] == 9
+
+
+def test_records_are_listed_with_their_hashes(ask: Ask) -> None:
+    queries = ask(histories.long_run())
+    bodies = list(queries.records(RecordFilter()))
+    successors = {orjson.loads(body)["data"]["ledger"]["previous"] for body in bodies}
+    hashes = [entry["hash"] for entry in receipt(queries, "p1")["records"]]
+    assert set(hashes) <= successors
+
+
+def test_a_receipt_of_an_instance_lists_its_predictions(ask: Ask) -> None:
+    found = receipt(ask(histories.shared_worker()), INSTANCE)
+    assert {run["prediction"]: run["status"] for run in found["predictions"]} == {"p1": "succeeded", "p2": "failed"}
+
+
+def test_the_total_of_an_instance_has_its_predictions_in_it(ask: Ask) -> None:
+    queries = ask(histories.shared_worker())
+    parts = [Decimal(receipt(queries, name)["total"]["amount"]) for name in ("p1", "p2")]
+    assert Decimal(receipt(queries, INSTANCE)["total"]["amount"]) == sum(parts)
+
+
+def test_downstream_predictions_are_told(ask: Ask) -> None:
+    found = receipt(ask(histories.shared_worker()), "p1")
+    assert [run["prediction"] for run in found["downstream"]] == ["p2"]
+
+
+def test_a_prediction_that_called_nobody_has_no_downstream(ask: Ask) -> None:
+    assert receipt(ask(histories.shared_worker()), "p2")["downstream"] == []
+
+
+def test_a_records_id_leads_to_its_instance(ask: Ask) -> None:
+    assert receipt(ask(histories.one_shot()), f"{INSTANCE}-00000000")["instance"] == INSTANCE
+
+
+def test_an_unknown_id_has_no_receipt(ask: Ask) -> None:
+    assert ask(histories.one_shot(), IDLE).receipt("p-nobody") is None
+
+
+def test_a_finished_run_is_not_pending(ask: Ask) -> None:
+    assert receipt(ask(histories.one_shot()), "p1")["pending"] is False
+
+
+def test_a_run_without_a_record_is_pending(ask: Ask) -> None:
+    found = receipt(ask([], BUSY), "p-open")
+    assert (found["pending"], found["kind"], found["account"]) == (True, "prediction", "cus_7")
+    assert "still runs" in found["pending_why"]
+
+
+def test_an_instance_without_a_record_is_pending(ask: Ask) -> None:
+    found = receipt(ask([], BUSY), RUNNING.instance)
+    assert (found["pending"], found["kind"], found["hardware"]["tier"]) == (True, "instance", "gpu-h100")
+
+
+def test_a_pending_receipt_has_the_keys_of_a_finished_one(ask: Ask) -> None:
+    pending = receipt(ask(histories.one_shot(), BUSY), "p-open")
+    finished = receipt(ask([]), "p1")
+    assert pending.keys() == finished.keys()
+    assert pending["billing"].keys() == finished["billing"].keys()
+
+
+def half_a_run() -> list[UsageRecord]:
+    events = [spawned(0), ready(0), *(beat(at * SECOND) for at in range(1, 6))]
+    return tell(Options(prediction="p1"), events, book(interim_ns=2 * SECOND)).records
+
+
+def test_a_run_with_interim_records_only_is_pending_with_its_sums_so_far(ask: Ask) -> None:
+    found = receipt(ask(half_a_run()), "p1")
+    assert (found["pending"], found["status"], found["time"]["wall_ns"]) == (True, "processing", 4 * SECOND)
+
+
+def test_without_an_agent_a_pending_receipt_says_that_nobody_writes_the_last_record(ask: Ask) -> None:
+    assert "no agent runs" in receipt(ask(half_a_run()), "p1")["pending_why"]
+
+
+def test_a_receipt_is_json(ask: Ask) -> None:
+    queries = ask(histories.shared_worker(), BUSY)
+    for asked in ("p1", "p2", INSTANCE, "p-open", RUNNING.instance):
+        assert orjson.loads(orjson.dumps(receipt(queries, asked))) == receipt(queries, asked)
+
+
+def test_unlike_currencies_are_never_added() -> None:
+    total = Sum()
+    total.add("1", "USD")
+    total.add("1", "EUR")
+    assert total.shown() == {"amount": None, "currency": None}
+
+
+def test_more_predictions_than_are_listed_are_in_the_total_all_the_same() -> None:
+    body = orjson.loads(histories.bodies(histories.one_shot())[0])
+    items = (Item(body | {"data": body["data"] | {"prediction": f"p{n}"}}, "sha256:") for n in range(LISTED_MAX + 5))
+    _, runs, total = fold_each(items)
+    assert len(runs) == LISTED_MAX
+    assert total.of["USD"] == (LISTED_MAX + 5) * Decimal("0.0000412")
