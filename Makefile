@@ -9,10 +9,10 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find agent config -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 CORE_COVERAGE := --cov --cov-config=pyproject.toml --cov-report=term
 PYTEST := $(RUN) -m pytest
-CODE   := agent tests benchmarks examples
+CODE   := agent tests benchmarks examples docs/draw.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install dev test check lint format bench lock packages clean distclean
+.PHONY: help demo docs install dev test check lint format bench lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,9 @@ lint: $(VENV)/.tools $(VENV)/.wheel
 format: $(VENV)/.tools  ## put the code into shape
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+docs: $(VENV)/.wheel  ## draw anew what the documentation takes from the code
+	$(RUN) docs/draw.py
 
 bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentation claims
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script; done
