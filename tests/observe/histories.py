@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import orjson
 from taximeter.events import ActiveMark, Marked, Options, ServiceClass, Status
 from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
@@ -16,6 +17,12 @@ NODE = NodeInfo("n1", "eu-west", "taximeter 0.1.0", f"sha256:{'0' * 64}")
 def bodies(records: Iterable[UsageRecord]) -> list[bytes]:
     """The stored bytes of `records` in a new ledger."""
     return [body for _, _, body in seal(records, Author.of("L1", NODE), 0, chain.GENESIS).rows]
+
+
+def data_of(body: bytes) -> dict[str, object]:
+    """What a stored record says."""
+    data: dict[str, object] = orjson.loads(body)["data"]
+    return data
 
 
 def one_shot(**options: object) -> list[UsageRecord]:
