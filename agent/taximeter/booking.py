@@ -173,10 +173,13 @@ def _correction(
     """A signed delta: the end put another multiplier on what interim records had billed; no time changes."""
     start_ns = prediction.start_ns if prediction else instance.start_ns
     cut_ns = prediction.cut_ns if prediction else instance.cut.at_ns
-    data = _told(instance, prediction, end) | {
+    data = _told(instance, prediction, end)
+    del data["final"]
+    data |= {
         "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
         "reason": end.status,
         "interval": _interval(instance.opened, start_ns, cut_ns),
+        "time": {"active_ns": 0, "share_ns": 0},
         "hardware": _hardware(instance),
         "billing": billing,
     }

@@ -84,6 +84,7 @@ class Instance(NamedTuple):
     card: str | None  #: hash of the rate card in force when it began
     hardware: Hardware | None = None
     stage: Stage = Stage.PENDING
+    pid: int | None = None  #: the command's, as the wrapper sees it
     start_ns: int = 0
     start: Witness = _NOT_STARTED
     since_ns: int = 0  #: times are settled to here

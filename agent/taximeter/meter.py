@@ -88,6 +88,7 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
     """The bill runs from spawn-returned: exec lay before it, by `uncertainty_ns` at most."""
     return instance._replace(
         stage=advance(instance.stage, Input.SPAWNED),
+        pid=event.pid,
         start_ns=event.at_ns,
         since_ns=event.at_ns,
         sign_ns=event.at_ns,

@@ -1,0 +1,9 @@
+"""The daemon: it wires rooms together, and holds no rule about time or money.
+
+`run` is its one door. `service` has the task group, `books` reads journals into batches for the ledger, `inforce` puts
+rules and prices in force, `views` draws the snapshot, `notify` speaks with systemd.
+"""
+
+from taximeter.agent.service import run
+
+__all__ = ["run"]

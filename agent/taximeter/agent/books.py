@@ -1,0 +1,180 @@
+"""From journals to batches for the ledger: reads what is new, folds it through the meter, keeps what is open.
+
+Owns which instances are open and how far each was read. A batch holds, for every instance that has records in it, the
+position and the folded state behind them, so that a crash anywhere replays the same records or none. Refuses to wait,
+to write, and to know what a fact means.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from taximeter.errors import JournalFault
+from taximeter.events import Clock, Event, Lost, Opened, Placed
+from taximeter.hardware.inventory import Hardware
+from taximeter.instance import Instance
+from taximeter.journal import Position, read_on
+from taximeter.ledger.values import Batch, JournalState
+from taximeter.lifecycle import Stage
+from taximeter.meter import fold, open_instance
+from taximeter.observe.tally import Tally
+from taximeter.records import UsageRecord
+from taximeter.rulebook import Rulebook
+
+logger = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Instance).decode
+_CHUNK_BYTES = 1 << 20
+#: How many refused files are remembered, so that each is said once; beyond that they may be said again.
+_MOST_REFUSED = 10_000
+_NEWER = "newer_version"
+
+Place = Callable[[Mapping[str, str]], Hardware]
+
+
+@dataclass(slots=True)
+class Account:
+    """One instance in the books: how far its journal was read, and what that led to."""
+
+    position: Position
+    instance: Instance | None = None  #: None until its opening was read
+    stuck: str | None = None  #: why nothing more of it is read
+    seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
+
+
+@dataclass(slots=True)
+class _Page:
+    """What one round of reading gathers for one commit."""
+
+    records: list[UsageRecord] = field(default_factory=list)
+    saved: dict[str, JournalState] = field(default_factory=dict)
+    facts: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class Books:
+    """The open instances of one journal directory."""
+
+    def __init__(self, directory_fd: int, owners: frozenset[int] | None, book: Rulebook, place: Place) -> None:
+        self._directory_fd = directory_fd
+        self._owners = owners
+        self._book = book
+        self._place = place
+        self._page = _Page()
+        self._refused: set[tuple[str, str]] = set()  # (instance, reason)
+        self.accounts: dict[str, Account] = {}
+        self.segments: dict[str, int] = {}  #: of closed instances: their last segment, so that files can be removed
+        self.tally = Tally()
+
+    def resume(self, saved: Iterable[JournalState]) -> None:
+        """Take up the instances that were open when the ledger was last written."""
+        for journal in saved:
+            state = None if journal.state is None else _decode(journal.state)
+            self.accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)
+
+    def read(self, instance: str) -> bool:
+        """Fold what an instance's journal has anew; True if there is more than one round should take."""
+        account = self.accounts.setdefault(instance, Account(Position()))
+        try:
+            chunk = read_on(self._directory_fd, instance, account.position, self._owners, _CHUNK_BYTES)
+        except JournalFault as fault:
+            self._refuse(instance, account, fault)
+            return False
+        account.stuck = _NEWER if any(doubt.reason == _NEWER for doubt in chunk.faults) else None
+        for doubt in chunk.faults:
+            self._count(doubt)
+        account.position = chunk.position
+        if chunk.events:
+            account.seen_ns = time.monotonic_ns()
+            self._fold(instance, account, chunk.events)
+        return chunk.more and not chunk.ended
+
+    def lose(self, instance: str, now: Clock) -> None:
+        """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
+        account = self.accounts[instance]
+        if account.instance is None:
+            return
+        rebooted = account.instance.opened.clock.boot_id != now.boot_id
+        lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost")
+        self._page.facts.append((instance, _encode({"fact": "lost", "at_ns": lost.at_ns, "reason": lost.reason})))
+        self._fold(instance, account, (lost,))
+
+    @property
+    def waiting(self) -> int:
+        """How many records the next batch will have."""
+        return len(self._page.records)
+
+    def take_batch(self) -> Batch | None:
+        """What is to be committed next, if anything."""
+        page, self._page = self._page, _Page()
+        if not (page.records or page.facts or page.saved):
+            return None
+        return Batch(tuple(page.records), tuple(page.saved.values()), tuple(page.facts))
+
+    def take_everything(self) -> Batch | None:
+        """The last batch of an agent that stops: every open instance's state with it."""
+        for name, account in self.accounts.items():
+            if account.instance is not None:
+                self._page.saved[name] = _state(name, account)
+        return self.take_batch()
+
+    def _fold(self, name: str, account: Account, events: Iterable[Event]) -> None:
+        page, instance = self._page, account.instance
+        before = len(page.records)
+        for event in events:
+            if instance is None:
+                if isinstance(event, Opened):
+                    instance = self._open(name, event)
+                else:
+                    self.tally.journal_fault("before_open")
+                continue
+            step = fold(instance, event, self._book)
+            instance = step.instance
+            page.records.extend(step.records)
+            for reason in step.rejected:
+                self._reject(event, reason)
+        account.instance = instance
+        if instance is not None and instance.stage is Stage.CLOSED:
+            self._close(name, account)
+        elif len(page.records) > before:
+            page.saved[name] = _state(name, account)
+
+    def _open(self, name: str, opened: Opened) -> Instance:
+        hardware = self._place(opened.visible)
+        self._page.facts.append((name, _encode({"fact": "placed", "hardware": hardware})))
+        instance = open_instance(opened, self._book)
+        return fold(instance, Placed(hardware), self._book).instance
+
+    def _close(self, name: str, account: Account) -> None:
+        position = account.position
+        self._page.saved[name] = JournalState(name, position.segment, position.offset, None)
+        self.segments[name] = position.segment
+        del self.accounts[name]
+
+    def _reject(self, event: Event, reason: str) -> None:
+        if type(event).__name__ in ("Marked", "BadMark"):
+            self.tally.rejected_mark(reason)
+        else:
+            self.tally.illegal_event(reason)
+
+    def _refuse(self, name: str, account: Account, fault: JournalFault) -> None:
+        """A file that as a whole cannot be believed: said and counted once, however often it is looked at."""
+        account.stuck = fault.reason
+        if account.instance is None:
+            del self.accounts[name]
+        if fault.reason != "missing" and (name, fault.reason) not in self._refused:
+            if len(self._refused) >= _MOST_REFUSED:
+                self._refused.clear()
+            self._refused.add((name, fault.reason))
+            self._count(fault)
+
+    def _count(self, fault: JournalFault) -> None:
+        self.tally.journal_fault(fault.reason)
+        logger.warning("journal.fault reason=%s: %s", fault.reason, fault)
+
+
+def _state(name: str, account: Account) -> JournalState:
+    return JournalState(name, account.position.segment, account.position.offset, _encode(account.instance))

@@ -1,0 +1,123 @@
+"""The ledger's desk: everything that touches the ledger goes through its one thread, one piece of work at a time.
+
+Owns the commit thread, the retrying of a commit that the disk refused, and the sweeping of journals whose records have
+reached every sink. Refuses to know what is committed.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from taximeter.errors import JournalFault, LedgerError
+from taximeter.journal import remove
+from taximeter.ledger.store import Batch, Ledger, Stored
+from taximeter.observe.tally import Tally
+from taximeter.shipping.shipper import Bell
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_FIRST_RETRY_S = 0.1
+_RETRY_MAX_S = 5.0
+#: Work that takes longer than this says that the disk, and so the agent, is not well.
+STALLED_S = 10.0
+_SWEPT_AT_ONCE = 1_000
+
+
+class Desk:
+    """The ledger, to be asked from the event loop."""
+
+    def __init__(self, ledger: Ledger, tally: Tally) -> None:
+        self._ledger = ledger
+        self._tally = tally
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._busy_since_s: float | None = None
+        self._unremovable: set[str] = set()
+        self.head = ledger.head
+        self.cursors = dict(ledger.sinks())
+        self.bells: dict[str, Bell] = {}
+        self.trouble: str | None = None  #: why the last commit was refused; None once one has passed
+
+    @property
+    def alive(self) -> bool:
+        """Whether the commit thread answers."""
+        return self._busy_since_s is None or time.monotonic() - self._busy_since_s < STALLED_S
+
+    async def ask(self, work: Callable[..., _T], *values: object) -> _T:
+        """Have `work` done by the ledger's thread."""
+        async with self._one_at_a_time:
+            self._busy_since_s = time.monotonic()
+            try:
+                return await anyio.to_thread.run_sync(work, *values)
+            finally:
+                self._busy_since_s = None
+
+    async def commit(self, batch: Batch) -> None:
+        """Have `batch` on the disk, however often that takes; nothing older is dropped for it."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            began_s = time.perf_counter()
+            try:
+                self.head = await self.ask(self._ledger.commit, batch)
+                break
+            except LedgerError as error:
+                self._tally.commit_failed()
+                if self.trouble is None:
+                    logger.error("ledger.commit_failed: %s", error)  # noqa: TRY400 -- the text says all, and says it once
+                self.trouble = str(error)
+                await anyio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _RETRY_MAX_S)
+        if self.trouble is not None:
+            logger.warning("ledger.commit_recovered")
+            self.trouble = None
+        self._tally.committed(batch.records, time.perf_counter() - began_s)
+        if batch.records:
+            for bell in self.bells.values():
+                bell.ring()
+
+    async def is_booked(self, instances: Sequence[str]) -> set[str]:
+        """Which of `instances` were closed before."""
+        return await self.ask(lambda: {name for name in instances if self._ledger.is_booked(name)})
+
+    # --- The outbox, as a shipper sees it ---
+
+    async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:
+        """The oldest records that `sink` has not taken."""
+        if self.cursors.get(sink, 0) >= self.head.seq:
+            return ()
+        return await self.ask(self._ledger.unshipped, sink, limit)
+
+    async def shipped(self, sink: str, seq: int) -> None:
+        """Note that `sink` has everything up to `seq`."""
+        await self.ask(self._ledger.shipped, sink, seq)
+        self.cursors[sink] = seq
+
+    # --- Sweeping ---
+
+    async def sweep(self, directory_fd: int, segments: dict[str, int]) -> None:
+        """Remove the journals whose records every sink has; a file goes before its row, so that none is read twice."""
+        gone = await self.ask(self._sweep, directory_fd, segments)
+        for name in gone:
+            segments.pop(name, None)
+
+    def _sweep(self, directory_fd: int, segments: dict[str, int]) -> list[str]:
+        gone: list[str] = []
+        for name in self._ledger.deletable(_SWEPT_AT_ONCE):
+            if name in self._unremovable:
+                continue
+            try:
+                remove(directory_fd, name, range(segments.get(name, 0) + 1))
+            except JournalFault as fault:
+                self._unremovable.add(name)
+                logger.warning("journal.unremovable: %s", fault)
+                continue
+            self._ledger.forget_journal(name)
+            gone.append(name)
+        if gone:
+            self._ledger.commit(Batch((), ()))
+        return gone

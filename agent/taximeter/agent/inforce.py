@@ -1,0 +1,85 @@
+"""What is in force, as facts of the ledger: the ledger's beginning, config, rules, tiers, rate cards.
+
+Owns the ledger's own records. Whatever was ever in force is found again in them, so that a run is judged by what held
+when it began, whatever the config says today. Refuses to know what any of it means.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from taximeter.billing.rates import RateCard, parse_card
+from taximeter.config import Config, fingerprint
+from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.records import PLATFORM, RecordType, UsageRecord
+from taximeter.rulebook import Rulebook, Rules, make_rules, parse_rules
+
+_BEGUN, _CONFIG, _RULES, _TIERS, _CARD = "ledger_begun", "config", "rules", "tiers", "rate_card"
+_MS = 1_000_000
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The facts that a ledger holds."""
+
+    count: int
+    newest: Mapping[str, str]  #: kind -> hash of the latest fact of that kind
+    rules: Mapping[str, Rules]
+    cards: tuple[RateCard, ...]
+
+
+def read_known(reader: LedgerReader) -> Known:
+    """Everything that was ever put in force, read back from the ledger."""
+    newest: dict[str, str] = {}
+    rules: dict[str, Rules] = {}
+    cards: dict[str, RateCard] = {}
+    count = 0
+    for body in reader.records(RecordFilter(type=RecordType.FACT, limit=None)):
+        count += 1
+        data = orjson.loads(body)["data"]
+        kind, digest = data["fact"], data.get("hash", "")
+        newest[kind] = digest
+        if kind == _RULES:
+            rules[digest] = parse_rules(data["content"], "ledger")
+        elif kind == _CARD:
+            cards[digest] = parse_card(data["content"], "ledger")
+    return Known(count, newest, rules, tuple(cards.values()))
+
+
+def put_in_force(
+    config: Config, known: Known, ledger_id: str, source: str, now_utc_ns: int
+) -> tuple[Rulebook, tuple[UsageRecord, ...]]:
+    """The rulebook of `config` on top of what is known, and the facts that are news to the ledger."""
+    rules = make_rules(config.billing.interim_s * _SECOND, config.marks.belief_ms * _MS, config.billing.classes)
+    card = config.rate_card
+    facts: tuple[tuple[str, str, object], ...] = (
+        (_BEGUN, _digest(ledger_id), {"ledger": ledger_id}),
+        (_CONFIG, fingerprint(config), config.content),
+        (_RULES, rules.hash, rules.content()),
+        (_TIERS, _digest(config.tiers_content), config.tiers_content),
+        (_CARD, card.hash, card.content()),
+    )
+    news = [fact for fact in facts if known.newest.get(fact[0]) != fact[1]]
+    records = tuple(_record(ledger_id, known.count + at, now_utc_ns, fact) for at, fact in enumerate(news))
+    book = Rulebook({**known.rules, rules.hash: rules}, rules.hash, _with(known.cards, card), source)
+    return book, records
+
+
+def _with(cards: Iterable[RateCard], card: RateCard) -> tuple[RateCard, ...]:
+    """The card last: of cards that begin at the same instant, the one put in force last counts."""
+    return (*(other for other in cards if other.hash != card.hash), card)
+
+
+def _record(ledger_id: str, number: int, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
+    kind, digest, content = fact
+    data = {"fact": kind, "hash": digest, "content": content}
+    return UsageRecord(f"{ledger_id}-{number:08d}", RecordType.FACT, PLATFORM, now_utc_ns, data)
+
+
+def _digest(content: object) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

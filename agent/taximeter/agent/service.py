@@ -1,0 +1,256 @@
+"""The task group: what runs beside what, what it begins with and how it ends.
+
+Owns start and stop: one agent a state directory, readiness once everything that lay there is booked, and an end within
+five seconds that ships what it can and loses nothing. Refuses to know any rule.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from taximeter import wire
+from taximeter.agent.books import Books
+from taximeter.agent.desk import Desk
+from taximeter.agent.inforce import put_in_force, read_known
+from taximeter.agent.notify import Notifier
+from taximeter.agent.placing import Placer, read_inventory
+from taximeter.agent.views import Scene, draw
+from taximeter.agent.watcher import Watcher
+from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
+from taximeter.errors import TaximeterError
+from taximeter.journal import open_directory
+from taximeter.ledger.reader import LedgerReader
+from taximeter.ledger.store import Batch, Ledger, NodeInfo
+from taximeter.observe import api
+from taximeter.observe.queries import Queries
+from taximeter.observe.snapshot import Snapshot
+from taximeter.shipping.shipper import Bell, Outbox, ShipState, Sink, ship
+from taximeter.shipping.sinks import open_sink
+
+logger = logging.getLogger(__name__)
+
+#: Of the five seconds that a stop may take, this much is for shipping what is left.
+DRAIN_S = 3.0
+_SWEEP_S = 1.0
+_SECOND = 1_000_000_000
+
+
+def run(config_path: Path | None) -> int:
+    """Run the daemon until it is told to stop; 0 after an orderly end, TaximeterError where it cannot run."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config = load(config_path, os.environ)
+    where = directories(os.environ)
+    _prepare(where)
+    with _alone(where.lock):
+        anyio.run(_main, config, where, Notifier(os.environ))
+    return 0
+
+
+async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
+    async with _opened(config, where) as (scene, watcher, reader, directory_fd):
+        token = await anyio.to_thread.run_sync(_token, where.state / "token")
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_stop_on_signal, tasks.cancel_scope)
+            host, port = config.listen.host, config.listen.port
+            app = api.build(lambda: _look(scene, watcher), Queries(reader), token, loopback=api.is_loopback(host))
+            port = await tasks.start(api.serve, app, host, port)
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            await tasks.start(watcher.run)
+            scene.caught_up = True
+            _write_private(where.agent_file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
+            for sink in config.sinks:
+                tasks.start_soon(_ship, sink, scene)
+            tasks.start_soon(_sweep_now_and_then, scene, directory_fd)
+            tasks.start_soon(_feed_watchdog, notifier, scene.desk)
+            notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
+            logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
+        notifier.tell("STOPPING=1")
+        where.agent_file.unlink(missing_ok=True)
+        with anyio.CancelScope(shield=True):
+            await _drain(config, scene, watcher)
+    logger.info("agent.stopped records=%d", scene.desk.head.seq)
+
+
+@asynccontextmanager
+async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader, int]]:
+    """Ledger, books and hardware, ready to run; closed in order."""
+    node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
+    ledger = Ledger.open(where.ledger, node)
+    directory_fd = open_directory(where.journal)
+    reader: LedgerReader | None = None
+    try:
+        name = config.node.id or ledger.node_id_kept(socket.gethostname())
+        node = replace(node, id=name)
+        reader = LedgerReader(where.ledger)
+        book, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
+        if news:
+            ledger.commit(Batch(news, ()))
+        _settle_sinks(ledger, config.sinks)
+        inventory = await read_inventory(config.hardware)
+        placer = Placer(inventory, config.catalogue)
+        books = Books(directory_fd, config.journal.owner_uids, book, placer.place)
+        books.resume(ledger.journals())
+        desk = Desk(ledger, books.tally)
+        kinds = {sink.name: sink.type for sink in config.sinks}
+        scene = Scene(node, books, desk, time.time(), inventory, placer.whole_node, kinds)
+        scene.ships = {name: ShipState() for name in kinds}
+        desk.bells = {name: Bell() for name in kinds}
+        yield scene, Watcher(where.journal, directory_fd, books, desk, config), reader, directory_fd
+    finally:
+        if reader is not None:
+            reader.close()
+        ledger.close()
+        os.close(directory_fd)
+
+
+def _look(scene: Scene, watcher: Watcher) -> Snapshot:
+    scene.lag_since_s = watcher.lag_since_s
+    return draw(scene)
+
+
+# --- Tasks ---
+
+
+async def _stop_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            logger.info("agent.stopping signal=%s", signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+async def _ship(config: SinkConfig, scene: Scene) -> None:
+    sink: Sink = open_sink(
+        config.name,
+        config.type,
+        path=config.path,
+        url=config.url,
+        token_file=config.token_file,
+        timeout_s=config.timeout_s,
+    )
+    outbox: Outbox = scene.desk
+    await ship(sink, outbox, wake=scene.desk.bells[config.name], state=scene.ships[config.name], jitter=random.random)
+
+
+async def _sweep_now_and_then(scene: Scene, directory_fd: int) -> None:
+    """Remove what every sink has; nothing is done while nothing was shipped."""
+    swept = -1
+    while True:
+        await anyio.sleep(_SWEEP_S)
+        least = min(scene.desk.cursors.values(), default=scene.desk.head.seq)
+        if least != swept:
+            await scene.desk.sweep(directory_fd, scene.books.segments)
+            swept = least
+
+
+async def _feed_watchdog(notifier: Notifier, desk: Desk) -> None:
+    """Tell systemd that the loop turns and that the ledger's thread answers."""
+    if notifier.watchdog_s is None:
+        return
+    while True:
+        with anyio.move_on_after(notifier.watchdog_s / 2):
+            await desk.ask(lambda: None)
+            notifier.tell("WATCHDOG=1")
+        await anyio.sleep(notifier.watchdog_s / 3)
+
+
+async def _drain(config: Config, scene: Scene, watcher: Watcher) -> None:
+    """Book what is there, ship what can be shipped, keep the state of what still runs."""
+    with anyio.move_on_after(DRAIN_S):
+        await watcher.read_everything()
+        async with anyio.create_task_group() as tasks:
+            for sink in config.sinks:
+                tasks.start_soon(_ship, sink, scene)
+            while any(state_of.pending for state_of in draw(scene).sinks):  # noqa: ASYNC110 -- DRAIN_S at most
+                await anyio.sleep(0.02)
+            tasks.cancel_scope.cancel()
+    last = scene.books.take_everything()
+    if last is not None:
+        with anyio.move_on_after(1):
+            await scene.desk.commit(last)
+
+
+# --- Files ---
+
+
+def _prepare(where: Directories) -> None:
+    """Make the directories of a user's own agent; a system's come from tmpfiles and systemd."""
+    try:
+        for directory in (where.state, where.journal, where.run):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        expected = "a directory that the agent may make, or that exists; see TAXIMETER_STATE_DIR, TAXIMETER_RUN_DIR"
+        raise TaximeterError(f"cannot make {error.filename}: {error.strerror}: expected {expected}") from error
+
+
+class _alone:  # noqa: N801 -- used as a function
+    """Hold the state directory's lock: two agents would write one ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            expected = "no other agent on this state directory; stop it, or set TAXIMETER_STATE_DIR"
+            raise TaximeterError(
+                f"cannot run an agent on {self._path.parent}: agent with pid {holder} does: expected {expected}"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _token(path: Path) -> str:
+    """The API's token: made at the first start, kept, readable to the agent's user only."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(32)
+        _write_private(path, token, 0o600)
+        return token
+
+
+def _write_private(path: Path, content: str, mode: int = 0o640) -> None:
+    """Replace a file as a whole, never readable for everybody, not even for a moment."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content + "\n")
+    fresh.rename(path)
+
+
+def _settle_sinks(ledger: Ledger, sinks: tuple[SinkConfig, ...]) -> None:
+    """Ship to the sinks of the config, and wait no longer for those that left it."""
+    wanted = {sink.name for sink in sinks}
+    for name in ledger.sinks().keys() - wanted:
+        logger.warning("sink.dropped name=%s: it is no longer in the config, so journals no longer wait for it", name)
+        ledger.drop_sink(name)
+    for sink in sinks:
+        ledger.register_sink(sink.name)

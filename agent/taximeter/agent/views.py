@@ -1,0 +1,118 @@
+"""Draws the snapshot: what the agent knows now, in the words that every face shows.
+
+Owns the translation from state to view. Refuses to decide anything.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from taximeter import wire
+from taximeter.agent.books import Account, Books
+from taximeter.agent.desk import Desk
+from taximeter.booking import utc_ns
+from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware, Inventory
+from taximeter.instance import Instance, Prediction
+from taximeter.ledger.values import NodeInfo
+from taximeter.lifecycle import PHASES
+from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
+from taximeter.records import utc_text
+from taximeter.shipping.shipper import ShipState
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything that the snapshot is drawn from."""
+
+    node: NodeInfo
+    books: Books
+    desk: Desk
+    started_s: float  #: seconds since 1970
+    inventory: Inventory
+    whole_node: Hardware
+    kinds: Mapping[str, str]  #: sink name -> kind
+    ships: Mapping[str, ShipState] = field(default_factory=dict)
+    caught_up: bool = False
+    lag_since_s: float | None = None
+
+
+def draw(scene: Scene) -> Snapshot:
+    """The node at this moment."""
+    desk = scene.desk
+    head = desk.head
+    return Snapshot(
+        node=scene.node.id,
+        started_utc=utc_text(int(scene.started_s * 1_000_000_000)),
+        started_unix_s=scene.started_s,
+        taken_unix_s=time.time(),
+        version=wire.VERSION,
+        ready=scene.caught_up and desk.trouble is None,
+        alive=desk.alive,
+        region=scene.node.region,
+        config=scene.node.config,
+        problems=_problems(scene),
+        instances=tuple(
+            _instance(account.instance) for account in scene.books.accounts.values() if account.instance is not None
+        ),
+        counters=scene.books.tally.counters(),
+        ledger_id=head.ledger_id,
+        ledger_seq=head.seq,
+        ledger_hash=head.hash,
+        sinks=tuple(_sink(scene, name, state) for name, state in scene.ships.items()),
+        hardware=scene.inventory,
+        node_tier=scene.whole_node.tier,
+        node_tier_rule=scene.whole_node.rule,
+        reader_lag_s=0.0 if scene.lag_since_s is None else max(0.0, time.monotonic() - scene.lag_since_s),
+    )
+
+
+def _problems(scene: Scene) -> tuple[str, ...]:
+    problems = [scene.desk.trouble] if scene.desk.trouble else []
+    problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
+    if scene.whole_node.tier == UNKNOWN_TIER:
+        problems.append(f"no tier is known for this node, so what runs here is not priced: {scene.whole_node.rule}")
+    return tuple(problems)
+
+
+def _stuck(name: str, account: Account) -> str:
+    return f"the journal of {name} is not read on: {account.stuck}"
+
+
+def _instance(instance: Instance) -> InstanceView:
+    opened, options, hardware = instance.opened, instance.opened.options, instance.hardware
+    phase = PHASES.get(instance.stage)
+    return InstanceView(
+        instance=opened.instance,
+        phase=phase.value if phase else instance.stage.value,
+        started_utc=utc_text(utc_ns(opened, instance.start_ns)),
+        since_utc=utc_text(utc_ns(opened, instance.since_ns)),
+        tier=hardware.tier if hardware else UNKNOWN_TIER,
+        account=options.account,
+        model=options.model,
+        version=options.version,
+        service_class=instance.service_class.value,
+        pool=options.pool,
+        worker=options.worker,
+        pid=instance.pid,
+        devices=tuple(device.uuid for device in hardware.devices) if hardware else (),
+        rule=hardware.rule if hardware else "",
+        predictions=tuple(_prediction(instance, prediction) for prediction in instance.predictions),
+    )
+
+
+def _prediction(instance: Instance, prediction: Prediction) -> PredictionView:
+    return PredictionView(
+        prediction=prediction.id,
+        phase="active" if prediction.active else "load",
+        started_utc=utc_text(utc_ns(instance.opened, prediction.start_ns)),
+        account=prediction.account,
+        model=prediction.model,
+        version=prediction.version,
+        service_class=prediction.service_class.value,
+        pool=prediction.pool,
+    )
+
+
+def _sink(scene: Scene, name: str, state: ShipState) -> SinkView:
+    pending = max(0, scene.desk.head.seq - scene.desk.cursors.get(name, 0))
+    return SinkView(name, scene.kinds[name], pending, state.shipped, dict(state.failures), state.last_error)

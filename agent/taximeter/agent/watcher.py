@@ -1,0 +1,180 @@
+"""Keeps the books up to date: wakes when a journal grows, looks at everything now and then, and closes what is gone.
+
+Owns the rhythm: inotify wakes, a poll is the net below, a round is bounded in time so that the loop stays free, and
+what a round gathered is committed together. Refuses to know what a fact means.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from anyio.abc import TaskStatus
+
+from taximeter import kernel, wire
+from taximeter.agent.books import Books
+from taximeter.agent.desk import Desk
+from taximeter.config import Config
+from taximeter.errors import JournalFault, TaximeterError
+from taximeter.events import Clock
+from taximeter.journal import journal_name, list_instances, parse_name, sync, writer_pid
+
+logger = logging.getLogger(__name__)
+
+#: The loop is kept for at most this long at a time; scrapes and health checks come in between.
+_ROUND_S = 0.02
+#: A journal without news for this long is asked whether its writer lives.
+_QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
+
+
+class Watcher:
+    """Reads one journal directory into the books, and the books into the ledger."""
+
+    def __init__(self, directory: Path, directory_fd: int, books: Books, desk: Desk, config: Config) -> None:
+        self._directory = directory
+        self._directory_fd = directory_fd
+        self._books = books
+        self._desk = desk
+        self._poll_s = config.journal.poll_s
+        self._delay_s = config.ledger.commit_delay_ms / 1000
+        self._batch = config.ledger.batch
+        self._listed_ns = -1  # the directory's mtime when it was last listed
+        self._unsynced: set[str] = set()
+        self.lag_since_s: float | None = None  #: since when journals wait to be read
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled; `started` once everything that was there is booked."""
+        watch = self._watch()
+        try:
+            await self.read_everything()
+            task_status.started()
+            last_poll_s = time.monotonic()
+            while True:
+                names = await self._news(watch, max(0.0, last_poll_s + self._poll_s - time.monotonic()))
+                await self.read(names)
+                if time.monotonic() - last_poll_s >= self._poll_s:
+                    await self._poll()
+                    last_poll_s = time.monotonic()
+        finally:
+            if watch is not None:
+                watch.close()
+
+    async def read_everything(self) -> None:
+        """List the directory and read whatever is new in any journal."""
+        self._listed_ns = os.stat(self._directory_fd).st_mtime_ns
+        listed = list_instances(self._directory_fd)
+        for name, segments in listed.items():
+            if name not in self._books.accounts:
+                self._books.segments.setdefault(name, segments[-1])
+        await self.read(listed)
+
+    async def read(self, names: Iterable[str]) -> None:
+        """Read on in these instances' journals, and commit what that leads to."""
+        due = await self._unbooked(list(names))
+        self.lag_since_s = time.monotonic()
+        pause_s = time.monotonic() + _ROUND_S
+        while due:
+            name = due.pop()
+            if self._books.read(name):
+                due.append(name)
+            self._unsynced.add(name)
+            if self._books.waiting >= self._batch or time.monotonic() > pause_s:
+                await self._commit()
+                await anyio.lowlevel.checkpoint()
+                pause_s = time.monotonic() + _ROUND_S
+        await self._commit()
+        self.lag_since_s = None
+
+    async def _commit(self) -> None:
+        batch = self._books.take_batch()
+        if batch is not None:
+            await self._desk.commit(batch)
+
+    async def _unbooked(self, names: list[str]) -> list[str]:
+        """Of `names` those that may have news: a journal of what was closed before is never read again."""
+        known = self._books.accounts
+        strange = [name for name in names if name not in known]
+        if not strange:
+            return names
+        booked = await self._desk.is_booked(strange)
+        return [name for name in names if name not in booked]
+
+    def _watch(self) -> kernel.DirectoryWatch | None:
+        try:
+            return kernel.DirectoryWatch(self._directory)
+        except TaximeterError as error:
+            logger.warning("journal.unwatched, polling instead: %s", error)
+            return None
+
+    async def _news(self, watch: kernel.DirectoryWatch | None, wait_s: float) -> list[str]:
+        """The instances whose journals changed, once some did or `wait_s` has passed."""
+        if watch is None:
+            await anyio.sleep(wait_s)
+            return list(self._books.accounts)
+        with anyio.move_on_after(wait_s):
+            await anyio.wait_readable(watch.fd)
+            await anyio.sleep(self._delay_s)  # for others to come along: one commit for all of them
+        changes = watch.read()
+        if changes.lost:
+            return list(list_instances(self._directory_fd))
+        parsed = (parse_name(name) for name in changes.names)
+        return list({found[0] for found in parsed if found is not None})
+
+    # --- Now and then ---
+
+    async def _poll(self) -> None:
+        """What nobody wakes us for: files that inotify missed, writers that died, content that must reach the disk."""
+        if os.stat(self._directory_fd).st_mtime_ns != self._listed_ns:
+            await self.read_everything()
+        quiet = self._quiet()
+        if quiet:
+            await self.read(quiet)
+            for name in quiet:
+                self._close_if_gone(name)
+            await self._commit()
+        unsynced, self._unsynced = self._unsynced & self._books.accounts.keys(), set()
+        if unsynced:
+            await anyio.to_thread.run_sync(self._sync, unsynced)
+
+    def _quiet(self) -> list[str]:
+        """Open instances that have not said anything for longer than a heartbeat or two."""
+        before_ns = time.monotonic_ns() - _QUIET_NS
+        return [name for name, account in self._books.accounts.items() if account.seen_ns < before_ns]
+
+    def _close_if_gone(self, name: str) -> None:
+        account = self._books.accounts.get(name)
+        if account is None or account.instance is None or account.stuck not in (None, "missing"):
+            return
+        if account.stuck is None and self._has_writer(journal_name(name, account.position.segment)):
+            return
+        self._books.lose(name, read_clock())
+
+    def _has_writer(self, name: str) -> bool:
+        try:
+            return writer_pid(name, self._directory_fd) is not None
+        except JournalFault:
+            return False
+
+    def _sync(self, names: Iterable[str]) -> None:
+        for name in names:
+            account = self._books.accounts.get(name)
+            if account is not None:
+                try:
+                    sync(self._directory_fd, journal_name(name, account.position.segment))
+                except JournalFault as fault:
+                    logger.debug("journal.unsynced: %s", fault)
+
+
+def read_clock() -> Clock:
+    """The machine's clocks now."""
+    return Clock(
+        time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+        time.clock_gettime_ns(time.CLOCK_REALTIME),
+        kernel.boot_id(),
+    )
