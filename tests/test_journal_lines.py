@@ -1,0 +1,187 @@
+"""Journal lines become events; whatever else is a JournalFault with a bounded reason."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from taximeter import events
+from taximeter.errors import JournalFault
+from taximeter.journal import parse_line
+
+from tests.journal_samples import BOOT_ID, INSTANCE, clock, fact, mark_line, open_line, options, sample_lines
+
+REASONS = {
+    "read",
+    "too_long",
+    "not_json",
+    "newer_version",
+    "not_a_fact",
+    "bad_fact",
+    "bad_base64",
+    "bad_name",
+    "bad_units",
+    "bad_attributes",
+    "bad_option",
+}
+
+
+def reason_of(line: bytes) -> str:
+    with pytest.raises(JournalFault) as caught:
+        parse_line(line)
+    return caught.value.reason
+
+
+def outcome(line: bytes) -> str:
+    try:
+        parse_line(line)
+    except JournalFault as fault:
+        return fault.reason
+    return "read"
+
+
+def test_an_open_line_carries_all_that_the_wrapper_was_told() -> None:
+    assert parse_line(open_line()) == events.Opened(
+        at_ns=1_000,
+        instance=INSTANCE,
+        segment=0,
+        argv=("python3", "predict.py", "zwei Wörter"),
+        options=events.Options(
+            worker=False,
+            model="acme/sdxl-lora",
+            version="3f2a",
+            account="cus_7",
+            service_class=events.ServiceClass.PUBLIC,
+            pool=None,
+            prediction="0198c2f4-7b11-7cc0-9d4f-2f8a6d1b3c56",
+            labels={"team": "vision"},
+            units={"image": "2"},
+            on_term=events.StopReason.CANCELED,
+            ready="exec",
+        ),
+        clock=events.Clock(1_000, 1_005, 993, 1795341603000001000, BOOT_ID),
+        uid=1000,
+        wrapper_pid=4711,
+        visible={"CUDA_VISIBLE_DEVICES": "0"},
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (fact("spawn", 7, before=5, pid=9, start=None), events.Spawned(7, 5, 9, None)),
+        (fact("spawn", 7, before=5, pid=9, start=3), events.Spawned(7, 5, 9, 3)),
+        (fact("ready", 7, by="notify"), events.BecameReady(7, "notify")),
+        (fact("ready_timeout", 7), events.ReadyTimedOut(7)),
+        (fact("stopping", 7, by="notify"), events.Stopping(7, events.StopReason.DRAIN)),
+        (
+            fact("signal", 7, signal=15, kernel=False, outside=True, sender=0),
+            events.Signaled(7, 15, by_kernel=False, outside=True),
+        ),
+        (
+            fact("heartbeat", 7, clock=clock(7), usage={"cpu_ns": None, "rss_peak_bytes": 2}),
+            events.Heartbeat(7, events.Clock(7, 12, 0, 1795341603000000007, BOOT_ID), events.Usage(None, 2)),
+        ),
+        (
+            fact("exit", 7, code=None, signal=9, core=True, clock=clock(7), usage=None, error=None),
+            events.Exited(7, None, 9, True, events.Clock(7, 12, 0, 1795341603000000007, BOOT_ID)),
+        ),
+        (
+            fact("exit", 7, code=127, signal=None, core=False, clock=None, usage=None, error="not found"),
+            events.Exited(7, 127, None, False, None, error="not found"),
+        ),
+        (mark_line(7, {"mark": "ready"}), events.Marked(7, events.ReadyMark())),
+        (mark_line(7, b"junk"), events.BadMark(7, "not_json")),
+    ],
+)
+def test_a_fact_becomes_its_event(line: bytes, event: events.Event) -> None:
+    assert parse_line(line) == event
+
+
+def test_unknown_keys_are_ignored_so_that_a_younger_wrapper_can_add_some() -> None:
+    assert parse_line(fact("ready", 7, by="exec", mood={"deep": [1, 2]})) == events.BecameReady(7, "exec")
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "7", None, -1, 2**63, [7]])
+def test_a_time_is_an_integer_of_64_bits_and_nothing_like_one(value: object) -> None:
+    assert reason_of(json.dumps({"v": 1, "f": "ready_timeout", "t": value}).encode()) == "bad_fact"
+
+
+def test_the_largest_integer_is_still_one() -> None:
+    assert parse_line(fact("ready_timeout", 2**63 - 1)) == events.ReadyTimedOut(2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"", "not_json"),
+        (b"{", "not_json"),
+        (b"\xff\xfe", "not_json"),
+        (b'{"v":1,"f":"ready_timeout","t":7} x', "not_json"),
+        (b'{"v":1,"f":"ready_timeout","t":NaN}', "not_json"),
+        (b'{"v":1,"f":"ready_timeout","t":7,"x":' + b"[" * 60_000 + b"}", "not_json"),
+        (b"[]", "not_a_fact"),
+        (b'"v"', "not_a_fact"),
+        (b'{"f":"ready_timeout","t":7}', "not_a_fact"),
+        (b'{"v":true,"f":"ready_timeout","t":7}', "not_a_fact"),
+        (b'{"v":0,"f":"ready_timeout","t":7}', "not_a_fact"),
+        (b'{"v":2,"f":"ready_timeout","t":7}', "newer_version"),
+        (b'{"v":2,"f":"something new","t":"other"}', "newer_version"),
+        (b'{"v":1,"f":"something new","t":7}', "bad_fact"),
+        (b'{"v":1,"f":"ready_timeout","t":1e3}', "bad_fact"),
+        (b'{"v":1,"f":"ready_timeout","t":' + b"9" * 5_000 + b"}", "bad_fact"),
+        (b'{"v":1,"f":"ready_timeout"}', "bad_fact"),
+        (fact("mark", 7, raw="no base64!"), "bad_base64"),
+        (fact("mark", 7, raw="Zm9"), "bad_base64"),
+        (fact("mark", 7, raw="Wörter"), "bad_base64"),
+        (open_line(options=options(units={"image": -1})), "bad_units"),
+        (open_line(options=options(prediction="p\n1")), "bad_name"),
+        (open_line(options=options(account="\x1b[31mred")), "bad_name"),
+        (open_line(options=options(model="m" * 257)), "bad_name"),
+        (open_line(options=options(on_term="later")), "bad_option"),
+        (open_line(options=options(**{"class": "royal"})), "bad_option"),
+        (open_line(options=options(labels={str(number): "" for number in range(65)})), "bad_attributes"),
+        (b'{"v":1,"f":"ready","t":7,"by":"' + b"x" * 65_536 + b'"}', "too_long"),
+    ],
+)
+def test_a_line_that_is_no_fact_is_a_fault_that_says_why(line: bytes, reason: str) -> None:
+    assert reason_of(line) == reason
+
+
+def test_a_fault_shows_the_beginning_of_the_line_only() -> None:
+    with pytest.raises(JournalFault, match=r"cannot read journal line b'x+\.\.\.': expected one JSON object") as caught:
+        parse_line(b"x" * 60_000)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_a_journal_fault(line: bytes) -> None:
+    assert outcome(line) in REASONS
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sample_lines()), st.data())
+def test_no_value_in_the_place_of_another_raises_anything_but_a_journal_fault(line: bytes, data: st.DataObject) -> None:
+    told = json.loads(line)
+    key = data.draw(st.sampled_from(sorted(told)))
+    if isinstance(told[key], dict) and data.draw(st.booleans()):
+        told, whole = told[key], told
+        key = data.draw(st.sampled_from(sorted(told)))
+    else:
+        whole = told
+    told[key] = data.draw(_JSON)
+    assert outcome(json.dumps(whole).encode()) in REASONS
+
+
+@given(st.sampled_from(sample_lines()), st.data())
+def test_no_flipped_bit_raises_anything_but_a_journal_fault(line: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(line)
+    damaged[data.draw(st.integers(0, len(line) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert outcome(bytes(damaged)) in REASONS
