@@ -7,8 +7,6 @@ every other verb goes through `app`. `taximeter run` never comes here: the launc
 import sys
 from collections.abc import Sequence
 
-from taximeter import wire
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return its exit status: 0, 1 (said no) or 2 (usage)."""
@@ -17,9 +15,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from taximeter.cli.agent import agent  # noqa: PLC0415 - a verb loads what it needs
 
         return agent(words[1:])
-    if words in (["--version"], ["-V"]):
-        print(f"taximeter {wire.VERSION}")
-        return 0
     from taximeter.cli.app import run_app  # noqa: PLC0415 - a verb loads what it needs
 
     return run_app(words)

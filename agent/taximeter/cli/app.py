@@ -10,10 +10,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
 
+from taximeter import wire
 from taximeter.cli.config import check
 from taximeter.cli.hardware import hardware
 from taximeter.cli.receipt import receipt
@@ -25,12 +26,6 @@ from taximeter.cli.verify import verify
 from taximeter.errors import ConfigError, TaximeterError
 
 _P = ParamSpec("_P")
-
-HELP = """The meter of an inference node.
-
-It measures what each prediction process really used, says on which hardware tier, and writes records that can be
-defended. Start with `taximeter run -- COMMAND`.
-"""
 
 
 def run_app(words: Sequence[str]) -> int:
@@ -52,9 +47,9 @@ def make_app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=HELP,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
+    app.callback()(_taximeter)
     app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
     app.command("agent")(_agent)
     for verb in (status, receipt, records, hardware, verify):
@@ -64,6 +59,12 @@ def make_app() -> typer.Typer:
     group.command("check")(guarded(check))
     app.add_typer(group, name="config")
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"taximeter {wire.VERSION}")
+        raise typer.Exit(0)
 
 
 def guarded(verb: Callable[_P, int]) -> Callable[_P, None]:
@@ -85,6 +86,18 @@ def guarded(verb: Callable[_P, int]) -> Callable[_P, None]:
             raise typer.Exit(code)
 
     return guard
+
+
+def _taximeter(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show it.")
+    ] = False,
+) -> None:
+    """The meter of an inference node.
+
+    It measures what each prediction process really used, says on which hardware tier, and writes records that can be
+    defended. Start with `taximeter run -- COMMAND`.
+    """
 
 
 def _agent() -> None:

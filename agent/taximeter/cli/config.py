@@ -6,13 +6,16 @@ Owns the report. Refuses to judge: the config room does.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.config import Config, fingerprint, load
 from taximeter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Sheet
 
 
 def check(
@@ -42,7 +45,7 @@ def check(
     return 0
 
 
-def write(config: Config, sheet: Any) -> None:
+def write(config: Config, sheet: "Sheet") -> None:
     """Write what is in force on a sheet."""
     sheet.title("TAXIMETER CONFIG", "OK", "green")
     sheet.row("settings", config.source)

@@ -7,13 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
 from taximeter.hardware.inventory import UNKNOWN_TIER
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
 
@@ -60,7 +63,7 @@ def _look(config_path: Path | None) -> dict[str, Any]:
     return found
 
 
-def write(found: Json, sheet: Any) -> None:
+def write(found: Json, sheet: "Sheet") -> None:
     """Write what there is on a sheet."""
     tier = found["tier"] or UNKNOWN_TIER
     sheet.title("TAXIMETER HARDWARE", text.safe(tier), "red" if tier == UNKNOWN_TIER else "green")
@@ -77,7 +80,7 @@ def write(found: Json, sheet: Any) -> None:
         sheet.row("note" if at == 0 else "", problem, "yellow")
 
 
-def _device(device: Json, sheet: Any) -> None:
+def _device(device: Json, sheet: "Sheet") -> None:
     slice_of = f", MIG {text.safe(device['mig_profile'])}" if device.get("mig_profile") else ""
     sheet.section(f"Device {device['index']}: {text.safe(device['name'])}{slice_of}")
     sheet.row("uuid", device["uuid"])

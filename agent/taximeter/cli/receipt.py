@@ -9,12 +9,15 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
 
@@ -35,6 +38,13 @@ STATUS_STYLES = {
     "canceled": "yellow",
     "aborted": "magenta",
 }
+WITNESSES = {
+    "kernel": "seen by the kernel",
+    "wrapper": "seen by the wrapper",
+    "agent": "seen by the agent",
+    "mark": "told by the worker",
+    "heartbeat": "the last sign of life",
+}
 _LISTED = 8
 
 
@@ -45,7 +55,7 @@ def receipt(
     """Explain one run: timeline, hardware, prices, witness."""
     source = Source(os.environ)
     found = source.receipt(asked)
-    _complain(source)
+    source.complain()
     if found is None:
         print(f"taximeter: {_unknown(asked, source.directories.journal)}", file=sys.stderr)
         return 1
@@ -60,7 +70,7 @@ def receipt(
     return 0
 
 
-def write(found: Json, sheet: Any) -> None:
+def write(found: Json, sheet: "Sheet") -> None:
     """Write a receipt on a sheet."""
     status = "pending" if found["status"] is None else found["status"]
     sheet.title("TAXIMETER RECEIPT", text.safe(status), STATUS_STYLES.get(status, "yellow"))
@@ -75,14 +85,14 @@ def write(found: Json, sheet: Any) -> None:
     _evidence(found, sheet)
 
 
-def _who(found: Json, sheet: Any) -> None:
+def _who(found: Json, sheet: "Sheet") -> None:
     if found["prediction"]:
         sheet.row("prediction", found["prediction"])
     sheet.row("instance", found["instance"])
     for name in ("parent", "root"):
         if found[name] and found[name] != found["prediction"]:
             sheet.row(name, found[name])
-    sheet.row("account", found["account"] or "none: nobody is named to pay for it")
+    sheet.row("account", found["account"] or "none named")
     if found["model"] or found["version"]:
         version = f", version {text.safe(found['version'])}" if found["version"] else ""
         sheet.row("model", text.safe(found["model"]) + version)
@@ -97,7 +107,7 @@ def _who(found: Json, sheet: Any) -> None:
             sheet.row(name, ", ".join(f"{text.safe(key)} {text.safe(value)}" for key, value in found[name].items()))
 
 
-def _ride(found: Json, sheet: Any) -> None:
+def _ride(found: Json, sheet: "Sheet") -> None:
     sheet.section("Ride")
     sheet.row("from", f"{text.instant(found['started_utc'])} UTC" if found["started_utc"] else None)
     ended = f"{text.instant(found['ended_utc'])} UTC" if found["ended_utc"] else None
@@ -118,7 +128,7 @@ def _ride(found: Json, sheet: Any) -> None:
     _resources(found.get("resources") or {}, sheet)
 
 
-def _bar(whose: str, time: Json, sheet: Any) -> None:
+def _bar(whose: str, time: Json, sheet: "Sheet") -> None:
     """Draw the phases side by side, each as wide as it was long, and name them below."""
     from rich.text import Text  # noqa: PLC0415
 
@@ -126,20 +136,15 @@ def _bar(whose: str, time: Json, sheet: Any) -> None:
     cells = text.portions(parts, sheet.width - 13)
     if not cells:
         return
-    bar, legend = Text(), Text()
+    bar, legend = Text(), []
     whole = sum(parts.values())
     for name, width in cells.items():
         glyph, style = PHASES[name]
         bar.append(glyph * width, style=style)
-        legend.append("   " if legend else "")
-        legend.append(glyph, style=style)
-        legend.append(
-            f" {name}\u00a0{text.duration(parts[name])}\u00a0({text.percent(parts[name], whole)})".replace(
-                " ", "\u00a0"
-            )
-        )
+        share = f"{text.duration(parts[name])} ({text.percent(parts[name], whole)})"
+        legend.append(Text.assemble((glyph, style), f" {name} {share}"))
     sheet.row(whose, bar)
-    sheet.row("", legend)
+    sheet.flow("", legend)
 
 
 def exit_text(end: Json) -> str:
@@ -165,7 +170,7 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _resources(used: Json, sheet: Any) -> None:
+def _resources(used: Json, sheet: "Sheet") -> None:
     shown = []
     if used.get("cpu_ns") is not None:
         shown.append(f"CPU {text.duration(used['cpu_ns'])}")
@@ -179,7 +184,7 @@ def _resources(used: Json, sheet: Any) -> None:
         sheet.row("used", ", ".join(shown))
 
 
-def _hardware(hardware: Json | None, sheet: Any) -> None:
+def _hardware(hardware: Json | None, sheet: "Sheet") -> None:
     sheet.section("Hardware")
     if not hardware:
         sheet.row("tier", None)
@@ -193,14 +198,14 @@ def _hardware(hardware: Json | None, sheet: Any) -> None:
         sheet.row("why", hardware["rule"])
 
 
-def _price(found: Json, sheet: Any) -> None:
+def _price(found: Json, sheet: "Sheet") -> None:
     billing = found["billing"]
     sheet.section("Price")
     if billing["status"] in ("unrated", "free", "informative", None):
         meaning = {
             "unrated": "unrated: no price was found, and none is guessed",
             "free": "free: the terms of its class bill none of this time",
-            "informative": "billed with its instance",
+            "informative": "billed with its " + ("instance" if found["kind"] == "prediction" else "predictions"),
             None: "not known yet",
         }[billing["status"]]
         sheet.row("status", meaning + (f" ({text.safe(billing['reason'])})" if billing.get("reason") else ""))
@@ -215,7 +220,7 @@ def _price(found: Json, sheet: Any) -> None:
         sheet.total("TOTAL", f"{text.safe(total['amount'])} {text.safe(total['currency'])}")
 
 
-def _others(name: str, runs: Iterable[Json], sheet: Any) -> None:
+def _others(name: str, runs: Iterable[Json], sheet: "Sheet") -> None:
     runs = list(runs)
     if not runs:
         return
@@ -228,14 +233,14 @@ def _others(name: str, runs: Iterable[Json], sheet: Any) -> None:
         sheet.row("", f"and {len(runs) - _LISTED} more: --json lists them all")
 
 
-def _evidence(found: Json, sheet: Any) -> None:
+def _evidence(found: Json, sheet: "Sheet") -> None:
     sheet.section("Evidence")
     timing = found["timing"]
     if timing:
         for end in ("start", "end"):
-            seen, within = timing[end]["source"], timing[end]["uncertainty_ns"]
+            source, within = timing[end]["source"], timing[end]["uncertainty_ns"]
             bound = f"within {text.duration(within)}" if within is not None else "nothing bounds the error"
-            sheet.row(end, f"seen by the {text.safe(seen)}, {bound}")
+            sheet.row(end, f"{WITNESSES.get(source, text.safe(source))}, {bound}")
         sheet.row("clocks", text.listed(timing["clock"]) if timing["clock"] else "agreed")
     for record in found["records"][-_LISTED:]:
         amount = f"  {record['amount']}" if record.get("amount") is not None else ""
@@ -258,8 +263,3 @@ def _unknown(asked: str, journal: Path) -> str:
     if "/" not in asked and (journal / f"{asked[:255]}.0.ndjson").exists():
         return f"{shown} is measured, but nobody has booked it yet: start `taximeter agent`"
     return f"cannot find {shown!r}: expected the id of a prediction or an instance; `taximeter records` lists them"
-
-
-def _complain(source: Source) -> None:
-    if source.complaint:
-        print(f"taximeter: {text.safe(source.complaint)}; read from the ledger instead", file=sys.stderr)

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
 from taximeter.records import RecordType
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Column
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SHOWN = 50
@@ -169,28 +172,34 @@ def _print_table(bodies: Iterable[bytes]) -> None:
     events = [json.loads(body) for body in bodies]
     screen = console()
     if not events:
-        print("no records: none were asked for that are there", file=sys.stderr)
+        print("no records", file=sys.stderr)
         return
     print_lines(table(_columns(events), screen.width), screen)
 
 
-def _columns(events: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
+    """Lay records out: what is needed to find a run and its price first, the rest where there is room."""
     from taximeter.cli.receipt import STATUS_STYLES  # noqa: PLC0415
     from taximeter.cli.sheet import Column  # noqa: PLC0415
 
     rows = [_row(event) for event in events]
+    days = {row["day"] for row in rows}
+    currencies = {row["currency"] for row in rows} - {""}
+    for row in rows:
+        row["start"] = row["clock"] if len(days) == 1 else f"{row['day'][5:]} {row['clock']}"
+        row["amount"] += f" {row['currency']}" if row["currency"] and len(currencies) > 1 else ""
     styles = tuple(STATUS_STYLES.get(row["status"], "") for row in rows)
     specification = (
-        ("seq", "#", 5, True),
-        ("start", "start (UTC)", 2, False),
-        ("kind", "type", 3, False),
+        ("seq", "#", 6, True),
+        ("start", days.pop() if len(days) == 1 else "start (UTC)", 3, False),
+        ("kind", "type", 4, False),
         ("id", "prediction or instance", 0, False),
-        ("status", "status", 1, False),
+        ("status", "status", 2, False),
         ("account", "account", 7, False),
         ("model", "model", 8, False),
         ("tier", "tier", 9, False),
-        ("time", "time", 6, True),
-        ("amount", "amount", 4, True),
+        ("time", "time", 5, True),
+        ("amount", currencies.pop() if len(currencies) == 1 else "amount", 1, True),
     )
     return [
         Column(name, tuple(row[key] for row in rows), rank, right, styles if key == "status" else ())
@@ -201,18 +210,19 @@ def _columns(events: Sequence[Mapping[str, Any]]) -> list[Any]:
 def _row(event: Mapping[str, Any]) -> dict[str, str]:
     data = event["data"]
     time, billing = data.get("time") or {}, data.get("billing") or {}
-    kind = event["type"].rsplit(".", 2)[1]
+    day, clock = text.day_and_clock(event["time"])
     used_ns = time.get("active_ns") if event["type"] == RecordType.PREDICTION else time.get("wall_ns")
-    amount = billing.get("amount")
     return {
         "seq": str(data["ledger"]["seq"]),
-        "start": text.instant(event["time"])[5:19],
-        "kind": text.safe(kind),
+        "day": day,
+        "clock": clock[:8],
+        "kind": text.safe(event["type"].rsplit(".", 2)[1][:4]),
         "id": text.safe(data.get("prediction") or data.get("instance") or event["id"]),
         "status": text.safe(data.get("status")),
         "account": text.safe(data.get("account")),
         "model": text.safe(data.get("model")),
         "tier": text.safe((data.get("hardware") or {}).get("tier")),
         "time": text.duration(used_ns),
-        "amount": f"{text.safe(amount)} {text.safe(billing.get('currency'))}" if amount is not None else text.NOTHING,
+        "amount": text.safe(billing.get("amount")),
+        "currency": text.safe(billing["currency"]) if billing.get("currency") else "",
     }

@@ -57,7 +57,17 @@ class Sheet:
         """Write `label   value`, a long value over several lines."""
         text = value if isinstance(value, Text) else Text(safe(value), style=style)
         for at, part in enumerate(text.wrap(self._console, self.width - _LABEL - 1, overflow="fold")):
-            self.lines.append(Text.assemble((f" {safe(label) if at == 0 else '':<{_LABEL}}", "dim"), part))
+            self.lines.append(Text.assemble((f" {label if at == 0 else '':<{_LABEL}}", "dim"), part))
+
+    def flow(self, label: str, items: Iterable[Text], gap: int = 3) -> None:
+        """Write items side by side, on as many lines as they need; none of them is broken."""
+        lines: list[Text] = []
+        for item in items:
+            if not lines or lines[-1].cell_len + gap + item.cell_len > self.width - _LABEL - 1:
+                lines.append(Text())
+            lines[-1].append(" " * gap if lines[-1] else "").append_text(item)
+        for at, line in enumerate(lines):
+            self.row(label if at == 0 else "", line)
 
     def leader(self, label: str, left: str, right: str, style: str = "") -> None:
         """Write `label   left ········ right`; what does not fit on one line takes two."""

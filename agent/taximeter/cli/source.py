@@ -10,13 +10,16 @@ how they look.
 import http.client
 import json
 import os
+import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from taximeter.cli.text import safe
 from taximeter.config.files import Directories, directories
 from taximeter.errors import TaximeterError
 
@@ -27,6 +30,7 @@ Json = dict[str, Any]
 
 _TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20
+_PAGE = 1000
 _NDJSON = "application/x-ndjson"
 
 
@@ -50,6 +54,11 @@ class Source:
         self.directories: Directories = directories(environ)
         self.agent: Agent | None = living_agent(self.directories.agent_file)
         self.complaint: str | None = None  #: why the agent, though it lives, was not the one who answered
+
+    def complain(self) -> None:
+        """Say on stderr why the ledger answered in the agent's stead, if it did."""
+        if self.complaint:
+            print(f"taximeter: {safe(self.complaint)}; read from the ledger instead", file=sys.stderr)
 
     def status(self) -> Json:
         """Say how the node is."""
@@ -78,29 +87,32 @@ class Source:
 
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
-        if os.access(self.directories.ledger, os.R_OK) or self.agent is None:
-            yield from self._from_ledger(asked, newest)
-            return
-        wanted = {**asked, "limit": "1000"}
-        _, body = _get(self.agent, "/v1/records?" + urlencode(wanted), accept=_NDJSON)
-        lines = [line for line in body.split(b"\n") if line]
-        yield from lines if newest is None else lines[-newest:]
+        is_readable = os.access(self.directories.ledger, os.R_OK)
+        bodies = self._from_agent(self.agent, asked) if self.agent and not is_readable else self._from_ledger(asked)
+        return bodies if newest is None else iter(deque(bodies, maxlen=newest))
 
     def verify(self) -> Json:
         """Audit the ledger."""
         with self._ledger() as queries:
             return queries.verify()
 
-    def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
-        from collections import deque  # noqa: PLC0415 - a verb loads what it needs
-        from dataclasses import replace  # noqa: PLC0415
-
-        from taximeter.observe.queries import filter_of  # noqa: PLC0415
+    def _from_ledger(self, asked: Mapping[str, str]) -> Iterator[bytes]:
+        from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read
 
         wanted = replace(filter_of(asked), limit=None)
         with self._ledger() as queries:
-            bodies = queries.records(wanted)
-            yield from bodies if newest is None else deque(bodies, maxlen=newest)
+            yield from queries.records(wanted)
+
+    def _from_agent(self, agent: Agent, asked: Mapping[str, str]) -> Iterator[bytes]:
+        after = 0
+        while True:
+            query = urlencode({**asked, "limit": _PAGE, "after": after})
+            _, body = _get(agent, f"/v1/records?{query}", accept=_NDJSON)
+            lines = [line for line in body.split(b"\n") if line]
+            yield from lines
+            if len(lines) < _PAGE:
+                return
+            after = json.loads(lines[-1])["data"]["ledger"]["seq"]
 
     def _asked(self, path: str) -> Json | None:
         """Ask the agent, if one lives; one that does not answer is complained about, and the ledger is asked."""
@@ -118,10 +130,10 @@ class Source:
         from taximeter.observe.queries import Queries  # noqa: PLC0415
 
         path = self.directories.ledger
-        if not path.exists() and not os.access(self.directories.state, os.X_OK):
-            raise SourceError(f"cannot read {path}: expected leave to; ask as root or as the agent's user")
-        if not path.exists():
+        if not os.access(path, os.F_OK) and (not path.parent.exists() or os.access(path.parent, os.X_OK)):
             raise SourceError(f"cannot read {path}: expected a ledger, which `taximeter agent` begins; run it once")
+        if not os.access(path, os.R_OK):
+            raise SourceError(f"cannot read {path}: expected leave to; ask as root or as the agent's user")
         reader = LedgerReader(path)
         try:
             yield Queries(reader)

@@ -4,14 +4,16 @@ Owns the glance. Says what is wrong in words, and by its exit status to scripts:
 """
 
 import os
-import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
 
@@ -23,8 +25,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
     """
     source = Source(os.environ)
     answer = source.status()
-    if source.complaint:
-        print(f"taximeter: {text.safe(source.complaint)}; read from the ledger instead", file=sys.stderr)
+    source.complain()
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
     if as_json:
@@ -36,7 +37,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
     return 0 if answer["ready"] else 1
 
 
-def write(answer: Json, state: str, sheet: Any) -> None:
+def write(answer: Json, state: str, sheet: "Sheet") -> None:
     """Write the glance on a sheet."""
     agent, node = answer["agent"], answer.get("node") or {}
     state_word, style = (
@@ -51,7 +52,7 @@ def write(answer: Json, state: str, sheet: Any) -> None:
         sheet.row("config", text.short_hash(agent["config"]))
         sheet.row("instances", _instances(answer["instances"] or {}))
     else:
-        sheet.row("agent", "does not run: start one with `taximeter agent`; until then runs are measured, not booked")
+        sheet.row("agent", "does not run: start one with `taximeter agent`")
     ledger = answer["ledger"]
     head = f", head {text.short_hash(ledger['hash'])}" if ledger["seq"] else ""
     sheet.row("ledger", text.plural(ledger["seq"], "record") + head)

@@ -5,12 +5,15 @@ Owns the report. Refuses to audit: the ledger's audit does, and it reads only.
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
+
+if TYPE_CHECKING:
+    from taximeter.cli.sheet import Sheet
 
 
 def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
@@ -31,7 +34,7 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
     return 0 if report["ok"] else 1
 
 
-def write(report: Mapping[str, Any], ledger: str, sheet: Any) -> None:
+def write(report: Mapping[str, Any], ledger: str, sheet: "Sheet") -> None:
     """Write the report on a sheet."""
     faults = report["faults"]
     verdict, style = ("sound", "green") if report["ok"] else (text.plural(len(faults), "fault"), "red")

@@ -114,7 +114,7 @@ def _bytes(path: Path) -> bytes:
             raise _fault(str(path), "not a regular file", "a TOML file")
         if status.st_mode & stat.S_IWOTH:
             raise _fault(
-                str(path), f"mode {status.st_mode & 0o7777:04o}", "that not everybody may write it (chmod o-w)"
+                str(path), f"mode {status.st_mode & 0o7777:04o}", "a file that not everybody may write (chmod o-w)"
             )
         if status.st_size > _MOST_BYTES:
             raise _fault(str(path), f"{status.st_size} bytes", f"at most {_MOST_BYTES}")

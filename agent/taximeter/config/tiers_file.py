@@ -60,13 +60,17 @@ def _check_sense(rule: Mapping[str, Any], path: str, faults: Faults) -> None:
     if rule.get("count") == 0:
         for key in ("names", "memory_mib", "mig", "compute", "pci"):
             if rule.get(key):
-                faults.add(f"{path}.{key}", rule[key], "no condition on devices where `count` is 0")
+                faults.add(f"{path}.{key}", _as_written(rule[key]), "no condition on devices where `count` is 0")
     for key in ("memory_mib", "host_cpus", "host_memory_gib"):
         ends = rule.get(key)
         if ends is not None and (ends.get("min") is None) and (ends.get("max") is None):
             faults.add(f"{path}.{key}", ends, "`min`, `max` or both, e.g. { min = 80000, max = 82000 }")
         elif ends and ends.get("min") is not None and ends.get("max") is not None and ends["min"] > ends["max"]:
             faults.add(f"{path}.{key}", ends, "`min` not above `max`")
+
+
+def _as_written(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _tier(rule: Mapping[str, Any]) -> Tier:

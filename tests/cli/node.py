@@ -1,0 +1,89 @@
+"""A node's ledger for the command line to read, written by the real meter and the real ledger; and running a verb."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+from taximeter.ledger.store import Ledger
+from taximeter.ledger.values import Batch, JournalState, NodeInfo
+from taximeter.records import UsageRecord
+
+from tests.core.stories import INSTANCE
+
+NODE = NodeInfo("gpu-node-7", "eu-west", "taximeter 0.1.0", f"sha256:{'c0' * 32}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb printed, and its exit status."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def instance(number: int) -> str:
+    """The id of the nth run."""
+    return INSTANCE[:-1] + str(number)
+
+
+def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None = None) -> tuple[UsageRecord, ...]:
+    """The same records of another instance, and of another prediction than `p1`."""
+
+    def other(text: str | None) -> str | None:
+        changed = text.replace(INSTANCE, instance(number)) if text else text
+        return prediction if prediction and changed == "p1" else changed
+
+    def data(record: UsageRecord) -> dict[str, object]:
+        written = orjson.dumps(record.data).decode().replace(INSTANCE, instance(number))
+        if prediction:
+            written = written.replace('"p1"', orjson.dumps(prediction).decode())
+        loaded: dict[str, object] = orjson.loads(written)
+        return loaded
+
+    return tuple(
+        replace(
+            record,
+            id=record.id.replace(INSTANCE, instance(number)),
+            data=data(record),
+            instance=other(record.instance),
+            prediction=other(record.prediction),
+            root=other(record.root),
+        )
+        for record in records
+    )
+
+
+def write(state: Path, *runs: tuple[UsageRecord, ...]) -> Path:
+    """Book runs into the ledger of a state directory, with a sink that has taken none of them."""
+    (state / "journal").mkdir(parents=True, exist_ok=True)
+    ledger = Ledger.open(state / "ledger.db", NODE)
+    ledger.node_id_kept(NODE.id)
+    ledger.register_sink("usage")
+    for records in runs:
+        journals = tuple({JournalState(record.instance or "", 0, 100, None) for record in records})
+        ledger.commit(Batch(records, journals))
+    ledger.close()
+    return state
+
+
+def taximeter(*words: str, columns: int = 80, stdin: str | None = None, **environ: str) -> Answer:
+    """Run a verb as a program, without a terminal, `columns` wide."""
+    env = {**os.environ, "COLUMNS": str(columns), **environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "taximeter.cli", *words],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=60,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
