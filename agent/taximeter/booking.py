@@ -6,12 +6,13 @@ Owns the published shape of `data`, who is the payer, and which time is charged.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.money import plain
 from taximeter.billing.rating import Charge, Rating, informative, rate_time
 from taximeter.events import Opened, Options, ServiceClass, Status
-from taximeter.hardware.inventory import UNKNOWN_TIER
+from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance, Phases, Prediction, Times
 from taximeter.records import (
     PLATFORM,
@@ -205,7 +206,10 @@ def _rate_instance(instance: Instance, phases: Phases, end: End, book: Rulebook)
     """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
     card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
     terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
-    factor = terms.on(end.status) if instance.service_class in ONLINE else _ONE
+    online = instance.service_class in ONLINE
+    if not online and not (terms.boot or terms.idle or terms.teardown):
+        return Rating(informative(card))
+    factor = terms.on(end.status) if online else _ONE
     boot_before, boot_now = before.boot if cut.readied else 0, phases.boot if instance.readied else 0
     charges = (
         Charge("boot", boot_before, boot_now, terms.boot * factor, terms.boot),
@@ -213,12 +217,8 @@ def _rate_instance(instance: Instance, phases: Phases, end: End, book: Rulebook)
         Charge("active", before.active, phases.active, terms.active * factor, terms.active),
         Charge("teardown", before.teardown, phases.teardown, terms.teardown * factor, terms.teardown),
     )
-    if instance.service_class in ONLINE:
-        return rate_time(charges, _tier(instance), card)
-    own = tuple(charge for charge in charges if charge.meter != "active")
-    if any(charge.multiplier for charge in own):
-        return rate_time(own, _tier(instance), card)
-    return Rating(informative(card))
+    own = charges if online else tuple(charge for charge in charges if charge.meter != "active")
+    return rate_time(own, _tier(instance), card)
 
 
 def _tier(instance: Instance) -> str:
@@ -270,9 +270,11 @@ def _start_witness(start: Witness, start_ns: int, from_ns: int) -> Witness:
 
 
 def _hardware(instance: Instance) -> HardwareUse:
-    hardware = instance.hardware
-    if hardware is None:
-        return _UNKNOWN_HARDWARE
+    return _use_of(instance.hardware) if instance.hardware else _UNKNOWN_HARDWARE
+
+
+@lru_cache(maxsize=256)
+def _use_of(hardware: Hardware) -> HardwareUse:
     devices = tuple(DeviceUse(device.uuid, device.name, device.memory_bytes) for device in hardware.devices)
     return HardwareUse(hardware.tier, hardware.count, devices, hardware.evidence, hardware.rule)
 

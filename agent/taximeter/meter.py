@@ -27,6 +27,7 @@ from taximeter.events import (
     Stopping,
     StopReason,
 )
+from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Cut, Instance
 from taximeter.lifecycle import IllegalInput, Input, Stage, advance
 from taximeter.marking import marked
@@ -51,13 +52,14 @@ class Step:
     rejected: tuple[str, ...] = ()  #: bounded words for the metric
 
 
-def open_instance(opened: Opened, book: Rulebook) -> Instance:
-    """The state that an instance's first fact begins."""
+def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = None) -> Instance:
+    """The state that an instance's first fact begins, on the hardware where the agent placed it."""
     card = book.card_at(utc_ns(opened, opened.at_ns))
     return Instance(
         opened=opened,
         rules=book.current,
         card=card.hash if card else None,
+        hardware=hardware,
         start_ns=opened.at_ns,
         since_ns=opened.at_ns,
         sign_ns=opened.at_ns,

@@ -7,17 +7,17 @@ from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Source, Status, StopReason
 from taximeter.instance import Cut, Instance, Prediction
 from taximeter.lifecycle import READIED, Input, Stage, advance
-from taximeter.predictions import begin_one_shot, without
+from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
-from taximeter.spans import recount, settle
+from taximeter.spans import settle
 from taximeter.turn import Turn
 
 
 def become_ready(instance: Instance, at_ns: int, by: str, turn: Turn) -> Instance:
     """The instance can take work from `at_ns` on; a one-shot's prediction begins here."""
     first = instance.stage is Stage.BOOT
-    after = settle(instance, at_ns)._replace(stage=advance(instance.stage, Input.READY))
-    after = after._replace(readied=after.readied or after.stage in READIED)
+    stage = advance(instance.stage, Input.READY)
+    after = settle(instance, at_ns)._replace(stage=stage, readied=instance.readied or stage in READIED)
     if not first or instance.opened.options.worker:
         return after
     witness = instance.start if by == "exec" else Witness(Source.WRAPPER, None)
@@ -26,9 +26,15 @@ def become_ready(instance: Instance, at_ns: int, by: str, turn: Turn) -> Instanc
 
 def join(instance: Instance, prediction: Prediction) -> Instance:
     """The instance with one prediction more; its times are settled to where that one begins."""
-    first = prediction.active and not any(other.active for other in instance.predictions)
-    stage = advance(instance.stage, Input.BUSY) if first else instance.stage
-    return recount(instance._replace(stage=stage, predictions=(*instance.predictions, prediction)))
+    if not prediction.active:
+        return instance._replace(predictions=(*instance.predictions, prediction))
+    crowd = 1 + sum(other.active for other in instance.predictions)
+    stage = advance(instance.stage, Input.BUSY) if crowd == 1 else instance.stage
+    predictions = tuple(
+        other._replace(crowd_max=crowd) if other.active and other.crowd_max < crowd else other
+        for other in (*instance.predictions, prediction)
+    )
+    return instance._replace(stage=stage, predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
@@ -50,10 +56,13 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     turn.records.extend(records)
-    rest = without(instance, prediction.id)._replace(records=instance.records + len(records))
-    if closing or not prediction.active or any(other.active for other in rest.predictions):
-        return rest
-    return rest._replace(stage=advance(rest.stage, Input.FREE))
+    others = tuple(other for other in instance.predictions if other.id != prediction.id)
+    freed = prediction.active and not closing and not any(other.active for other in others)
+    return instance._replace(
+        predictions=others,
+        records=instance.records + len(records),
+        stage=advance(instance.stage, Input.FREE) if freed else instance.stage,
+    )
 
 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
@@ -67,7 +76,7 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
         instance = instance._replace(predictions=(*instance.predictions, untimed))
     for prediction in instance.predictions:
         instance = finish(instance, prediction, end, turn, closing=True)
-    closed = instance._replace(stage=advance(instance.stage, Input.ENDED), next_cut_ns=0)
-    records = instance_records(closed, closed.phases, end, left, turn.book)
+    records = instance_records(instance, instance.phases, end, left, turn.book)
     turn.records.extend(records)
-    return closed._replace(records=closed.records + len(records))
+    stage = advance(instance.stage, Input.ENDED)
+    return instance._replace(stage=stage, next_cut_ns=0, records=instance.records + len(records))

@@ -5,7 +5,7 @@ A stretch begins at the instance's `since_ns` and lasts while nobody joins or le
 how a nanosecond is shared. Refuses to know events, records and money.
 """
 
-from taximeter.instance import Instance, Phases, Prediction, Times
+from taximeter.instance import Instance, Phases, Times
 from taximeter.lifecycle import PHASES, Phase
 
 
@@ -66,23 +66,11 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     """The same instance with all times settled to `at_ns`: a new stretch begins."""
     if at_ns <= instance.since_ns:
         return instance
-    predictions: tuple[Prediction, ...] = instance.predictions
-    if predictions:
-        predictions = tuple(
-            prediction._replace(times=times)
-            for prediction, times in zip(predictions, times_at(instance, at_ns), strict=True)
-        )
-    return instance._replace(phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
-
-
-def recount(instance: Instance) -> Instance:
-    """Note how many predictions are active together, after one joined."""
-    crowd = sum(prediction.active for prediction in instance.predictions)
     predictions = tuple(
-        prediction._replace(crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
-        for prediction in instance.predictions
+        prediction._replace(times=times)
+        for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True)
     )
-    return instance._replace(predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
+    return instance._replace(phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:

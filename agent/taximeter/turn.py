@@ -32,12 +32,18 @@ class Turn:
 
 def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     """Make the interim cuts that lie behind `at_ns`, and note a sign of life."""
-    while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
-        instance = cut(instance, instance.next_cut_ns, turn)
+    instance = cut_until(instance, at_ns, turn)
     return instance._replace(sign_ns=at_ns) if at_ns > instance.sign_ns else instance
 
 
-def cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """Make the interim cuts that lie behind `at_ns`."""
+    while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
+        instance = _cut(instance, instance.next_cut_ns, turn)
+    return instance
+
+
+def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     """One interim record for every open prediction and for the instance; nothing is settled."""
     end = End(at_ns, Status.PROCESSING, final=False, witness=Witness(instance.start.source, 0))
     kept: list[Prediction] = []
@@ -72,5 +78,4 @@ def pass_unseen(instance: Instance, at_ns: int, turn: Turn, late_ns: int = LATE_
     sign_ns = instance.sign_ns
     if at_ns - sign_ns > late_ns and instance.stage is not Stage.PENDING:
         instance = settle(instance, sign_ns)._replace(lost=True)
-    instance = arrive(instance, at_ns, turn)
-    return settle(instance, at_ns)._replace(sign_ns=sign_ns)
+    return settle(cut_until(instance, at_ns, turn), at_ns)

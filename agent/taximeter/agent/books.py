@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Lost, Opened, Placed
+from taximeter.events import Clock, Event, Lost, Opened
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position, read_on
@@ -145,8 +145,7 @@ class Books:
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
         self._page.facts.append((name, _encode({"fact": "placed", "hardware": hardware})))
-        instance = open_instance(opened, self._book)
-        return fold(instance, Placed(hardware), self._book).instance
+        return open_instance(opened, self._book, hardware)
 
     def _close(self, name: str, account: Account) -> None:
         position = account.position

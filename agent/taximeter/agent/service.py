@@ -5,6 +5,7 @@ five seconds that ships what it can and loses nothing. Refuses to know any rule.
 """
 
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -57,6 +58,9 @@ def run(config_path: Path | None) -> int:
     config = load(config_path, os.environ)
     where = directories(os.environ)
     _prepare(where)
+    # What is loaded now stays for ever, and facts make no cycles: looking for garbage often would only cost.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     with _alone(where.lock):
         anyio.run(_main, config, where, Notifier(os.environ))
     return 0
