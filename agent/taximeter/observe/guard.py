@@ -20,11 +20,14 @@ logger = logging.getLogger(__name__)
 #: Read by scrapers, balancers and schedulers that hold no token.
 OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz", "/v1/hardware"})
 
+URL_MAX_BYTES = 8192
+
 _TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    414: "URI Too Long",
     421: "Misdirected Request",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -73,6 +76,11 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Whoever stands before us may have believed the other one.
+            return problem(400, "expected one length of a body, not two", {"connection": "close"})
+        if len(scope["raw_path"]) + len(scope["query_string"]) > URL_MAX_BYTES:
+            return problem(414, f"expected a path and query of at most {URL_MAX_BYTES} bytes", {"connection": "close"})
         host = headers.get("host")
         if self._loopback and host is not None and not is_local(host):
             return problem(421, "expected a Host that names this machine's loopback: a web page may not ask")

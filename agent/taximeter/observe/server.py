@@ -81,12 +81,13 @@ def is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    expected = "an address of this machine and a port that nobody else has"
+    if not 0 <= port <= 65_535:
+        raise ConfigError((f"cannot listen on {host}:{port}: expected {expected}",))
     try:
         listener = socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
-    except (OSError, OverflowError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        expected = "an address of this machine and a port that nobody else has"
-        raise ConfigError((f"cannot listen on {host}:{port}: {why}: expected {expected}",)) from error
+    except OSError as error:
+        raise ConfigError((f"cannot listen on {host}:{port}: {error.strerror}: expected {expected}",)) from error
     listener.setblocking(False)
     return listener
 
