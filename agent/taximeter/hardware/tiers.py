@@ -136,16 +136,22 @@ def _device_misses(tier: Tier, device: Device) -> list[str]:
 
 
 def _closest(devices: Sequence[Device], host: Host, catalogue: Catalogue) -> str:
-    """Name the rule that nearly fitted: the right name first, then the fewest misses, then the nearest count."""
+    """Name the rule that nearly fitted: that of most of the names, then with the fewest misses, then of the count."""
 
-    def distance(tier: Tier) -> tuple[bool, int, int]:
-        named = all(bool(tier.names) and _fits(device.name, tier.names) for device in devices)
-        return (not named, len(misses(tier, devices, host)), abs(tier.count - len(devices)))
+    def distance(tier: Tier) -> tuple[int, int, int]:
+        return (_strangers(tier, devices), len(misses(tier, devices, host)), abs(tier.count - len(devices)))
 
-    if not catalogue.tiers:
+    nearest = min(catalogue.tiers, key=distance, default=None)
+    if nearest is None:
         return "; the catalogue is empty"
-    nearest = min(catalogue.tiers, key=distance)
+    if devices and _strangers(nearest, devices) == len(devices):
+        return "; no rule knows the name"
     return f"; closest {nearest.slug}: {', '.join(misses(nearest, devices, host))}"
+
+
+def _strangers(tier: Tier, devices: Sequence[Device]) -> int:
+    """Count the devices that a rule does not know by name."""
+    return sum(not _fits(device.name, tier.names) for device in devices)
 
 
 def _fit(tier: Tier, devices: Sequence[Device]) -> str:
