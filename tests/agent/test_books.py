@@ -1,0 +1,215 @@
+"""The books: whatever is killed when, the ledger ends up with the same records, each once."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from taximeter.events import Clock
+from taximeter.hardware.inventory import Hardware
+
+from tests.agent.desks import SECOND, long_run, start, write
+from tests.core.stories import BOOT_ID as OTHER_BOOT
+from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, sample_lines
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """What the long run leads to when nothing goes wrong."""
+    node = start(tmp_path_factory.mktemp("whole"))
+    write(node.journal, long_run())
+    node.books.read(INSTANCE)
+    node.commit()
+    assert len(node.usage()) > 6
+    return node.usage()
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, 100_000), max_size=5), crashes=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_a_crash_between_any_two_bytes_changes_no_record(
+    whole: list[dict[str, object]],
+    tmp_path_factory: pytest.TempPathFactory,
+    cuts: list[int],
+    crashes: list[bool],
+) -> None:
+    content = b"".join(line + b"\n" for line in long_run())
+    node = start(tmp_path_factory.mktemp("node"))
+    points = [*sorted(min(cut, len(content)) for cut in cuts), len(content)]
+    node.journal.touch(0o640)
+    with held(node.journal):
+        for point, committed in zip(points, crashes, strict=False):
+            with node.journal.open("r+b") as journal:
+                journal.write(content[:point])
+            node.read()
+            if committed:
+                node.commit()
+            node = node.crash()
+        node.read()
+        node.commit()
+    assert node.usage() == whole
+
+
+def test_a_batch_that_was_not_committed_is_read_again(tmp_path: Path, whole: list[dict[str, object]]) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, long_run())
+    node.books.read(INSTANCE)
+    node = node.crash()
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.usage() == whole
+
+
+def test_an_instance_that_was_closed_is_known_as_booked(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, long_run())
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.crash().ledger.is_booked(INSTANCE)
+
+
+def test_an_orderly_stop_keeps_the_state_of_what_runs(tmp_path: Path, whole: list[dict[str, object]]) -> None:
+    lines = long_run()
+    node = start(tmp_path / "node")
+    write(node.journal, lines[:30])
+    node.books.read(INSTANCE)
+    last = node.books.take_everything()
+    assert last is not None
+    node.ledger.commit(last)
+    node = node.crash()
+    assert node.books.accounts[INSTANCE].position.offset == node.journal.stat().st_size
+    write(node.journal, lines)
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.usage() == whole
+
+
+def test_where_it_was_placed_is_kept_as_a_fact_before_a_record_uses_it(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, long_run()[:3])
+    node.books.read(INSTANCE)
+    node.commit()
+    assert b'"tier":"cpu"' in node.ledger.facts(INSTANCE)[0]
+
+
+def test_a_resumed_instance_keeps_the_tier_it_was_placed_on(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, long_run()[:100])
+    node.books.read(INSTANCE)
+    node.commit()
+    node = node.crash()
+    account = node.books.accounts[INSTANCE]
+    assert account.instance is not None
+    assert account.instance.hardware == Hardware("cpu", 0, rule="test")
+
+
+def test_a_wrapper_that_is_gone_leaves_an_end_that_nobody_saw(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[:3])
+    node.books.read(INSTANCE)
+    node.books.lose(INSTANCE, Clock(9 * SECOND, 9 * SECOND, 9 * SECOND, 0, BOOT_ID))
+    node.commit()
+    end = node.usage()[-1]["data"]
+    assert (end["exit"]["reason"], end["timing"]["end"]["source"]) == ("wrapper_lost", "heartbeat")
+    assert end["time"]["unknown_ns"] == 9 * SECOND - 1_200
+    assert b'"fact":"lost"' in node.ledger.facts(INSTANCE)[1]
+
+
+def test_a_reboot_ends_an_instance_at_its_last_sign_of_life(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[:3])
+    node.books.read(INSTANCE)
+    node.books.lose(INSTANCE, Clock(5, 5, 5, 0, OTHER_BOOT))
+    node.commit()
+    assert node.usage()[-1]["data"]["exit"]["reason"] == "rebooted"
+
+
+def test_a_journal_without_an_opening_is_nothing_to_close(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[1:3])
+    node.books.read(INSTANCE)
+    node.books.lose(INSTANCE, Clock(5, 5, 5, 0, BOOT_ID))
+    assert node.books.take_batch() is None
+    assert node.books.tally.counters().journal_faults == {"before_open": 2}
+
+
+def test_lines_that_cannot_be_believed_are_counted_and_the_others_booked(tmp_path: Path) -> None:
+    lines = sample_lines()
+    node = start(tmp_path / "node")
+    write(node.journal, [*lines[:3], b"{not json", b'{"v":1,"f":"dance","t":1}', *lines[3:]])
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.books.tally.counters().journal_faults == {"not_json": 1, "bad_fact": 1}
+    assert [event["data"]["status"] for event in node.usage()] == ["canceled", "succeeded"]
+
+
+def test_a_journal_of_a_foreign_owner_is_refused_once_and_not_booked(tmp_path: Path) -> None:
+    node = start(tmp_path / "node", owners=frozenset({os.geteuid() + 1}))
+    write(node.journal, sample_lines())
+    for _ in range(3):
+        node.books.read(INSTANCE)
+    assert node.books.take_batch() is None
+    assert node.books.tally.counters().journal_faults == {"foreign_owner": 1}
+    assert not node.books.accounts
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "hard link", "directory"])
+def test_what_is_no_plain_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    node = start(tmp_path / "node")
+    elsewhere = write(tmp_path / "elsewhere", sample_lines())
+    match kind:
+        case "symlink":
+            node.journal.symlink_to(elsewhere)
+        case "fifo":
+            os.mkfifo(node.journal)
+        case "hard link":
+            os.link(elsewhere, node.journal)
+        case _:
+            node.journal.mkdir()
+    node.books.read(INSTANCE)
+    assert node.books.take_batch() is None
+    assert sum(node.books.tally.counters().journal_faults.values()) == 1
+
+
+def test_a_newer_version_stops_that_instance_and_no_other(tmp_path: Path) -> None:
+    lines = sample_lines()
+    node = start(tmp_path / "node")
+    write(node.journal, [*lines[:3], lines[-1].replace(b'"v": 1', b'"v": 2')])
+    other = [line.replace(INSTANCE.encode(), OTHER.encode()) for line in lines]
+    write(node.path / f"{OTHER}.0.ndjson", other)
+    for name in (INSTANCE, OTHER):
+        node.books.read(name)
+    node.commit()
+    assert node.books.accounts[INSTANCE].stuck == "newer_version"
+    assert {event["data"]["instance"] for event in node.usage()} == {OTHER}
+
+
+def test_a_journal_that_shrank_is_said_and_what_was_booked_stays(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[:5])
+    node.books.read(INSTANCE)
+    os.truncate(node.journal, 10)
+    node.books.read(INSTANCE)
+    assert node.books.accounts[INSTANCE].stuck == "shorter"
+    assert node.books.tally.counters().journal_faults == {"shorter": 1}
+
+
+def test_refused_marks_and_illegal_facts_are_counted_apart(tmp_path: Path) -> None:
+    lines = sample_lines()
+    node = start(tmp_path / "node")
+    write(node.journal, [lines[0], lines[2], *lines])
+    node.books.read(INSTANCE)
+    counters = node.books.tally.counters()
+    assert counters.illegal_events == {"ready_in_pending": 1}
+    assert counters.rejected_marks == {"not_json": 1}
+
+
+def test_many_refused_files_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taximeter.agent.books._MOST_REFUSED", 2)
+    node = start(tmp_path / "node")
+    names = [f"{INSTANCE[:-2]}{n:02d}" for n in range(5)]
+    for name in names:
+        os.mkfifo(node.path / f"{name}.0.ndjson")
+        node.books.read(name)
+    assert not node.books.accounts
+    assert len(node.books._refused) <= 2
