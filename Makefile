@@ -97,5 +97,5 @@ $(VENV)/.wheel: $(SOURCES) $(VENV)/.runtime
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@echo "Built $$(ls dist)"
 	@$(PIP) install --quiet --no-deps --force-reinstall dist/taximeter-*.whl
-	@$(PIP) --quiet check
+	@$(PIP) --quiet check && test -x $(BIN)/taximeter
 	@touch $@

@@ -93,13 +93,18 @@ def killed_run(state: Path) -> None:
     text = state / "long.txt"
     text.write_text((PREDICTOR.parent / "persuasion.txt").read_text() * 5)
     wrapper = subprocess.Popen(metered("demo-killed", sys.executable, str(PREDICTOR), str(text)))
-    children = Path(f"/proc/{wrapper.pid}/task/{wrapper.pid}/children")
-    until("a process under the wrapper", lambda: bool(children.read_text().split()))
-    time.sleep(1)
-    worker = int(children.read_text().split()[0])
-    print(f"$ kill -KILL {worker}", flush=True)
-    os.kill(worker, signal.SIGKILL)
-    wrapper.wait()
+    try:
+        children = Path(f"/proc/{wrapper.pid}/task/{wrapper.pid}/children")
+        until("a process under the wrapper", lambda: bool(children.read_text().split()))
+        time.sleep(1)
+        worker = int(children.read_text().split()[0])
+        print(f"$ kill -KILL {worker}", flush=True)
+        os.kill(worker, signal.SIGKILL)
+        wrapper.wait()
+    finally:
+        if wrapper.poll() is None:
+            wrapper.terminate()
+            wrapper.wait()
     print(f"(ended by signal {-wrapper.returncode})")
 
 

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,8 @@ def main() -> int:
     try:
         text = options.file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        print(f"cannot read {options.file}: {error}: expected a text in UTF-8", file=sys.stderr)
+        reason = error.strerror if isinstance(error, OSError) else "other bytes"
+        print(f"cannot read {options.file}: expected a text in UTF-8, got {reason}", file=sys.stderr)
         return 3
     sentences = sentences_of(text)
     say({"token_input": len(text.split())})
@@ -132,4 +134,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     sys.exit(main())

@@ -15,10 +15,10 @@ as_alice() { runuser -u alice -- "$@"; }
 taximeter=/opt/taximeter/bin/taximeter
 booked() { $taximeter records --json --account "$1" | grep -q '"final":true'; }
 charged() { # ACCOUNT: how its records call the end
-    $taximeter records --json --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
+    $taximeter records --json --type prediction --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
 }
 
-systemd-sysusers && systemd-tmpfiles --create
+cd /root && sh ./units; said units $?
 said user "$(id -un taximeter)"
 said dropbox "$(stat -c '%a %U %G' /var/lib/taximeter/journal)"
 printf 'u alice - "A user" /tmp /bin/sh\nu predictor - "A worker" /tmp /bin/sh\n' | systemd-sysusers -
@@ -32,8 +32,7 @@ systemd-analyze verify --man=no taximeter.service example-worker.service && said
 as_alice $taximeter run --account cus_early -- true
 said early_exit $?
 
-systemctl start taximeter.service
-said started $?
+sh ./start; said started $?
 said active "$(systemctl is-active taximeter.service)"
 within 10 booked cus_early; said early "$(charged cus_early)"
 

@@ -1,0 +1,78 @@
+"""Every command that the documentation shows is run as it stands: pages are scripts."""
+
+import os
+import re
+import socket
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.require import require_program
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+CONSOLE = re.compile(r"(<!-- run: (\w+) -->\n)?```console\n(.*?)```", re.DOTALL)
+#: Blocks that need a machine of their own; tests/system/test_systemd.py runs these.
+ELSEWHERE = {"install", "units", "start"}
+#: What the shell does around a page's own commands.
+BEFORE = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
+READY = 'for _ in $(seq 150); do [ -e "$TAXIMETER_STATE_DIR/run/agent" ] && break; sleep 0.1; done\n'
+BOOKED = "for _ in $(seq 150); do taximeter receipt p1 2>/dev/null | grep -q succeeded && break; sleep 0.1; done\n"
+
+
+def commands(page: Path) -> list[str]:
+    """What a page tells one to type, without what is run elsewhere."""
+    blocks = [text for _, name, text in CONSOLE.findall(page.read_text()) if name not in ELSEWHERE]
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def script(lines: list[str], port: int) -> str:
+    """The page as a script. `make` targets have tests of their own; a command in the background is waited for."""
+    text = BEFORE
+    for line in lines:
+        if line.startswith(("make ", "git clone ")):
+            continue
+        text += f"echo '$ '{line.split()[0]!r} >&2\n" + line.replace(":9847", f":{port}") + "\n"
+        text += READY + BOOKED if line.endswith("&") else ""
+    return text
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_every_command_of_a_page_works(page: Path, tmp_path: Path, taximeter_program: str) -> None:
+    require_program("curl")
+    port = free_port()
+    (tmp_path / "agent.toml").write_text(f'[listen]\naddress = "127.0.0.1:{port}"\n')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAXIMETER_")}
+    environment |= {
+        "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+        "TAXIMETER_CONFIG": str(tmp_path / "agent.toml"),
+        "TAXIMETER_STATE_DIR": str(tmp_path / "state"),
+        "TMPDIR": str(tmp_path),
+    }
+    argv = ["bash", "-c", script(commands(page), port)]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_the_demo_ends_with_three_receipts(taximeter_program: str, tmp_path: Path) -> None:
+    python = Path(sysconfig.get_path("scripts")) / "python"
+    argv = [python, "-P", ROOT / "examples" / "demo.py"]
+    done = subprocess.run(
+        argv,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert re.findall(r"TAXIMETER RECEIPT +(\w+)", done.stdout) == ["succeeded", "failed", "failed"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("taximeter-demo")] == []
