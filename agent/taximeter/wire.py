@@ -38,9 +38,12 @@ NAME_MAX_CHARS = 256
 HEARTBEAT_NS = 1_000_000_000
 #: Bytes kept free at the end of a journal for its last facts, should the disk fill up.
 RESERVE_BYTES = 8192
+#: A journal goes on in a new segment once it is this long.
+SEGMENT_BYTES = 67_108_864
 
 JOURNAL_SUFFIX = ".ndjson"
 MARKS_SUFFIX = ".marks"
+NOTIFY_SUFFIX = ".notify"
 
 ENV_MARKS = "TAXIMETER_MARKS"
 ENV_PARENT = "TAXIMETER_PARENT"
@@ -50,12 +53,15 @@ ENV_STATE_DIR = "TAXIMETER_STATE_DIR"
 ENV_RUN_DIR = "TAXIMETER_RUN_DIR"
 ENV_CONFIG = "TAXIMETER_CONFIG"
 ENV_TRACEPARENT = "TRACEPARENT"
+ENV_NOTIFY = "NOTIFY_SOCKET"
 
 SYSTEM_STATE_DIR = "/var/lib/taximeter"
 SYSTEM_RUN_DIR = "/run/taximeter"
 SYSTEM_CONFIG = "/etc/taximeter/agent.toml"
 JOURNAL_DIR = "journal"
 AGENT_FILE = "agent"
+DENIED_DIR = "denied"
+REFUSE_FILE = "refuse-without-agent"
 
 #: What says which devices a process may use; the journal carries them, since /proc may hide an environment.
 ENV_VISIBLE = (

@@ -1,0 +1,65 @@
+"""Children of the wrapper: the command when it is stopped, and the orphans that it leaves behind.
+
+Owns job control (a stopped command stops its wrapper, so that the shell above sees it) and the reaping of orphans.
+Refuses to wait for the command's end: whoever needs its status does.
+"""
+
+import posix
+import _signal
+
+from taximeter.wrap import proc
+from taximeter.wrap.run import Run
+
+#: Orphans reaped before signals and the command's end get their turn.
+_AT_ONCE = 256
+_JOB_CONTROL = (_signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
+
+
+class Children:
+    """The children of this process."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pid = run.pid
+        self.more = False  #: there may be further orphans to reap
+
+    def look(self) -> None:
+        """Find out what has become of the children, after a SIGCHLD."""
+        try:
+            info = posix.waitid(posix.P_PID, self._pid, posix.WSTOPPED | posix.WCONTINUED | posix.WNOHANG)
+        except ChildProcessError:
+            info = None
+        if info is not None and info.si_code == posix.CLD_STOPPED:
+            self._stop_alike(info.si_status)
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for orphans that have ended; the command itself is left to whoever needs its status."""
+        self.more = False
+        for _ in range(_AT_ONCE):
+            try:
+                info = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+            except ChildProcessError:
+                return
+            if info is None or info.si_pid == self._pid:
+                return
+            used = posix.wait4(info.si_pid, posix.WNOHANG)[2]
+            self._run.orphans_cpu_ns += proc.cpu_used_ns(used)
+        self.more = True
+
+    def _stop_alike(self, number: int) -> None:
+        """Stop as the command did, where a shell's job control is there to continue us both."""
+        has_terminal, in_foreground = proc.terminal()
+        if not has_terminal or number not in _JOB_CONTROL or (number == _signal.SIGSTOP and not in_foreground):
+            return
+        if number in self._run.ignored:
+            number = _signal.SIGSTOP
+        if not proc.is_stopped(self._pid):
+            return  # continued in the meantime
+        if number != _signal.SIGSTOP:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
+        posix.kill(posix.getpid(), number)
+        if number != _signal.SIGSTOP:
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, (number,))
+        if proc.is_stopped(self._pid):
+            posix.kill(self._pid, _signal.SIGCONT)

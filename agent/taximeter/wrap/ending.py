@@ -1,0 +1,156 @@
+"""From the start of the command to its end: the first and the last facts, and an end of our own that is the command's.
+
+Owns how the wrapper ends, and the shortcut for a command that is over before watching it would have begun. Refuses to
+fail: a meter that cannot write its last line still ends as the command did.
+"""
+
+import posix
+import _signal
+import time
+
+from taximeter.wrap import lines, proc
+from taximeter.wrap.run import Run
+
+_KIB = 1024
+_CORE = 0x80
+#: For so long we wait for the end alone, before we take hold of everything else: many commands need no more.
+_GRACE_S = 0.001
+#: What our size may grow between the fork and the moment that it is read.
+_GROWTH_BYTES = 1_048_576
+_FIRST_BYTES = 4096
+
+
+def attend(run: Run) -> None:
+    """Note the start, see the command to its end, note that. Raises whatever goes wrong; `run.status` may be known."""
+    run.own_bytes = proc.rss_bytes(posix.getpid())
+    _note_start(run)
+    import resource  # noqa: F401  # wait4 needs it: now, while the command runs, rather than then
+
+    intake = None
+    if _ends_soon(run.pid):
+        run.end_ns = time.monotonic_ns()
+    else:
+        from taximeter.wrap.watch import Watch
+
+        watch = Watch(run)
+        intake = watch.intake
+        run.end_ns = watch.wait()
+    _, run.status, used = posix.wait4(run.pid, 0)
+    now = lines.clock(run.boot_id)
+    _take_the_rest(run, run.end_ns, intake)
+    if run.writer is not None:
+        usage = lines.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, _rss_peak_bytes(run, used.ru_maxrss * _KIB))
+        run.writer.append_last(lines.ended(run.end_ns, now, run.status, usage, run.writer.dropped))
+        run.writer.close()
+
+
+def _take_the_rest(run: Run, at_ns: int, intake) -> None:  # type: ignore[no-untyped-def]  # Intake | None, imported on need
+    first = b""
+    if intake is None:
+        try:
+            first = posix.read(run.fifo, _FIRST_BYTES) if run.fifo >= 0 else b""
+        except BlockingIOError:
+            pass
+        if not first and run.notify is None:
+            return
+        from taximeter.wrap.intake import Intake
+
+        intake = Intake(run)
+    intake.finish(at_ns, first)
+
+
+def _note_start(run: Run) -> None:
+    facts = lines.spawn(run.spawn_ns, run.before_ns, run.pid, proc.start_ticks(run.pid))
+    if run.options.ready == "exec":
+        run.ready_ns = run.spawn_ns
+        facts += lines.ready(run.spawn_ns, "exec")
+    if run.writer is not None:
+        run.writer.append_last(facts)
+
+
+def _rss_peak_bytes(run: Run, said_bytes: int) -> int | None:
+    """The peak that the kernel reports begins with the size of who forked: up to there it says nothing."""
+    if run.own_bytes is None or said_bytes > run.own_bytes + _GROWTH_BYTES:
+        return said_bytes
+    return run.rss_peak_bytes
+
+
+def _ends_soon(pid: int) -> bool:
+    """Whether the command ends within the grace. Other signals wait; a stop of the command is looked at afterwards."""
+    deadline_ns = time.monotonic_ns() + int(_GRACE_S * 1_000_000_000)
+    while posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is None:
+        left_s = (deadline_ns - time.monotonic_ns()) / 1_000_000_000
+        if left_s <= 0:
+            return False
+        _signal.sigtimedwait((_signal.SIGCHLD,), left_s)
+    return True
+
+
+def clean_up(run: Run) -> None:
+    """Take away what only lived as long as the command."""
+    try:
+        if run.notify is not None:
+            run.notify.close()
+    except OSError:
+        pass
+    try:
+        if run.fifo_path is not None:
+            posix.unlink(run.fifo_path)
+    except OSError:
+        pass
+
+
+def plain_wait(pid: int) -> int:
+    """Wait for the command without any meter, forwarding signals; for when the meter broke."""
+    blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    while True:
+        found, status = posix.waitpid(pid, posix.WNOHANG)
+        if found:
+            return status
+        info = _signal.sigtimedwait(blocked, 1)
+        if info is not None and info.si_signo != _signal.SIGCHLD and info.si_code <= 0:
+            posix.kill(pid, info.si_signo)
+
+
+def summarise(run: Run) -> str:
+    """One line for a human: how long it booted and ran, and how it ended."""
+    if run.end_ns is None or run.status is None:
+        return "not measured to the end"
+    number = run.status & 0x7F
+    end = f"killed by signal {number}" if number else f"exit {run.status >> 8 & 0xFF}"
+    record = "record pending" if run.writer is not None else "no record"
+    if run.ready_ns is None:
+        return f"boot {_seconds(run.end_ns - run.spawn_ns)}, never ready, {end}, {record}: {run.instance}"
+    boot, active = run.ready_ns - run.spawn_ns, run.end_ns - run.ready_ns
+    word = "up" if run.options.worker else "active"
+    return f"boot {_seconds(boot)}, {word} {_seconds(active)}, {end}, {record}: {run.instance}"
+
+
+def end_alike(status: int) -> None:
+    """End as the command did: of the same signal, without a core of our own, or with the same status."""
+    number = status & 0x7F
+    if number:
+        if status & _CORE:
+            _forbid_core()
+        try:
+            _signal.signal(number, _signal.SIG_DFL)
+        except OSError:
+            pass  # SIGKILL
+        posix.kill(posix.getpid(), number)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
+    posix._exit(128 + number if number else status >> 8 & 0xFF)  # the first process of a container survives itself
+
+
+def _forbid_core() -> None:
+    try:
+        from taximeter.wrap import libc
+
+        libc.forbid_core()
+    except (ImportError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _seconds(duration_ns: int) -> str:
+    return f"{max(0, duration_ns) / 1_000_000_000:.3f} s"

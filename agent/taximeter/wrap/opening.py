@@ -1,0 +1,58 @@
+"""The first line of a journal (and of each of its segments): what was asked for, by whom, on which clock.
+
+Owns what is said of a run before it starts. Refuses to know files.
+"""
+
+import posix
+
+from taximeter import wire
+from taximeter.wrap import lines
+from taximeter.wrap.argv import Options, UsageError
+
+#: A value of the environment is cut here: longer than any list of devices of one node.
+_ENV_MAX_BYTES = 4096
+#: What is left to the options, so that the open line stays below wire.LINE_MAX_BYTES whatever else is in it.
+_OPTIONS_MAX_BYTES = 24_576
+
+
+def format_options(options: Options) -> str:
+    """The options as a JSON object. Raises UsageError where they are too much for one line."""
+    timeout = "null" if options.ready_timeout_ns is None else options.ready_timeout_ns
+    text = lines.text
+    said = (
+        f'{{"worker":{"true" if options.worker else "false"},"model":{text(options.model)},'
+        f'"version":{text(options.version)},"account":{text(options.account)},'
+        f'"class":{text(options.service_class)},"pool":{text(options.pool)},'
+        f'"prediction":{text(options.prediction)},"parent":{text(options.parent)},"root":{text(options.root)},'
+        f'"labels":{lines.strings(options.labels)},"units":{lines.strings(options.units)},'
+        f'"on_term":{text(options.on_term)},"ready":{text(options.ready)},"ready_timeout_ns":{timeout}}}'
+    )
+    size = len(lines.line_bytes(said))
+    if size > _OPTIONS_MAX_BYTES:
+        raise UsageError(
+            f"cannot note {size} bytes of options: expected at most {_OPTIONS_MAX_BYTES}; shorten the labels"
+        )
+    return said
+
+
+def open_line(
+    instance: str,
+    segment: int,
+    options: str,
+    command: "list[str]",
+    environment: "dict[str, str]",
+    clock: str,
+    at_ns: int,
+) -> bytes:
+    """The open fact; `options` and `clock` are JSON already, `environment` is what the command gets."""
+    visible = {name: lines.cut(environment[name], _ENV_MAX_BYTES) for name in wire.ENV_VISIBLE if name in environment}
+    traceparent = environment.get(wire.ENV_TRACEPARENT)
+    if traceparent is not None and len(traceparent) > wire.NAME_MAX_CHARS:
+        traceparent = None
+    return lines.fact(
+        wire.FACT_OPEN,
+        at_ns,
+        f',"instance":"{instance}","segment":{segment},"argv":{lines.argv(command)},"options":{options},'
+        f'"clock":{clock},"uid":{posix.getuid()},"pid":{posix.getpid()},"env":{lines.strings(visible)},'
+        f'"traceparent":{lines.text(traceparent)},"software":"taximeter {wire.VERSION}"',
+    )

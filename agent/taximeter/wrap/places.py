@@ -1,0 +1,98 @@
+"""Where things lie: state, run and journal directories; and what is read there before a run may start.
+
+Owns the rule for the directories, which config.files has in the agent's terms (a test compares them), instance ids, and
+admission. Refuses to know what is written into a journal.
+"""
+
+import posix
+import time
+
+from taximeter import wire
+from taximeter.wrap.entry import read_file
+
+_PRIVATE = 0o700
+
+
+def directories(environment: "dict[str, str]") -> "tuple[str, str]":
+    """The state and the run directory that this environment means; touches nothing."""
+    state, own_run = _state(environment)
+    return state, environment.get(wire.ENV_RUN_DIR) or own_run
+
+
+def make_journal_directory(state: str) -> str:
+    """The journal directory, made if it is not there, as an absolute path. Raises OSError."""
+    directory = f"{state}/{wire.JOURNAL_DIR}"
+    if not directory.startswith("/"):
+        directory = f"{posix.getcwd()}/{directory}"
+    if not posix.access(directory, posix.X_OK):
+        _make(directory)
+    return directory
+
+
+def make_id() -> str:
+    """A UUIDv7: the time in milliseconds, then 74 random bits."""
+    bits = time.time_ns() // 1_000_000 << 80 | int.from_bytes(posix.urandom(10), "big")
+    bits = bits & ~(0xF000 << 64 | 0xC000 << 48) | 0x7000 << 64 | 0x8000 << 48
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def refusal(run: str, account: str | None) -> str | None:
+    """Why no run may start now, or None; costs an access(2) or two where nothing is denied."""
+    if account is not None and posix.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", posix.F_OK):
+        return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+    if posix.access(f"{run}/{wire.REFUSE_FILE}", posix.F_OK) and not _agent_lives(run):
+        return "this node runs nothing without its agent, and there is none: expected `taximeter agent` to run"
+    return None
+
+
+def denied_name(account: str) -> str:
+    """An account as a file name: percent-encoded, so that none leaves its directory."""
+    raw = account.encode("utf-8", "surrogateescape")
+    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-~."
+    encoded = "".join([chr(byte) if byte in plain else f"%{byte:02X}" for byte in raw])
+    return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
+
+
+def _state(environment: "dict[str, str]") -> "tuple[str, str]":
+    said = environment.get(wire.ENV_STATE_DIR)
+    if said:
+        return said, f"{said}/run"
+    if posix.access(f"{wire.SYSTEM_STATE_DIR}/{wire.JOURNAL_DIR}", posix.W_OK):
+        return wire.SYSTEM_STATE_DIR, wire.SYSTEM_RUN_DIR
+    state = f"{environment.get('XDG_STATE_HOME') or _home(environment) + '/.local/state'}/taximeter"
+    return state, f"{state}/run"
+
+
+def _home(environment: "dict[str, str]") -> str:
+    home = environment.get("HOME")
+    if home:
+        return home
+    import pwd  # almost nobody is without a HOME
+
+    try:
+        return pwd.getpwuid(posix.getuid()).pw_dir
+    except KeyError:
+        return "/"
+
+
+def _make(directory: str) -> None:
+    try:
+        posix.mkdir(directory, _PRIVATE)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        _make(directory.rpartition("/")[0])
+        _make(directory)
+
+
+def _agent_lives(run: str) -> bool:
+    try:
+        pid = read_file(f"{run}/{wire.AGENT_FILE}").partition(b'"pid":')[2].lstrip()
+        digits = pid[: len(pid) - len(pid.lstrip(b"0123456789"))]
+        posix.kill(int(digits), 0)
+    except PermissionError:
+        return True  # of the agent's user, and so alive; or an unreadable agent file, whose agent gets the benefit
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""What /proc says of a process: its start, its state, its terminal, what it used, and whose child it is.
+
+Owns the reading of /proc/PID/stat and status. Refuses to guess: what cannot be read is None.
+"""
+
+import posix
+
+from taximeter.wrap.entry import read_file
+
+#: Links of a chain of parents; more is no family but a mistake.
+_MAX_GENERATIONS = 128
+_KIB = 1024
+_PAGE_BYTES = posix.sysconf("SC_PAGESIZE")
+_NS_PER_S = 1_000_000_000
+
+# Fields of /proc/PID/stat after the name in brackets, which may hold anything: the first is the state.
+_STATE, _PARENT, _GROUP, _TTY, _FOREGROUND, _UTIME, _START = 0, 1, 2, 4, 5, 11, 19
+
+
+def stat_fields(pid: int) -> "list[bytes] | None":
+    """Fields of /proc/PID/stat from the state on, or None if there is no such process to be seen."""
+    try:
+        return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot: with the boot id this makes its pid unique."""
+    fields = stat_fields(pid)
+    return None if fields is None else int(fields[_START])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped by job control."""
+    fields = stat_fields(pid)
+    return fields is not None and fields[_STATE] == b"T"
+
+
+def terminal() -> "tuple[bool, bool]":
+    """Whether we have a controlling terminal, and whether our group is in its foreground."""
+    fields = stat_fields(posix.getpid())
+    if fields is None or fields[_TTY] == b"0":
+        return False, False
+    return True, fields[_FOREGROUND] == fields[_GROUP]
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether `pid` is visibly `ancestor` or a descendant of it."""
+    for _ in range(_MAX_GENERATIONS):
+        if pid == ancestor:
+            return True
+        fields = stat_fields(pid)
+        if fields is None:
+            return False
+        pid = int(fields[_PARENT])
+        if pid <= 1:
+            return pid == ancestor
+    return False
+
+
+def cpu_ns(pid: int) -> int | None:
+    """Processor time of the process and the children it waited for."""
+    fields = stat_fields(pid)
+    if fields is None:
+        return None
+    ticks = sum(map(int, fields[_UTIME : _UTIME + 4]))
+    return ticks * _NS_PER_S // posix.sysconf("SC_CLK_TCK")
+
+
+def cpu_used_ns(used) -> int:  # type: ignore[no-untyped-def]  # resource.struct_rusage would cost an import
+    """Processor time as getrusage gives it, in float seconds that are whole microseconds."""
+    return (round(used.ru_utime * 1_000_000) + round(used.ru_stime * 1_000_000)) * 1_000
+
+
+def rss_bytes(pid: int) -> int | None:
+    """The memory that the process holds now."""
+    try:
+        return int(read_file(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return None
+
+
+def rss_peak_bytes(pid: int) -> int | None:
+    """The most memory that the process ever held; None once it is gone, or for want of /proc."""
+    try:
+        peak = read_file(f"/proc/{pid}/status").partition(b"\nVmHWM:")[2]
+    except OSError:
+        return None
+    return int(peak.split(None, 1)[0]) * _KIB if peak else None

@@ -1,0 +1,45 @@
+"""One run: what is known of it while it lasts, and its journal, if it has one.
+
+Owns the state that the rooms of the wrapper share. Refuses to decide anything.
+"""
+
+from taximeter.wrap.argv import Options
+from taximeter.wrap.writer import Writer
+
+#: Important facts that may use the journal's reserve; far fewer than it holds, the exit fact must still fit.
+_IMPORTANT = 16
+
+
+class Run:
+    """What is known of one run."""
+
+    def __init__(self, options: Options, command: "list[str]", instance: str) -> None:
+        self.options = options
+        self.command = command
+        self.instance = instance
+        self.ignored: frozenset[int] = frozenset()
+        self.boot_id = ""
+        self.writer: Writer | None = None  #: None: no journal can be kept
+        self.fifo = -1  #: the marks' descriptor; -1: there is none
+        self.fifo_path: str | None = None
+        self.notify = None  # type: ignore[var-annotated]  # Notify | None, whose module is imported only when needed
+        self.pid = 0
+        self.before_ns = 0  #: posix_spawn was called
+        self.spawn_ns = 0  #: posix_spawn had returned
+        self.own_bytes: int | None = None  #: our own size when we forked
+        self.ready_ns: int | None = None
+        self.end_ns: int | None = None
+        self.status: int | None = None  #: as wait(2) gave it
+        self.rss_peak_bytes: int | None = None
+        self.orphans_cpu_ns = 0  #: of those that were waited for here
+        self._important_left = _IMPORTANT
+
+    def write(self, lines: bytes, count: int = 1) -> bool:
+        """Write facts; False if there was no room for them. Raises OSError."""
+        return self.writer is None or self.writer.append(lines, count)
+
+    def write_important(self, line: bytes) -> None:
+        """Write a fact that says how a run ends, on a full disk into the reserve. Raises OSError."""
+        if not self.write(line) and self.writer is not None and self._important_left:
+            self._important_left -= 1
+            self.writer.append_last(line)

@@ -1,0 +1,99 @@
+"""While the command runs: its end, signals for it, what it says, a heartbeat each second.
+
+Owns the loop around epoll. Order is the rule in it: signals first, then the end, then a bounded bite of marks, so that no
+flood of marks delays a signal or the end. Refuses to judge what it writes down.
+"""
+
+import posix
+import select
+import time
+
+from taximeter import wire
+from taximeter.wrap import libc, lines, marks, proc
+from taximeter.wrap.children import Children
+from taximeter.wrap.intake import Intake
+from taximeter.wrap.run import Run
+from taximeter.wrap.signals import Signals
+
+_NS_PER_S = 1_000_000_000
+
+
+class Watch:
+    """What is watched of one running command."""
+
+    def __init__(self, run: Run) -> None:
+        """Take hold of everything. Raises OSError, which costs the meter but not the command."""
+        libc.become_subreaper()
+        self._run = run
+        self._children = Children(run)
+        self._signals = Signals(run, self._children)
+        self._pidfd = posix.pidfd_open(run.pid)
+        self._epoll = select.epoll()
+        for fd in (self._signals.fd, self._pidfd):
+            self._epoll.register(fd, select.EPOLLIN)
+        self.intake = Intake(run)
+        self._notify_fd = -1 if run.notify is None else run.notify.fd
+        if run.notify is not None:
+            self._epoll.register(self._notify_fd, select.EPOLLIN)
+        self._takes_marks = False
+        if run.fifo >= 0:
+            marks.enlarge(run.fifo)
+            self._take_marks_again()
+        if run.writer is not None:
+            run.writer.reserve()
+        self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
+        timeout_ns = run.options.ready_timeout_ns
+        self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
+        self._children.look()  # it may have been stopped before anybody looked
+
+    def wait(self) -> int:
+        """Return once the command has ended, with the time of that (CLOCK_MONOTONIC, ns)."""
+        while True:
+            ready = [fd for fd, _ in self._epoll.poll(self._timeout_s())]
+            now_ns = time.monotonic_ns()
+            if self._signals.fd in ready:
+                self._signals.take(now_ns)
+            if self._pidfd in ready:
+                return now_ns
+            if self._notify_fd in ready:
+                self.intake.take_notifications(now_ns)
+            if self._run.fifo in ready and not self.intake.take_marks(now_ns):
+                self._epoll.unregister(self._run.fifo)
+                self._takes_marks = False
+            self._keep_time(now_ns)
+
+    def _take_marks_again(self) -> None:
+        self._epoll.register(self._run.fifo, select.EPOLLIN)
+        self._takes_marks = True
+
+    def _timeout_s(self) -> float:
+        if self._children.more:
+            return 0
+        next_ns = self._next_beat_ns
+        if self._deadline_ns is not None and self._deadline_ns < next_ns:
+            next_ns = self._deadline_ns
+        return max(0, next_ns - time.monotonic_ns()) / _NS_PER_S
+
+    def _keep_time(self, now_ns: int) -> None:
+        if self._children.more:
+            self._children.reap()
+        if self._run.ready_ns is not None:
+            self._deadline_ns = None
+        elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
+            self._deadline_ns = None
+            self._run.write(lines.fact(wire.FACT_READY_TIMEOUT, now_ns))
+        if now_ns >= self._next_beat_ns:
+            self._beat(now_ns)
+
+    def _beat(self, now_ns: int) -> None:
+        """Note a sign of life; beats that were missed are not made up for."""
+        self._next_beat_ns = max(self._next_beat_ns + wire.HEARTBEAT_NS, now_ns + wire.HEARTBEAT_NS // 2)
+        run = self._run
+        cpu_ns = proc.cpu_ns(run.pid)
+        run.rss_peak_bytes = proc.rss_peak_bytes(run.pid) or run.rss_peak_bytes
+        if cpu_ns is not None:
+            cpu_ns += run.orphans_cpu_ns
+        used = lines.usage(cpu_ns, run.rss_peak_bytes)
+        wrote = run.write(lines.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
+        if wrote and run.fifo >= 0 and not self._takes_marks:
+            self._take_marks_again()

@@ -1,0 +1,126 @@
+"""The journal as it is written: one file an instance and segment, locked while its wrapper lives.
+
+Owns the file: its lock says who writes it and whether that one lives, its reserve keeps room for the last facts on a
+full disk (zeros at the end, which a reader takes for the end), and it only ever grows at `offset`. Refuses to know facts,
+and never syncs: that is the agent's, off the command's path.
+"""
+
+import posix
+
+from taximeter import wire
+
+_MODE = 0o640
+_FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
+#: Space is asked for in steps of this size beyond what is needed, so that not every line costs a call.
+_STEP_BYTES = 65_536
+_EIO, _EFBIG, _ENOSPC, _EDQUOT = 5, 27, 28, 122
+#: It may pass, and the lines before it stand.
+_NO_ROOM = (_EIO, _EFBIG, _ENOSPC, _EDQUOT)
+
+
+class Writer:
+    """An open journal. `head(segment)` returns the line that every segment begins with."""
+
+    def __init__(self, directory: str, instance: str, head) -> None:  # type: ignore[no-untyped-def]
+        """Create, lock and open with `head(0)`. Raises OSError, and then leaves nothing behind."""
+        self._directory = directory
+        self._instance = instance
+        self._head = head
+        self._segment = 0
+        self._segment_bytes = wire.SEGMENT_BYTES
+        self.dropped = 0  #: lines that found no room
+        self.fd = self._begin(0)
+
+    def append(self, lines: bytes, count: int = 1) -> bool:
+        """Append whole lines; False if there was no room for them besides the reserve. Raises OSError."""
+        if self._offset + len(lines) > self._segment_bytes:
+            self._rotate()
+        if not self._reserved(len(lines)) or not self._write(lines):
+            self.dropped += count
+            return False
+        return True
+
+    def append_last(self, lines: bytes) -> bool:
+        """Append facts that matter more than the reserve: what the reserve is for. Raises OSError."""
+        return self._write(lines)
+
+    def reserve(self) -> None:
+        """Keep room for the last facts; not done for a command that has ended before there was time to."""
+        self._reserved(0)
+
+    def close(self) -> None:
+        """Give the reserve back, and the lock. Raises OSError."""
+        if self._allocated > self._offset:
+            posix.ftruncate(self.fd, self._offset)
+        posix.close(self.fd)
+
+    def _begin(self, segment: int) -> int:
+        path = f"{self._directory}/{self._instance}.{segment}{wire.JOURNAL_SUFFIX}"
+        fd = posix.open(path, _FLAGS, _MODE)
+        try:
+            posix.lockf(fd, posix.F_TLOCK, 0)
+            posix.fchmod(fd, _MODE)
+            head = self._head(segment)
+            if posix.pwrite(fd, head, 0) != len(head):
+                raise OSError(_ENOSPC, posix.strerror(_ENOSPC))
+        except BaseException:
+            posix.unlink(path)
+            posix.close(fd)
+            raise
+        self._offset = len(head)
+        self._allocated = len(head)
+        self._torn = False
+        return fd
+
+    def _rotate(self) -> None:
+        """Go on in a new segment; where none can be made, in the old one."""
+        old, old_offset = self.fd, self._offset
+        try:
+            self.fd = self._begin(self._segment + 1)
+        except OSError:
+            self._segment_bytes += wire.SEGMENT_BYTES
+            return
+        self._segment += 1
+        posix.ftruncate(old, old_offset)
+        posix.close(old)
+
+    def _reserved(self, size: int) -> bool:
+        need = self._offset + size + wire.RESERVE_BYTES
+        if need <= self._allocated:
+            return True
+        for goal in (need + _STEP_BYTES, need) if size else (need,):
+            if _allocate(self.fd, self._allocated, goal - self._allocated):
+                self._allocated = goal
+                return True
+        return False
+
+    def _write(self, lines: bytes) -> bool:
+        """Write at the end; after a torn line a newline comes first, so that only that line is lost."""
+        data = b"\n" + lines if self._torn else lines
+        try:
+            written = posix.pwrite(self.fd, data, self._offset)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return False
+        self._offset += written
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
+        return written == len(data)
+
+
+def make_fifo(path: str) -> int:
+    """Make the FIFO for marks and hold both of its ends, so that no writer ever waits or loses. Raises OSError."""
+    posix.mkfifo(path, _MODE)
+    fd = posix.open(path, posix.O_RDWR | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+    posix.fchmod(fd, _MODE)  # mkfifo heeds the umask; the agent's group must read
+    return fd
+
+
+def _allocate(fd: int, offset: int, size: int) -> bool:
+    """Whether there is room; a file system that cannot reserve any is given the benefit of the doubt."""
+    try:
+        posix.posix_fallocate(fd, offset, size)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    return True
