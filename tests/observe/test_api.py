@@ -456,6 +456,15 @@ async def test_it_listens_on_ipv6_as_well(reader: LedgerReader) -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
+async def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged(node: Node) -> None:
+    took_s = []
+    for _ in range(10):
+        began = time.monotonic()
+        await node.client.get("/healthz")
+        took_s.append(time.monotonic() - began)
+    assert min(took_s[1:]) < 0.03, "expected TCP_NODELAY: a delayed acknowledgement takes 40 ms"
+
+
 async def test_it_leaves_signal_handlers_alone(reader: LedgerReader) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     async with serving(api.build(lambda: IDLE, Queries(reader), TOKEN)):
