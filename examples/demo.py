@@ -54,7 +54,7 @@ def until(what: str, holds: Callable[[], bool]) -> None:
 def start_agent(state: Path) -> subprocess.Popen[bytes]:
     """Start the agent on what it ships with, but for a free port, and wait until it answers."""
     config = state / "agent.toml"
-    config.write_text('[listen]\naddress = "127.0.0.1:0"\n')
+    config.write_text('[node]\nid = "demo-node"\n\n[listen]\naddress = "127.0.0.1:0"\n')
     with (state / "agent.log").open("wb") as log:
         agent = subprocess.Popen(shown([str(TAXIMETER), "agent"]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -62,6 +62,13 @@ def test_every_command_of_a_page_works(page: Path, tmp_path: Path, taximeter_pro
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
+def rows(receipt: str) -> list[str]:
+    """What a receipt's rows are called."""
+    return [
+        row[:11].strip() for row in re.sub(r"^ ", "", receipt, flags=re.MULTILINE).splitlines() if row[:1].isalpha()
+    ]
+
+
 def test_the_demo_ends_with_three_receipts(taximeter_program: str, tmp_path: Path) -> None:
     python = Path(sysconfig.get_path("scripts")) / "python"
     argv = [python, "-P", ROOT / "examples" / "demo.py"]
@@ -75,4 +82,9 @@ def test_the_demo_ends_with_three_receipts(taximeter_program: str, tmp_path: Pat
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert re.findall(r"TAXIMETER RECEIPT +(\w+)", done.stdout) == ["succeeded", "failed", "failed"]
+    said = re.search(r"taximeter receipt demo-summary\n(.*?)\n== ", done.stdout, re.DOTALL)
+    printed = re.search(r"<!-- receipt -->\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert said
+    assert printed
+    assert rows(said[1]) == rows(printed[1])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("taximeter-demo")] == []
