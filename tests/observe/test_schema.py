@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from taximeter.records import RecordType, UsageRecord
+from taximeter.records import PLATFORM, RecordType, UsageRecord
 
 from tests.observe import histories
 
@@ -97,3 +97,10 @@ def test_no_field_may_be_missing(schema: jsonschema.Draft202012Validator, name: 
     event = a_prediction()
     del event["data"][name]
     assert not schema.is_valid(event)
+
+
+def test_a_fact_of_the_ledger_fits_the_schema(schema: jsonschema.Draft202012Validator) -> None:
+    content = {"fact": "rate_card", "hash": f"sha256:{'b' * 64}", "content": {"currency": "USD"}}
+    fact = UsageRecord("L1-00000000", RecordType.FACT, PLATFORM, 0, content)
+    (body,) = histories.bodies([fact])
+    schema.validate(json.loads(body))
