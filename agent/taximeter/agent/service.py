@@ -62,8 +62,19 @@ def run(config_path: Path | None) -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     with _alone(where.lock):
-        anyio.run(_main, config, where, Notifier(os.environ))
+        try:
+            anyio.run(_main, config, where, Notifier(os.environ))
+        except ExceptionGroup as group:
+            raise _first_of(group) from group
     return 0
+
+
+def _first_of(group: ExceptionGroup) -> Exception:
+    """What ended the tasks: where all of it can be said in words, the first of it."""
+    error = group.exceptions[0]
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, TaximeterError) else group
 
 
 async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
