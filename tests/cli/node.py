@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from unittest.mock import patch
 
 import orjson
+from taximeter.cli import main
 from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
 from taximeter.records import UsageRecord
@@ -75,15 +79,26 @@ def write(state: Path, *runs: tuple[UsageRecord, ...]) -> Path:
     return state
 
 
-def taximeter(*words: str, columns: int = 80, stdin: str | None = None, **environ: str) -> Answer:
-    """Run a verb as a program, without a terminal, `columns` wide."""
+def taximeter(*words: str, columns: int = 80) -> Answer:
+    """Run a verb in this process, without a terminal, `columns` wide: quick, for what is not about processes."""
+    out, err = _stream(), _stream()
+    with patch.dict(os.environ, COLUMNS=str(columns)), redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    return Answer(code, _printed(out), _printed(err))
+
+
+def program(*words: str, columns: int = 80, **environ: str) -> Answer:
+    """Run a verb as a program of its own."""
     env = {**os.environ, "COLUMNS": str(columns), **environ}
-    done = subprocess.run(
-        [sys.executable, "-m", "taximeter.cli", *words],
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-m", "taximeter.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _stream() -> TextIOWrapper:
+    return TextIOWrapper(BytesIO(), encoding="utf-8", newline="")
+
+
+def _printed(stream: TextIOWrapper) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]

@@ -117,7 +117,7 @@ def _ride(found: Json, sheet: "Sheet") -> None:
         sheet.row("time", text.duration(time["wall_ns"]))
     if found["kind"] == "prediction" and time:
         shared = time["share_ns"] != time["active_ns"]
-        note = f", {text.duration(time['share_ns'])} of it its share among others" if shared else ""
+        note = f"; its share is {text.duration(time['share_ns'])}, for it ran beside others" if shared else ""
         sheet.row("active", text.duration(time["active_ns"]) + note)
         if time["load_ns"] or not phases:
             _bar("prediction", time, sheet)

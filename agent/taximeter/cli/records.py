@@ -185,7 +185,8 @@ def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
     rows = [_row(event) for event in events]
     days = {row["day"] for row in rows}
     currencies = {row["currency"] for row in rows} - {""}
-    for row in rows:
+    for row, amount in zip(rows, _aligned([row["amount"] for row in rows]), strict=True):
+        row["amount"] = amount
         row["start"] = row["clock"] if len(days) == 1 else f"{row['day'][5:]} {row['clock']}"
         row["amount"] += f" {row['currency']}" if row["currency"] and len(currencies) > 1 else ""
     styles = tuple(STATUS_STYLES.get(row["status"], "") for row in rows)
@@ -207,6 +208,23 @@ def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
     ]
 
 
+def _run(event: Mapping[str, Any]) -> str:
+    """Name whose record it is; a fact is nobody's, and named by what it says."""
+    data = event["data"]
+    if event["type"] == RecordType.FACT:
+        return f"{text.safe(data.get('fact'))} {text.short_hash(data.get('hash'))}"
+    return text.safe(data.get("prediction") or data.get("instance") or event["id"])
+
+
+def _aligned(amounts: Sequence[str]) -> list[str]:
+    """Set amounts so that their points stand below each other."""
+    places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
+    return [
+        amount + " " * (places + 1 - len(amount.partition(".")[2]) - ("." in amount)) if places else amount
+        for amount in amounts
+    ]
+
+
 def _row(event: Mapping[str, Any]) -> dict[str, str]:
     data = event["data"]
     time, billing = data.get("time") or {}, data.get("billing") or {}
@@ -217,7 +235,7 @@ def _row(event: Mapping[str, Any]) -> dict[str, str]:
         "day": day,
         "clock": clock[:8],
         "kind": text.safe(event["type"].rsplit(".", 2)[1][:4]),
-        "id": text.safe(data.get("prediction") or data.get("instance") or event["id"]),
+        "id": _run(event),
         "status": text.safe(data.get("status")),
         "account": text.safe(data.get("account")),
         "model": text.safe(data.get("model")),

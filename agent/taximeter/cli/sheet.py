@@ -117,8 +117,9 @@ def table(columns: Sequence[Column], width: int) -> list[Text]:
     """Lay out as many columns as there is room for, in their order; no cell is ever cut."""
     fitting: list[Column] = []
     for column in sorted(columns, key=lambda column: column.rank):
-        if not fitting or sum(other.width + 2 for other in fitting) + column.width <= width:
-            fitting.append(column)
+        if fitting and sum(other.width + 2 for other in fitting) + column.width > width:
+            break
+        fitting.append(column)
     shown = [column for column in columns if column in fitting]
     rows = max((len(column.cells) for column in shown), default=0)
     lines = [Text("  ").join(_cell(column, column.name, "bold") for column in shown)]

@@ -68,7 +68,7 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
 def _instances(by_phase: Mapping[str, int]) -> str:
     if not by_phase:
         return "none"
-    return f"{sum(by_phase.values())}: " + ", ".join(f"{count} {text.safe(phase)}" for phase, count in by_phase.items())
+    return ", ".join(f"{count:,} {text.safe(phase)}" for phase, count in by_phase.items())
 
 
 def _sink(sink: Json) -> str:

@@ -1,0 +1,86 @@
+"""`taximeter receipt`: one run explained, to the last digit and the last column."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.node import instance, program, taximeter
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def steady(printed: str) -> str:
+    """What was printed, without the digits that a new ledger's id changes."""
+    return re.sub(r"sha256:[0-9a-f]{12}…", "sha256:000000000000…", printed)
+
+
+def agrees(printed: str, name: str) -> bool:
+    """Compare with a golden file; GOLDEN=write makes them anew, for the eye of whoever commits them."""
+    path = GOLDEN / name
+    if os.environ.get("GOLDEN") == "write":
+        path.write_text(steady(printed))
+    return steady(printed) == path.read_text()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("one-shot", "p-one"),
+        ("of-a-worker", "p1"),
+        ("aborted", "p-aborted"),
+        ("informative", "p-private"),
+        ("unrated", "p-unpriced"),
+        ("killed", "p-killed"),
+        ("worker", instance(2)),
+    ],
+)
+def test_a_receipt_reads_as_it_was_drawn(booked: Path, name: str, asked: str, columns: int) -> None:
+    answer = taximeter("receipt", asked, columns=columns)
+    assert (answer.code, answer.err) == (0, "")
+    assert agrees(answer.out, f"receipt-{name}-{columns}.txt")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(booked: Path, columns: int) -> None:
+    assert max(len(line) for line in taximeter("receipt", "p-one", columns=columns).lines) <= columns
+
+
+def test_without_a_terminal_nothing_is_coloured(booked: Path) -> None:
+    answer = program("receipt", "p-one", TERM="xterm-256color")
+    assert answer.code == 0
+    assert "\x1b" not in answer.out
+
+
+def test_a_receipt_is_also_json_with_the_same_total(booked: Path) -> None:
+    answer = json.loads(taximeter("receipt", "p-one", "--json").out)
+    assert answer["total"] == {"amount": "0.0000412", "currency": "USD"}
+    assert answer["kind"] == "prediction"
+
+
+def test_an_instance_is_told_with_its_predictions(booked: Path) -> None:
+    answer = json.loads(taximeter("receipt", instance(2), "--json").out)
+    assert [run["prediction"] for run in answer["predictions"]] == ["p1", "p2"]
+
+
+def test_an_unknown_run_is_said_to_be_unknown(booked: Path) -> None:
+    answer = taximeter("receipt", "nobody")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("taximeter: cannot find 'nobody': expected the id of a prediction or an instance")
+
+
+def test_a_run_that_nobody_has_booked_yet_is_said_to_be_measured(booked: Path) -> None:
+    (booked / "journal" / "0198c2aa-0000-7000-8000-00000000000f.0.ndjson").touch()
+    answer = taximeter("receipt", "0198c2aa-0000-7000-8000-00000000000f")
+    assert answer.code == 1
+    assert "is measured, but nobody has booked it yet: start `taximeter agent`" in answer.err
+
+
+def test_hostile_ids_are_shown_and_not_obeyed(hostile: Path) -> None:
+    prediction = json.loads(taximeter("records", "--json").lines[0])["data"]["prediction"]
+    printed = taximeter("receipt", prediction).out
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert r"\x1b[31mred\x1b[0m\n[bold]x[/bold]\u202e=1+1" in printed.replace("\n             ", "")

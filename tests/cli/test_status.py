@@ -1,0 +1,67 @@
+"""`taximeter status`: the node at a glance, with an agent and without."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli import agent
+from tests.cli.node import taximeter
+from tests.cli.test_receipt import agrees
+
+READY = {
+    "agent": {"version": "0.1.0", "started_utc": "2026-11-22T10:00:00.000000000Z", "config": f"sha256:{'c0' * 32}"},
+    "ready": True,
+    "node": {"id": "gpu-node-7", "region": "eu-west", "tier": "gpu-h100-8x"},
+    "ledger": {"id": "L", "seq": 12345, "hash": f"sha256:{'ab' * 32}"},
+    "sinks": [
+        {"name": "usage", "kind": "file", "pending": 0, "shipped": 12345, "last_error": None, "failures": {}},
+        {
+            "name": "billing",
+            "kind": "http",
+            "pending": 1234,
+            "shipped": 11111,
+            "last_error": "cannot post to https://billing.example/usage: expected 2xx, got 503\x1b[2J",
+            "failures": {"status_503": 3},
+        },
+    ],
+    "instances": {"boot": 1, "active": 2},
+    "reader_lag_s": 0.0,
+    "problems": ["the disk of /var/lib/taximeter is 97 % full: expected room for a day of records"],
+}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_living_node_reads_as_it_was_drawn(state: Path, columns: int) -> None:
+    with agent.living({"/v1/status": READY}):
+        answer = taximeter("status", columns=columns)
+    assert (answer.code, answer.err) == (0, "")
+    printed = answer.out.replace(str(state), "/var/lib/taximeter")
+    assert agrees(printed, f"status-ready-{columns}.txt")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_node_without_an_agent_reads_as_it_was_drawn(booked: Path, columns: int) -> None:
+    answer = taximeter("status", columns=columns)
+    assert (answer.code, answer.err) == (1, "")
+    assert agrees(answer.out.replace(str(booked), "/var/lib/taximeter"), f"status-no-agent-{columns}.txt")
+
+
+def test_an_agent_that_is_not_ready_makes_the_exit_status_1(state: Path) -> None:
+    with agent.living({"/v1/status": {**READY, "ready": False}}):
+        answer = taximeter("status")
+    assert answer.code == 1
+    assert answer.lines[0].endswith("not ready")
+
+
+def test_the_glance_is_also_json(state: Path) -> None:
+    with agent.living({"/v1/status": READY}):
+        assert json.loads(taximeter("status", "--json").out) == READY
+
+
+def test_json_commands_no_terminal(state: Path) -> None:
+    with agent.living({"/v1/status": {**READY, "problems": ["\x1b[2J\x9b2J\x7f\u202e", "größe"]}}):
+        printed = taximeter("status", "--json").out
+    assert all(char.isprintable() or char == "\n" for char in printed)
+    assert json.loads(printed)["problems"] == ["\x1b[2J\x9b2J\x7f\u202e", "größe"]
+    assert "größe" in printed

@@ -1,0 +1,233 @@
+"""What all verbs have in common, and the small ones: hardware, verify, config check, agent, run."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apsw
+import pytest
+from taximeter import wire
+from taximeter.cli import agent as agent_verb
+from taximeter.config import fingerprint, load
+
+from tests.cli import agent
+from tests.cli.node import program, taximeter
+
+VERBS = (["agent"], ["config", "check"], ["hardware"], ["receipt"], ["records"], ["status"], ["verify"])
+
+
+@pytest.mark.parametrize("verb", [*VERBS, [], ["config"]], ids=" ".join)
+def test_every_verb_has_help_and_fits_80_columns(verb: list[str]) -> None:
+    answer = taximeter(*verb, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(" ".join(["Usage: taximeter", *verb]))
+    assert max(len(line) for line in answer.lines) <= 80
+
+
+def test_help_names_every_verb() -> None:
+    named = {line.split()[0] for line in taximeter("--help").out.partition("Commands:")[2].splitlines() if line}
+    assert named == {"agent", "config", "hardware", "receipt", "records", "run", "status", "verify"}
+
+
+def test_the_version_is_that_of_the_wire() -> None:
+    assert taximeter("--version").out == f"taximeter {wire.VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["nope"], ["status", "--nope"], ["receipt"], ["agent", "--nope"], ["agent", "x"], []]
+)
+def test_a_wrong_use_ends_with_2_and_says_how_it_is_used(words: list[str]) -> None:
+    answer = taximeter(*words)
+    assert answer.code == 2
+    assert "Usage: taximeter" in answer.err + answer.out
+
+
+def test_the_installed_program_is_the_same(taximeter_program: str, booked: Path) -> None:
+    done = subprocess.run([taximeter_program, "receipt", "p-one", "--json"], capture_output=True, timeout=60)
+    assert json.loads(done.stdout)["total"]["amount"] == "0.0000412"
+
+
+def test_on_a_terminal_it_is_coloured_and_as_wide_as_the_terminal(booked: Path) -> None:
+    leader, follower = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "70"}
+    env.pop("NO_COLOR", None)
+    words = [sys.executable, "-m", "taximeter.cli", "receipt", "p-one"]
+    with subprocess.Popen(words, stdout=follower, env=env) as running:
+        os.close(follower)
+        printed = b""
+        while chunk := _read(leader):
+            printed += chunk
+    os.close(leader)
+    assert running.returncode == 0
+    assert b"\x1b[1m" in printed
+    assert "═" * 69 in printed.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # Linux says EIO once nobody writes
+        return b""
+
+
+def test_an_encoding_that_lacks_a_character_gets_an_escape(booked: Path) -> None:
+    answer = program("receipt", "p-one", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert answer.code == 0
+    assert "\\u2550" in answer.out
+
+
+def test_the_daemon_is_started_without_what_is_only_for_people() -> None:
+    lines = (
+        "import sys",
+        "from taximeter.cli import main",
+        "main(['agent', '--help'])",
+        "print(sorted({'typer', 'rich', 'pydantic'} & set(sys.modules)))",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_config_that_cannot_be_used_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[billing]\ninterim_s = 0\nzzz = 1\n")
+    answer = program("agent", "--config", str(tmp_path / "bad.toml"))
+    assert answer.code == 1
+    assert [line.startswith("taximeter agent: ") for line in answer.err.splitlines()] == [True, True]
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("words", [["--config", "a.toml"], ["--config=a.toml"]])
+def test_the_daemon_is_told_its_config(words: list[str]) -> None:
+    assert agent_verb._config(words) == (Path("a.toml"), None)
+
+
+def test_run_around_the_launcher_is_handed_to_it(tmp_path: Path) -> None:
+    answer = program("run", "--", sys.executable, "-c", "import sys; sys.exit(5)")
+    assert answer.code == 5
+
+
+@pytest.mark.timing
+def test_help_is_there_before_anybody_wonders() -> None:
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        program("--help")
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.3
+
+
+# config check
+
+
+def test_a_good_config_is_ok_with_its_fingerprint(tmp_path: Path) -> None:
+    answer = taximeter("config", "check", columns=120)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.lines[0].endswith("OK")
+    assert f" fingerprint {fingerprint(load(None, os.environ))}" in answer.lines
+
+
+def test_a_good_config_is_ok_in_json() -> None:
+    answer = json.loads(taximeter("config", "check", "--json").out)
+    assert answer["ok"] is True
+    assert answer["fingerprint"] == fingerprint(load(None, os.environ))
+
+
+def test_all_faults_of_a_config_are_named_each_on_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('[billing]\ninterim_s = 0\n[node]\nid = "a\\u001b[31m b"\nidd = 1\n')
+    answer = taximeter("config", "check", "--config", str(path))
+    assert (answer.code, answer.out) == (1, "")
+    assert len(answer.err.splitlines()) == 3
+    assert all(line.startswith(f"{path}: ") and line.isprintable() for line in answer.err.splitlines())
+
+
+def test_all_faults_of_a_config_are_named_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[billing]\ninterim_s = 0\nzzz = 1\n")
+    answer = taximeter("config", "check", "--json", "--config", str(path))
+    assert answer.code == 1
+    assert len(json.loads(answer.out)["faults"]) == 2
+
+
+# hardware
+
+INVENTORY = {
+    "tier": "gpu-h100-2x",
+    "rule": "rule 18, gpu-h100-2x: 2 × NVIDIA H100 80GB HBM3, 80000 to 81920 MiB each",
+    "host": {"cpus": 32, "memory_bytes": 256 << 30, "architecture": "x86_64"},
+    "devices": [
+        {
+            "uuid": f"GPU-{index}",
+            "name": "NVIDIA H100 80GB HBM3\x1b[2J",
+            "memory_bytes": 85520809984,
+            "index": index,
+            "pci_device_id": "2330",
+            "compute_capability": "9.0",
+            "mig_profile": None,
+            "parent_uuid": None,
+        }
+        for index in range(2)
+    ],
+    "problems": [],
+    "driver_version": "595.45.04",
+    "nvml_version": "13.595.45.04",
+    "devices_known": True,
+}
+
+
+def test_the_machine_is_looked_at_where_no_agent_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("no library, so that no GPU of this machine is seen")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    answer = taximeter("hardware", "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["tier"], found["rule"]) == (0, "cpu", "rule 1, cpu: no device")
+    assert found["host"]["cpus"] == os.cpu_count()
+
+
+def test_what_no_rule_fits_makes_the_exit_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tiers.toml").write_text(
+        'version = "1"\n[[tier]]\nslug = "x"\ntitle = "X"\ncount = 0\nhost_cpus = { min = 100000 }\n'
+    )
+    (tmp_path / "agent.toml").write_text('tiers = "tiers.toml"\n[hardware]\nnvml = false\n')
+    answer = taximeter("hardware", "--config", str(tmp_path / "agent.toml"))
+    assert answer.code == 1
+    assert answer.lines[0].endswith("unknown")
+    assert "no rule fits no device; closest x: host has" in answer.out
+    assert "NVML is not asked: hardware.nvml is false" in answer.out
+
+
+def test_what_the_agent_found_is_shown_device_by_device() -> None:
+    with agent.living({"/v1/hardware": INVENTORY}):
+        answer = taximeter("hardware")
+    assert answer.code == 0
+    assert all(line.isprintable() for line in answer.lines)
+    assert " driver      595.45.04, NVML 13.595.45.04" in answer.lines
+    assert " sold as     gpu-h100-2x" in answer.lines
+    assert [line[4:12] for line in answer.lines if line.startswith(" ── ")] == ["Device 0", "Device 1"]
+
+
+# verify
+
+
+def test_a_sound_ledger_is_said_to_be_sound(booked: Path) -> None:
+    answer = taximeter("verify")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.lines[0].endswith("sound")
+
+
+def test_every_fault_of_a_ledger_is_named(booked: Path) -> None:
+    connection = apsw.Connection(str(booked / "ledger.db"))
+    (body,) = next(connection.execute("SELECT body FROM records WHERE seq = 2"))
+    connection.execute("UPDATE records SET body = ? WHERE seq = 2", (body.replace(b"cus_7", b"cus_8"),))
+    connection.execute("DELETE FROM records WHERE seq = 4")
+    connection.close()
+    answer = taximeter("verify")
+    assert answer.code == 1
+    assert "fault" in answer.lines[0]
+    assert any(line.startswith(" record 2 ") for line in answer.lines)
+    faults = json.loads(taximeter("verify", "--json").out)["faults"]
+    assert {fault["seq"] for fault in faults} >= {2}
+    assert len(faults) == sum(line.startswith((" record ", " ledger ")) for line in answer.lines[4:])
