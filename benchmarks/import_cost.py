@@ -1,7 +1,7 @@
 """What importing each runtime dependency costs: milliseconds and megabytes, each alone in a fresh interpreter.
 
-Prints the table of docs/dependencies.md. The minimum of several runs, less what a bare interpreter takes, so that another
-process on the machine does not make a library look slow.
+Prints the table of docs/dependencies.md. It takes the minimum of several runs, less what a bare interpreter holds,
+so that another process on the machine does not make a library look slow.
 """
 
 import json
