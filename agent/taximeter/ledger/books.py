@@ -117,8 +117,10 @@ class Books:
                 yield from _own(instance, event.data)
             elif event.type == RecordType.CORRECTION and event.data.billing is not None:
                 yield from _priced(event.data.billing)
-        except (KeyError, InvalidOperation) as error:
-            yield f"lacks or garbles what its type must say: {error!r}"
+        except KeyError as error:
+            yield f"lacks {error.args[0]}, which its type must say"
+        except InvalidOperation:
+            yield "billing: expected numbers written as decimal strings"
         if event.type == RecordType.INSTANCE and event.data.final:
             del self._open[name]
 
