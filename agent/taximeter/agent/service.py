@@ -114,14 +114,14 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
         book, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
-        if news:
-            ledger.commit(Batch(news, ()))
         _settle_sinks(ledger, config.sinks)
         inventory = await read_inventory(config.hardware)
         placer = Placer(inventory, config.catalogue)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place)
         books.resume(ledger.journals())
         desk = Desk(ledger, books.tally)
+        if news:
+            await desk.commit(Batch(news, ()))
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), inventory, placer.whole_node, kinds)
         scene.ships = {name: ShipState() for name in kinds}
@@ -159,6 +159,7 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
         url=config.url,
         token_file=config.token_file,
         timeout_s=config.timeout_s,
+        gzip=config.gzip,
     )
     outbox: Outbox = scene.desk
     await ship(sink, outbox, wake=scene.desk.bells[config.name], state=scene.ships[config.name], jitter=random.random)

@@ -79,7 +79,7 @@ class SinkConfig:
     url: str | None = None  #: http: where batches are posted
     token_file: Path | None = None
     timeout_s: float = 10.0
-    gzip: bool = True
+    gzip: bool = False
 
 
 @dataclass(frozen=True, slots=True)

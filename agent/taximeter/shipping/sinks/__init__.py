@@ -18,6 +18,7 @@ def open_sink(
     url: str | None = None,
     token_file: Path | None = None,
     timeout_s: float = 10.0,
+    gzip: bool = False,
 ) -> "FileSink | HttpSink":
     """Make the sink called `name`: kind "file" needs `path`, kind "http" needs `url`; ConfigError otherwise."""
     if kind == "file" and path is not None:
@@ -26,5 +27,5 @@ def open_sink(
         # httpx costs 6 MB and 150 ms: an agent that ships to a file does not pay for it.
         from taximeter.shipping.sinks.http import HttpSink  # noqa: PLC0415
 
-        return HttpSink(name, url, token_file, timeout_s)
+        return HttpSink(name, url, token_file, timeout_s, gzip)
     raise ConfigError((f"sinks.{name}: type = {kind!r}: expected file with a path, or http with a url",))
