@@ -12,6 +12,7 @@ from taximeter.config import directories, fingerprint, load, parse_catalogue
 from taximeter.config.files import read_shipped, shipped
 from taximeter.errors import ConfigError
 from taximeter.events import ServiceClass
+from taximeter.wrap import places
 
 ENVIRON = {"TAXIMETER_STATE_DIR": "/nowhere/state"}
 ROOT = Path(__file__).parent.parent
@@ -130,7 +131,7 @@ def test_a_file_says_only_what_differs(agent_toml: Path) -> None:
 def test_sinks_that_are_listed_replace_the_shipped_one(agent_toml: Path) -> None:
     agent_toml.write_text('[[sinks]]\nname = "billing"\ntype = "http"\nurl = "https://billing.example/usage"\n')
     (sink,) = load(agent_toml, ENVIRON).sinks
-    assert (sink.name, sink.url, sink.timeout_s, sink.gzip) == ("billing", "https://billing.example/usage", 10.0, True)
+    assert (sink.name, sink.url, sink.timeout_s, sink.gzip) == ("billing", "https://billing.example/usage", 10.0, False)
 
 
 def test_a_node_may_have_no_sink(agent_toml: Path) -> None:
@@ -426,6 +427,41 @@ def test_the_system_directories_are_used_where_its_journal_may_be_written(
     (tmp_path / "journal").mkdir()
     found = directories({"HOME": "/h"})
     assert (found.state, found.run) == (tmp_path, Path("/run/taximeter"))
+
+
+@pytest.mark.parametrize("state_dir", [None, "", "/s", "relative"])
+@pytest.mark.parametrize("run_dir", [None, "", "/r"])
+@pytest.mark.parametrize("xdg", [None, "", "/x"])
+@pytest.mark.parametrize("home", [None, "", "/h"])
+@pytest.mark.parametrize("is_system", [False, True])
+def test_the_wrapper_has_the_same_rule_for_directories(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    state_dir: str | None,
+    run_dir: str | None,
+    xdg: str | None,
+    home: str | None,
+    is_system: bool,
+) -> None:
+    monkeypatch.setattr("taximeter.wire.SYSTEM_STATE_DIR", str(tmp_path / "system"))
+    if is_system:
+        (tmp_path / "system" / "journal").mkdir(parents=True)
+    said = {"TAXIMETER_STATE_DIR": state_dir, "TAXIMETER_RUN_DIR": run_dir, "XDG_STATE_HOME": xdg, "HOME": home}
+    environ = {name: value for name, value in said.items() if value is not None}
+    found = directories(environ)
+    assert (str(found.state), str(found.run)) == places.directories(environ)
+
+
+def test_the_systems_config_comes_before_that_of_the_state_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "etc.toml"
+    monkeypatch.setattr("taximeter.wire.SYSTEM_CONFIG", str(system))
+    (tmp_path / "agent.toml").write_text('[node]\nid = "state"\n')
+    environ = {"TAXIMETER_STATE_DIR": str(tmp_path)}
+    assert load(None, environ).node.id == "state"
+    system.write_text('[node]\nid = "system"\n')
+    assert load(None, environ).node.id == "system"
 
 
 # The fingerprint.

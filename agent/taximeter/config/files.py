@@ -5,6 +5,7 @@ defaults and what makes a file fit to be believed. Refuses to know what is in th
 """
 
 import os
+import pwd
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -58,8 +59,15 @@ def _state(environ: Mapping[str, str]) -> tuple[Path, bool]:
     system = Path(wire.SYSTEM_STATE_DIR)
     if os.access(system / wire.JOURNAL_DIR, os.W_OK):
         return system, True
-    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home()) / ".local/state"
-    return Path(home) / "taximeter", False
+    states = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or _passwd_home()) / ".local/state"
+    return Path(states) / "taximeter", False
+
+
+def _passwd_home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a container may give a uid that nobody has
+        return "/"
 
 
 def find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
