@@ -7,12 +7,16 @@ which only those pay for who need it.
 
 from taximeter import wire
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 READY_NOW = ("exec", "notify")
 _NS_PER_S = 1_000_000_000
 _MAX_TIMEOUT_DIGITS = 9
 _MAX_QUANTITY_DIGITS = 40
 _MAX_ENTRIES = 64
-#: What breaks a line or a terminal, or makes two names look alike: the journal's reader refuses it, so it is refused here.
+#: What breaks a line or a terminal, or makes two names look alike: the journal's reader refuses it too.
 _UNFIT = frozenset(
     (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 )
@@ -142,7 +146,7 @@ def _set_name(options: Options, word: str, value: str) -> None:
     setattr(options, NAMES[word], value)
 
 
-def _set_choice(word: str, value: str, choices: "tuple[str, ...]") -> str:
+def _set_choice(word: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise UsageError(f"cannot use {word} {value!a}: expected one of {' '.join(choices)}")
     return value
@@ -216,7 +220,7 @@ _SETTERS = {
 KNOWN = (*FLAGS, *NAMES, *_SETTERS, "--help")
 
 
-def _setter(word: str):  # type: ignore[no-untyped-def]  # a Callable's name would cost an import
+def _setter(word: str) -> "Callable[[Options, str, str], None]":
     if word in NAMES:
         return _set_name
     if word in _SETTERS:

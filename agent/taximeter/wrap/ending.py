@@ -4,18 +4,25 @@ Owns how the wrapper ends, and the shortcut for a command that is over before wa
 fail: a meter that cannot write its last line still ends as the command did.
 """
 
+import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
-import _signal
 import time
 
 from taximeter.wrap import lines, proc
 from taximeter.wrap.run import Run
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+    from taximeter.wrap.intake import Intake
+
 _KIB = 1024
 _CORE = 0x80
 #: For so long we wait for the end alone, before we take hold of everything else: many commands need no more.
-_GRACE_S = 0.001
-#: What our size may grow between the fork and the moment that it is read.
+_GRACE_NS = 1_000_000
+_NS_PER_S = 1_000_000_000
+#: What our size may have grown between the fork and the moment that it is read.
 _GROWTH_BYTES = 1_048_576
 _FIRST_BYTES = 4096
 
@@ -38,52 +45,23 @@ def attend(run: Run) -> None:
     _, run.status, used = posix.wait4(run.pid, 0)
     now = lines.clock(run.boot_id)
     _take_the_rest(run, run.end_ns, intake)
-    if run.writer is not None:
-        usage = lines.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, _rss_peak_bytes(run, used.ru_maxrss * _KIB))
-        run.writer.append_last(lines.ended(run.end_ns, now, run.status, usage, run.writer.dropped))
-        run.writer.close()
+    note_end(run, now, _usage(run, used))
 
 
-def _take_the_rest(run: Run, at_ns: int, intake) -> None:  # type: ignore[no-untyped-def]  # Intake | None, imported on need
-    first = b""
-    if intake is None:
-        try:
-            first = posix.read(run.fifo, _FIRST_BYTES) if run.fifo >= 0 else b""
-        except BlockingIOError:
-            pass
-        if not first and run.notify is None:
-            return
-        from taximeter.wrap.intake import Intake
-
-        intake = Intake(run)
-    intake.finish(at_ns, first)
+def note_end(run: Run, now: str, usage: str) -> None:
+    """Write the exit fact and give the journal back; `now` and `usage` are JSON. Raises OSError."""
+    writer, run.writer = run.writer, None
+    if writer is None or run.end_ns is None or run.status is None:
+        return
+    writer.append_last(lines.ended(run.end_ns, now, run.status, usage, writer.dropped))
+    writer.close()
 
 
-def _note_start(run: Run) -> None:
-    facts = lines.spawn(run.spawn_ns, run.before_ns, run.pid, proc.start_ticks(run.pid))
-    if run.options.ready == "exec":
-        run.ready_ns = run.spawn_ns
-        facts += lines.ready(run.spawn_ns, "exec")
-    if run.writer is not None:
-        run.writer.append_last(facts)
-
-
-def _rss_peak_bytes(run: Run, said_bytes: int) -> int | None:
-    """The peak that the kernel reports begins with the size of who forked: up to there it says nothing."""
-    if run.own_bytes is None or said_bytes > run.own_bytes + _GROWTH_BYTES:
-        return said_bytes
-    return run.rss_peak_bytes
-
-
-def _ends_soon(pid: int) -> bool:
-    """Whether the command ends within the grace. Other signals wait; a stop of the command is looked at afterwards."""
-    deadline_ns = time.monotonic_ns() + int(_GRACE_S * 1_000_000_000)
-    while posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is None:
-        left_s = (deadline_ns - time.monotonic_ns()) / 1_000_000_000
-        if left_s <= 0:
-            return False
-        _signal.sigtimedwait((_signal.SIGCHLD,), left_s)
-    return True
+def wait_plainly(run: Run) -> None:
+    """See the command to its end without any meter, for when that broke; sets `run.status`."""
+    run.status = _plain_wait(run.pid)
+    run.end_ns = time.monotonic_ns()
+    note_end(run, lines.clock(run.boot_id), "null")
 
 
 def clean_up(run: Run) -> None:
@@ -100,30 +78,18 @@ def clean_up(run: Run) -> None:
         pass
 
 
-def plain_wait(pid: int) -> int:
-    """Wait for the command without any meter, forwarding signals; for when the meter broke."""
-    blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
-    while True:
-        found, status = posix.waitpid(pid, posix.WNOHANG)
-        if found:
-            return status
-        info = _signal.sigtimedwait(blocked, 1)
-        if info is not None and info.si_signo != _signal.SIGCHLD and info.si_code <= 0:
-            posix.kill(pid, info.si_signo)
-
-
 def summarise(run: Run) -> str:
     """One line for a human: how long it booted and ran, and how it ended."""
     if run.end_ns is None or run.status is None:
-        return "not measured to the end"
+        return "not measured to its end"
     number = run.status & 0x7F
     end = f"killed by signal {number}" if number else f"exit {run.status >> 8 & 0xFF}"
-    record = "record pending" if run.writer is not None else "no record"
+    record = f"record pending: {run.instance}" if run.fifo_path is not None else "not measured: no record"
     if run.ready_ns is None:
-        return f"boot {_seconds(run.end_ns - run.spawn_ns)}, never ready, {end}, {record}: {run.instance}"
-    boot, active = run.ready_ns - run.spawn_ns, run.end_ns - run.ready_ns
+        return f"boot {_seconds(run.end_ns - run.spawn_ns)}, never ready, {end}, {record}"
     word = "up" if run.options.worker else "active"
-    return f"boot {_seconds(boot)}, {word} {_seconds(active)}, {end}, {record}: {run.instance}"
+    boot, rest = _seconds(run.ready_ns - run.spawn_ns), _seconds(run.end_ns - run.ready_ns)
+    return f"boot {boot}, {word} {rest}, {end}, {record}"
 
 
 def end_alike(status: int) -> None:
@@ -141,6 +107,61 @@ def end_alike(status: int) -> None:
     posix._exit(128 + number if number else status >> 8 & 0xFF)  # the first process of a container survives itself
 
 
+def _note_start(run: Run) -> None:
+    facts = lines.spawn(run.spawn_ns, run.before_ns, run.pid, proc.start_ticks(run.pid))
+    if run.options.ready == "exec":
+        run.ready_ns = run.spawn_ns
+        facts += lines.ready(run.spawn_ns, "exec")
+    if run.writer is not None:
+        run.writer.append_last(facts)
+
+
+def _ends_soon(pid: int) -> bool:
+    """Whether the command ends within the grace; other signals wait, and a stop is looked at afterwards."""
+    deadline_ns = time.monotonic_ns() + _GRACE_NS
+    while posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is None:
+        left_ns = deadline_ns - time.monotonic_ns()
+        if left_ns <= 0:
+            return False
+        _signal.sigtimedwait((_signal.SIGCHLD,), left_ns / _NS_PER_S)
+    return True
+
+
+def _take_the_rest(run: Run, at_ns: int, intake: "Intake | None") -> None:
+    """Take what the command said before its end; who has seen nothing of it so far looks whether there is anything."""
+    first = b""
+    if intake is None:
+        try:
+            first = posix.read(run.fifo, _FIRST_BYTES) if run.fifo >= 0 else b""
+        except BlockingIOError:
+            pass
+        if not first and run.notify is None:
+            return
+        from taximeter.wrap.intake import Intake
+
+        intake = Intake(run)
+    intake.finish(at_ns, first)
+
+
+def _usage(run: Run, used: "struct_rusage") -> str:
+    """What was used in all. The kernel's peak begins with the size of who forked: up to there it says nothing."""
+    peak_bytes: int | None = used.ru_maxrss * _KIB
+    if run.own_bytes is not None and used.ru_maxrss * _KIB <= run.own_bytes + _GROWTH_BYTES:
+        peak_bytes = run.rss_peak_bytes
+    return lines.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, peak_bytes)
+
+
+def _plain_wait(pid: int) -> int:
+    blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    while True:
+        found, status = posix.waitpid(pid, posix.WNOHANG)
+        if found:
+            return status
+        info = _signal.sigtimedwait(blocked, 1)
+        if info is not None and info.si_signo != _signal.SIGCHLD and info.si_code <= 0:
+            posix.kill(pid, info.si_signo)
+
+
 def _forbid_core() -> None:
     try:
         from taximeter.wrap import libc
@@ -153,4 +174,4 @@ def _forbid_core() -> None:
 
 
 def _seconds(duration_ns: int) -> str:
-    return f"{max(0, duration_ns) / 1_000_000_000:.3f} s"
+    return f"{max(0, duration_ns) / _NS_PER_S:.3f} s"

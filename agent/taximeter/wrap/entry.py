@@ -1,13 +1,13 @@
 """How this process was started: environment, ignored signals, signal mask, descriptors, as the command must get them.
 
 Owns the exactness of what is handed on. Neither Python nor sh leaves these as they were (Python ignores SIGPIPE and
-SIGXFSZ and sets LC_CTYPE; sh sets PWD, drops names that it cannot pronounce, and sorts), so the launcher leaves a stopped
-copy of itself behind, the witness, whose environment and dispositions are those that we were started with. Refuses to
-know what any variable means.
+SIGXFSZ and sets LC_CTYPE; sh sets PWD, drops names that it cannot pronounce, and sorts), so the launcher leaves behind
+a stopped copy of itself, the witness, whose environment and dispositions are those that we were started with. Refuses
+to know what any variable means.
 """
 
+import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
-import _signal  # the module `signal` is this one and two milliseconds of enum
 
 _CHUNK_BYTES = 8192
 #: What Python ignores on its own account when it starts.
@@ -17,14 +17,14 @@ _PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
 class Entry:
     """What this process was started with."""
 
-    def __init__(self, environment: "list[bytes]", ignored: "frozenset[int]", witness: int) -> None:
+    def __init__(self, environment: list[bytes], ignored: frozenset[int], witness: int) -> None:
         self.environment = environment  #: NAME=VALUE, in order, duplicates and all
         self.ignored = ignored  #: signal numbers
         self.witness = witness  #: killed already, not yet waited for; 0: there is none
         self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self.descriptors = _descriptors()
 
-    def values(self) -> "dict[str, str]":
+    def values(self) -> dict[str, str]:
         """The environment as getenv sees it: the first of each name."""
         found: dict[str, str] = {}
         for entry in self.environment:
@@ -70,7 +70,7 @@ def read_file(path: str) -> bytes:
         posix.close(fd)
 
 
-def hold_standard_descriptors(descriptors: "list[int]") -> None:
+def hold_standard_descriptors(descriptors: list[int]) -> None:
     """Let nothing that we open become the standard input or output of a command that was to have none."""
     while any(number not in descriptors for number in (0, 1, 2)):
         fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -79,7 +79,7 @@ def hold_standard_descriptors(descriptors: "list[int]") -> None:
             return
 
 
-def drop_descriptors(descriptors: "list[int]", keep: "tuple[int, ...]") -> None:
+def drop_descriptors(descriptors: list[int], keep: tuple[int, ...]) -> None:
     """Close what was inherited, so that a reader of the command's output sees its end when the command closes it."""
     null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     for fd in descriptors:
@@ -92,30 +92,30 @@ def drop_descriptors(descriptors: "list[int]", keep: "tuple[int, ...]") -> None:
     posix.close(null)
 
 
-def _ignored_here() -> "set[int]":
+def _ignored_here() -> set[int]:
     ignored = {number for number in range(1, _signal.NSIG) if _is_ignored(number)}
     return ignored.difference(_PYTHON_IGNORES)
 
 
 def _is_ignored(number: int) -> bool:
     try:
-        return _signal.getsignal(number) == _signal.SIG_IGN
+        return bool(_signal.getsignal(number) == _signal.SIG_IGN)
     except ValueError:
         return False
 
 
-def _own_environment() -> "list[bytes]":
+def _own_environment() -> list[bytes]:
     try:
         return _split(read_file("/proc/self/environ"))
     except OSError:
         return [name + b"=" + value for name, value in posix.environ.items()]
 
 
-def _split(environment: bytes) -> "list[bytes]":
+def _split(environment: bytes) -> list[bytes]:
     return environment[:-1].split(b"\0") if environment else []
 
 
-def _descriptors() -> "list[int]":
+def _descriptors() -> list[int]:
     try:
         names = posix.listdir("/proc/self/fd")
     except OSError:

@@ -26,7 +26,7 @@ class Intake:
     def take_notifications(self, now_ns: int) -> None:
         """Take some notifications. Raises OSError."""
         run = self._run
-        for message in run.notify.receive():
+        for message in run.notify.receive() if run.notify is not None else ():
             said = message.split(b"\n")
             if b"READY=1" in said and not self._notified:
                 self._notified = True
@@ -37,8 +37,7 @@ class Intake:
 
     def finish(self, at_ns: int, first: bytes = b"") -> None:
         """Take what was said before the end, `first` of it read already, so that it is written before the end is."""
-        if self._run.notify is not None:
-            self.take_notifications(at_ns)
+        self.take_notifications(at_ns)
         if self._run.fifo < 0:
             return
         data = first or marks.read(self._run.fifo)
@@ -49,9 +48,9 @@ class Intake:
             data = marks.read(self._run.fifo)
         self._write(at_ns, self._splitter.finish())
 
-    def _write(self, now_ns: int, said: "list[bytes]") -> bool:
+    def _write(self, now_ns: int, said: list[bytes]) -> bool:
         if not said:
             return True
-        if self._run.ready_ns is None and any([marks.says_ready(line) for line in said]):
+        if self._run.ready_ns is None and any(marks.says_ready(line) for line in said):
             self._run.ready_ns = now_ns
         return self._run.write(marks.format_marks(now_ns, said), len(said))

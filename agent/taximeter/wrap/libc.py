@@ -20,17 +20,17 @@ class _Function(_ctypes.CFuncPtr):
     _restype_ = _Int
 
 
-_library = _ctypes.dlopen(None, 0)  # type: ignore[attr-defined]
+_library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the program itself, libc included
 
 
 def _call(name: str, *arguments: "int | bytes") -> int:
-    result: int = _Function(_ctypes.dlsym(_library, name))(*arguments)  # type: ignore[attr-defined, call-arg]
+    result: int = _Function(_ctypes.dlsym(_library, name))(*arguments)
     if result < 0:
         raise OSError(_ctypes.get_errno(), f"cannot call {name}")
     return result
 
 
-def signalfd(signals: "set[int]") -> int:
+def signalfd(signals: set[int]) -> int:
     """A descriptor from which these signals, which must be blocked, are read."""
     mask = sum([1 << (number - 1) for number in signals])
     return _call("signalfd", -1, mask.to_bytes(_SIGSET_BYTES, "little"), _SFD_NONBLOCK | _SFD_CLOEXEC)

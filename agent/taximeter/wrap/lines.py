@@ -19,12 +19,12 @@ def text(value: str | None) -> str:
     return "null" if value is None else f'"{value.translate(_ESCAPES)}"'
 
 
-def strings(values: "dict[str, str]") -> str:
+def strings(values: dict[str, str]) -> str:
     """A JSON object of strings."""
     return "{" + ",".join([f"{text(key)}:{text(value)}" for key, value in values.items()]) + "}"
 
 
-def argv(command: "list[str]") -> str:
+def argv(command: list[str]) -> str:
     """A JSON array of the command's words, cut with an ellipsis where it would make the line too long."""
     words, left = [], _ARGV_MAX_BYTES
     for word in command:

@@ -1,7 +1,7 @@
 """The marks FIFO: where a worker says what it does, and how its bytes become lines.
 
-Owns the FIFO and the splitting. Refuses to read a mark: what was said is kept as it came, and judged by the agent. Why a
-FIFO and no socket: what was written into it survives its reader, as long as anybody holds it.
+Owns the reading and the splitting. Refuses to read a mark: what was said is kept as it came, and judged by the agent.
+Why a FIFO and no socket: what was written into it survives its reader, as long as anybody holds it.
 """
 
 import binascii
@@ -40,19 +40,19 @@ class Splitter:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> "list[bytes]":
+    def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now, without newlines; empty ones are none."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:_KEPT_BYTES]
         return [line[:_KEPT_BYTES] for line in lines if line]
 
-    def finish(self) -> "list[bytes]":
+    def finish(self) -> list[bytes]:
         """What was begun and will not be completed any more."""
         rest, self._rest = self._rest, b""
         return [rest] if rest else []
 
 
-def format_marks(at_ns: int, lines: "list[bytes]") -> bytes:
+def format_marks(at_ns: int, lines: list[bytes]) -> bytes:
     """Facts of marks that were received at `at_ns`."""
     encode = binascii.b2a_base64
     return b"".join([_LINE % (wire.JOURNAL_VERSION, at_ns, encode(line, newline=False)) for line in lines])

@@ -4,9 +4,9 @@ Owns the socket, and passes everything on to the one that we were started with, 
 would have heard. Refuses to know what a message means.
 """
 
+import _socket
 import posix
 import sys
-import _socket
 
 #: Datagrams taken before signals and the command's end get their turn.
 _AT_ONCE = 16
@@ -28,7 +28,7 @@ class Notify:
         self._socket.bind(_socket_address(self.address))
         self.fd = self._socket.fileno()
 
-    def receive(self) -> "list[bytes]":
+    def receive(self) -> list[bytes]:
         """The messages that came, each passed on already; empty if nothing did. Raises OSError."""
         messages = []
         for _ in range(_AT_ONCE):

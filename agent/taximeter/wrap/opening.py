@@ -35,24 +35,32 @@ def format_options(options: Options) -> str:
     return said
 
 
-def open_line(
-    instance: str,
-    segment: int,
-    options: str,
-    command: "list[str]",
-    environment: "dict[str, str]",
-    clock: str,
-    at_ns: int,
-) -> bytes:
-    """The open fact; `options` and `clock` are JSON already, `environment` is what the command gets."""
-    visible = {name: lines.cut(environment[name], _ENV_MAX_BYTES) for name in wire.ENV_VISIBLE if name in environment}
-    traceparent = environment.get(wire.ENV_TRACEPARENT)
-    if traceparent is not None and len(traceparent) > wire.NAME_MAX_CHARS:
-        traceparent = None
+class Opening:
+    """What is said of a run in each of its segments; options, environment and clock are JSON already."""
+
+    def __init__(self, instance: str, segment: int, options: str, environment: str, clock: str) -> None:
+        self.instance = instance
+        self.segment = segment
+        self.options = options
+        self.environment = environment
+        self.clock = clock
+
+
+def format_environment(values: dict[str, str]) -> str:
+    """Keys of the open fact that come from the environment: visible devices, the trace."""
+    visible = {name: lines.cut(values[name], _ENV_MAX_BYTES) for name in wire.ENV_VISIBLE if name in values}
+    trace = values.get(wire.ENV_TRACEPARENT)
+    if trace is not None and len(trace) > wire.NAME_MAX_CHARS:
+        trace = None
+    return f'"env":{lines.strings(visible)},"traceparent":{lines.text(trace)}'
+
+
+def open_line(said: Opening, command: list[str], at_ns: int) -> bytes:
+    """The open fact."""
     return lines.fact(
         wire.FACT_OPEN,
         at_ns,
-        f',"instance":"{instance}","segment":{segment},"argv":{lines.argv(command)},"options":{options},'
-        f'"clock":{clock},"uid":{posix.getuid()},"pid":{posix.getpid()},"env":{lines.strings(visible)},'
-        f'"traceparent":{lines.text(traceparent)},"software":"taximeter {wire.VERSION}"',
+        f',"instance":"{said.instance}","segment":{said.segment},"argv":{lines.argv(command)},'
+        f'"options":{said.options},"clock":{said.clock},"uid":{posix.getuid()},"pid":{posix.getpid()},'
+        f'{said.environment},"software":"taximeter {wire.VERSION}"',
     )

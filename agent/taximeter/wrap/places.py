@@ -13,7 +13,7 @@ from taximeter.wrap.entry import read_file
 _PRIVATE = 0o700
 
 
-def directories(environment: "dict[str, str]") -> "tuple[str, str]":
+def directories(environment: dict[str, str]) -> tuple[str, str]:
     """The state and the run directory that this environment means; touches nothing."""
     state, own_run = _state(environment)
     return state, environment.get(wire.ENV_RUN_DIR) or own_run
@@ -54,7 +54,7 @@ def denied_name(account: str) -> str:
     return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
 
 
-def _state(environment: "dict[str, str]") -> "tuple[str, str]":
+def _state(environment: dict[str, str]) -> tuple[str, str]:
     said = environment.get(wire.ENV_STATE_DIR)
     if said:
         return said, f"{said}/run"
@@ -64,7 +64,7 @@ def _state(environment: "dict[str, str]") -> "tuple[str, str]":
     return state, f"{state}/run"
 
 
-def _home(environment: "dict[str, str]") -> str:
+def _home(environment: dict[str, str]) -> str:
     home = environment.get("HOME")
     if home:
         return home

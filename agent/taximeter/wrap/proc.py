@@ -7,6 +7,10 @@ import posix
 
 from taximeter.wrap.entry import read_file
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
 #: Links of a chain of parents; more is no family but a mistake.
 _MAX_GENERATIONS = 128
 _KIB = 1024
@@ -17,7 +21,7 @@ _NS_PER_S = 1_000_000_000
 _STATE, _PARENT, _GROUP, _TTY, _FOREGROUND, _UTIME, _START = 0, 1, 2, 4, 5, 11, 19
 
 
-def stat_fields(pid: int) -> "list[bytes] | None":
+def stat_fields(pid: int) -> list[bytes] | None:
     """Fields of /proc/PID/stat from the state on, or None if there is no such process to be seen."""
     try:
         return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
@@ -37,7 +41,7 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[_STATE] == b"T"
 
 
-def terminal() -> "tuple[bool, bool]":
+def terminal() -> tuple[bool, bool]:
     """Whether we have a controlling terminal, and whether our group is in its foreground."""
     fields = stat_fields(posix.getpid())
     if fields is None or fields[_TTY] == b"0":
@@ -68,7 +72,7 @@ def cpu_ns(pid: int) -> int | None:
     return ticks * _NS_PER_S // posix.sysconf("SC_CLK_TCK")
 
 
-def cpu_used_ns(used) -> int:  # type: ignore[no-untyped-def]  # resource.struct_rusage would cost an import
+def cpu_used_ns(used: "struct_rusage") -> int:
     """Processor time as getrusage gives it, in float seconds that are whole microseconds."""
     return (round(used.ru_utime * 1_000_000) + round(used.ru_stime * 1_000_000)) * 1_000
 

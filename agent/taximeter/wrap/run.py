@@ -6,6 +6,10 @@ Owns the state that the rooms of the wrapper share. Refuses to decide anything.
 from taximeter.wrap.argv import Options
 from taximeter.wrap.writer import Writer
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from taximeter.wrap.notify import Notify
+
 #: Important facts that may use the journal's reserve; far fewer than it holds, the exit fact must still fit.
 _IMPORTANT = 16
 
@@ -13,7 +17,7 @@ _IMPORTANT = 16
 class Run:
     """What is known of one run."""
 
-    def __init__(self, options: Options, command: "list[str]", instance: str) -> None:
+    def __init__(self, options: Options, command: list[str], instance: str) -> None:
         self.options = options
         self.command = command
         self.instance = instance
@@ -22,7 +26,7 @@ class Run:
         self.writer: Writer | None = None  #: None: no journal can be kept
         self.fifo = -1  #: the marks' descriptor; -1: there is none
         self.fifo_path: str | None = None
-        self.notify = None  # type: ignore[var-annotated]  # Notify | None, whose module is imported only when needed
+        self.notify: Notify | None = None
         self.pid = 0
         self.before_ns = 0  #: posix_spawn was called
         self.spawn_ns = 0  #: posix_spawn had returned

@@ -4,9 +4,9 @@ Owns the rule of what is forwarded. The kernel gives a terminal's signals to the
 itself; everything else was meant for the command and goes to it alone. Refuses to act on a signal in any other way.
 """
 
+import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
 import sys
-import _signal
 
 from taximeter.wrap import libc, lines, proc
 from taximeter.wrap.children import Children
@@ -26,9 +26,9 @@ _GROUP_SIGNALS = (
     _signal.SIGHUP,
     _signal.SIGCONT,
 )
-#: A hang-up reaches the leader of a session alone: with us in the command's place, the command would never hear of it.
+#: A hang-up reaches the leader of a session alone: with us in its place, the command would never hear of it.
 _LEADER_SIGNALS = (_signal.SIGHUP, _signal.SIGCONT)
-#: What says something about the end of a run, or about a gap in it. The rest (SIGUSR1, ...) is the command's own affair.
+#: What says something about a run's end, or about a gap in it. The rest (SIGUSR1, ...) is the command's own affair.
 _NOTED = (
     _signal.SIGHUP,
     _signal.SIGINT,

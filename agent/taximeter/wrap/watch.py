@@ -1,7 +1,7 @@
 """While the command runs: its end, signals for it, what it says, a heartbeat each second.
 
-Owns the loop around epoll. Order is the rule in it: signals first, then the end, then a bounded bite of marks, so that no
-flood of marks delays a signal or the end. Refuses to judge what it writes down.
+Owns the loop around epoll. Order is the rule in it: signals first, then the end, then a bounded bite of marks, so that
+no flood of marks delays a signal or the end. Refuses to judge what it writes down.
 """
 
 import posix

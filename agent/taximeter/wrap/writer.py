@@ -1,13 +1,17 @@
 """The journal as it is written: one file an instance and segment, locked while its wrapper lives.
 
 Owns the file: its lock says who writes it and whether that one lives, its reserve keeps room for the last facts on a
-full disk (zeros at the end, which a reader takes for the end), and it only ever grows at `offset`. Refuses to know facts,
-and never syncs: that is the agent's, off the command's path.
+full disk (zeros at the end, which a reader takes for the end). Refuses to know facts, and never syncs: that is the
+agent's, off the command's path.
 """
 
 import posix
 
 from taximeter import wire
+
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MODE = 0o640
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
@@ -21,7 +25,7 @@ _NO_ROOM = (_EIO, _EFBIG, _ENOSPC, _EDQUOT)
 class Writer:
     """An open journal. `head(segment)` returns the line that every segment begins with."""
 
-    def __init__(self, directory: str, instance: str, head) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, directory: str, instance: str, head: "Callable[[int], bytes]") -> None:
         """Create, lock and open with `head(0)`. Raises OSError, and then leaves nothing behind."""
         self._directory = directory
         self._instance = instance
@@ -54,6 +58,11 @@ class Writer:
             posix.ftruncate(self.fd, self._offset)
         posix.close(self.fd)
 
+    def remove(self) -> None:
+        """Take the journal away, as if it had never begun. Raises OSError."""
+        posix.unlink(f"{self._directory}/{self._instance}.0{wire.JOURNAL_SUFFIX}")
+        posix.close(self.fd)
+
     def _begin(self, segment: int) -> int:
         path = f"{self._directory}/{self._instance}.{segment}{wire.JOURNAL_SUFFIX}"
         fd = posix.open(path, _FLAGS, _MODE)
@@ -61,8 +70,7 @@ class Writer:
             posix.lockf(fd, posix.F_TLOCK, 0)
             posix.fchmod(fd, _MODE)
             head = self._head(segment)
-            if posix.pwrite(fd, head, 0) != len(head):
-                raise OSError(_ENOSPC, posix.strerror(_ENOSPC))
+            _write_head(fd, head)
         except BaseException:
             posix.unlink(path)
             posix.close(fd)
@@ -115,6 +123,11 @@ def make_fifo(path: str) -> int:
     fd = posix.open(path, posix.O_RDWR | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW)
     posix.fchmod(fd, _MODE)  # mkfifo heeds the umask; the agent's group must read
     return fd
+
+
+def _write_head(fd: int, head: bytes) -> None:
+    if posix.pwrite(fd, head, 0) != len(head):
+        raise OSError(_ENOSPC, posix.strerror(_ENOSPC))
 
 
 def _allocate(fd: int, offset: int, size: int) -> bool:
