@@ -1,6 +1,7 @@
 """A node's ledger for the command line to read, written by the real meter and the real ledger; and running a verb."""
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -73,7 +74,7 @@ def write(state: Path, *runs: tuple[UsageRecord, ...]) -> Path:
     ledger.node_id_kept(NODE.id)
     ledger.register_sink("usage")
     for records in runs:
-        journals = tuple({JournalState(record.instance or "", 0, 100, None) for record in records})
+        journals = tuple({JournalState(record.instance, 0, 100, None) for record in records if record.instance})
         ledger.commit(Batch(records, journals))
     ledger.close()
     return state
@@ -93,6 +94,28 @@ def program(*words: str, columns: int = 80, **environ: str) -> Answer:
     command = [sys.executable, "-m", "taximeter.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def on_a_terminal(*words: str, columns: int = 80) -> str:
+    """Run a verb on a terminal of its own; what came out there."""
+    leader, follower = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)}
+    env.pop("NO_COLOR", None)
+    printed = b""
+    with subprocess.Popen([sys.executable, "-m", "taximeter.cli", *words], stdout=follower, env=env) as running:
+        os.close(follower)
+        while chunk := _read(leader):
+            printed += chunk
+    os.close(leader)
+    assert running.returncode == 0
+    return printed.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # Linux says EIO once nobody writes
+        return b""
 
 
 def _stream() -> TextIOWrapper:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from taximeter.cli.receipt import exit_text, write
+from taximeter.cli.sheet import Sheet
 
 from tests.cli.node import instance, program, taximeter
 
@@ -84,3 +86,66 @@ def test_hostile_ids_are_shown_and_not_obeyed(hostile: Path) -> None:
     printed = taximeter("receipt", prediction).out
     assert all(line.isprintable() for line in printed.splitlines())
     assert r"\x1b[31mred\x1b[0m\n[bold]x[/bold]\u202e=1+1" in printed.replace("\n             ", "")
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ({"code": 0, "signal": None, "oom": None, "reason": "exited", "left_running": None}, "status 0"),
+        (
+            {"code": 3, "signal": None, "oom": False, "reason": "exited", "left_running": 1},
+            "status 3; 1 process left running",
+        ),
+        (
+            {"code": None, "signal": 9, "oom": True, "reason": "signaled", "left_running": 2},
+            "killed by SIGKILL (9), out of memory; 2 processes left running",
+        ),
+        ({"code": None, "signal": 64, "oom": None, "reason": "signaled", "left_running": 0}, "killed by SIGRTMAX (64)"),
+        ({"code": None, "signal": 99, "oom": None, "reason": "signaled", "left_running": 0}, "killed by signal 99"),
+        ({"code": None, "signal": None, "oom": None, "reason": "wrapper_lost"}, "not seen (wrapper_lost)"),
+    ],
+)
+def test_an_end_is_said_in_words(end: dict[str, object], said: str) -> None:
+    assert exit_text(end) == said
+
+
+def drawn(receipt: dict[str, object]) -> str:
+    sheet = Sheet(80)
+    write(receipt, sheet)
+    return "\n".join(line.plain.rstrip() for line in sheet.lines)
+
+
+def test_devices_resources_and_relatives_are_shown_where_there_are_any(booked: Path) -> None:
+    device = {"uuid": "GPU-1", "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85520809984}
+    receipt = json.loads(taximeter("receipt", "p-one", "--json").out) | {
+        "parent": "p0",
+        "root": "p00",
+        "hardware": {"tier": "gpu-h100", "count": 1, "devices": [device], "evidence": "declared"},
+        "resources": {"cpu_ns": None, "rss_peak_bytes": None, "gpu_memory_peak_bytes": 7 << 30, "energy_mj": 812345},
+        "units": {"image": "2"},
+    }
+    lines = drawn(receipt).splitlines()
+    assert " parent      p0" in lines
+    assert " root        p00" in lines
+    assert " device      NVIDIA H100 80GB HBM3, 79.6 GiB, GPU-1" in lines
+    assert " used        GPU memory 7.0 GiB at most, energy 812.3 J" in lines
+    assert " units       image 2" in lines
+
+
+def test_a_long_list_is_cut_and_says_where_the_rest_is(booked: Path) -> None:
+    receipt = json.loads(taximeter("receipt", instance(2), "--json").out)
+    receipt |= {"predictions": receipt["predictions"] * 6, "records": receipt["records"] * 12, "records_total": 12}
+    printed = drawn(receipt)
+    assert "and 4 more: --json lists them all" in printed
+    assert "4 earlier ones: --json lists them" in printed
+    assert printed.count(" record 5 ") == 8
+
+
+def test_a_price_too_long_for_its_line_takes_two(booked: Path) -> None:
+    receipt = json.loads(taximeter("receipt", "p-one", "--json").out)
+    amount = "0.000000000000000000123456789 USD"
+    receipt["billing"]["lines"][0]["text"] = f"0.412345678912345678 s × 0.0001 USD/s × 0.5 = {amount}"
+    lines = drawn(receipt).splitlines()
+    at = lines.index(" share       0.412345678912345678 s × 0.0001 USD/s × 0.5")
+    assert lines[at + 1].endswith(f"· {amount}")
+    assert len(lines[at + 1]) == 80

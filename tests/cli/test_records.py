@@ -12,8 +12,10 @@ import pytest
 import typer
 from taximeter.cli.records import CSV_COLUMNS, since_text
 from taximeter.ledger.reader import LedgerReader
+from taximeter.records import PLATFORM, RecordType, UsageRecord
 
-from tests.cli.node import instance, taximeter
+from tests.cli import node
+from tests.cli.node import instance, on_a_terminal, taximeter
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -40,6 +42,13 @@ def test_a_table_has_a_line_for_each_record_below_its_head(booked: Path) -> None
         *("1", "10:00:00", "pred", "p-one", "succeeded", "cus_7", "acme/sdxl-lora", "cpu", "412", "ms", "0.0000412"),
     ]
     assert len(answer.lines) == 1 + len(stored(booked))
+
+
+def test_a_fact_is_named_by_what_it_says(state: Path) -> None:
+    content = {"fact": "config", "hash": f"sha256:{'ab' * 32}", "content": {}}
+    node.write(state, (UsageRecord("L-00000000", RecordType.FACT, PLATFORM, 0, content),))
+    lines = taximeter("records", columns=140).lines
+    assert lines[1].split() == ["1", "00:00:00", "fact", "config", "sha256:abababababab…", *"––––––"]
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
@@ -116,6 +125,18 @@ def test_a_reader_that_goes_away_ends_it_silently(booked: Path) -> None:
         writer.stdout.close()
         _, err = writer.communicate(timeout=60)
         assert err == b""
+
+
+def test_the_end_of_a_long_ledger_is_all_that_is_read_for_a_table(booked: Path) -> None:
+    newest = [str(json.loads(body)["data"]["ledger"]["seq"]) for body in stored(booked)][-3:]
+    lines = taximeter("records", "--limit", "3", columns=140).lines[1:]
+    assert [line.split()[0] for line in lines] == newest
+
+
+def test_lines_of_json_command_no_terminal(hostile: Path) -> None:
+    printed = on_a_terminal("records", "--json").replace("\r\n", "\n")
+    assert all(char.isprintable() or char == "\n" for char in printed)
+    assert [json.loads(line) for line in printed.splitlines()] == [json.loads(body) for body in stored(hostile)]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from taximeter.cli import agent as agent_verb
 from taximeter.config import fingerprint, load
 
 from tests.cli import agent
-from tests.cli.node import program, taximeter
+from tests.cli.node import on_a_terminal, program, taximeter
 
 VERBS = (["agent"], ["config", "check"], ["hardware"], ["receipt"], ["records"], ["status"], ["verify"])
 
@@ -52,26 +51,10 @@ def test_the_installed_program_is_the_same(taximeter_program: str, booked: Path)
 
 
 def test_on_a_terminal_it_is_coloured_and_as_wide_as_the_terminal(booked: Path) -> None:
-    leader, follower = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "70"}
-    env.pop("NO_COLOR", None)
-    words = [sys.executable, "-m", "taximeter.cli", "receipt", "p-one"]
-    with subprocess.Popen(words, stdout=follower, env=env) as running:
-        os.close(follower)
-        printed = b""
-        while chunk := _read(leader):
-            printed += chunk
-    os.close(leader)
-    assert running.returncode == 0
-    assert b"\x1b[1m" in printed
-    assert "═" * 69 in printed.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # Linux says EIO once nobody writes
-        return b""
+    printed = on_a_terminal("receipt", "p-one", columns=70)
+    assert "\x1b[1m" in printed
+    assert "═" * 69 in printed
+    assert "═" * 70 not in printed
 
 
 def test_an_encoding_that_lacks_a_character_gets_an_escape(booked: Path) -> None:

@@ -160,7 +160,7 @@ def exit_text(end: Json) -> str:
     if end.get("reason") and end["reason"] not in ("exited", "signaled"):
         said += f" ({text.safe(end['reason'])})"
     left = end.get("left_running")
-    return said + (f"; {text.plural(left, 'process').replace('processs', 'processes')} left running" if left else "")
+    return f"{said}; {text.plural(left, 'process', 'processes')} left running" if left else said
 
 
 def _signal(number: int) -> str:

@@ -88,7 +88,10 @@ class Source:
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
         is_readable = os.access(self.directories.ledger, os.R_OK)
-        bodies = self._from_agent(self.agent, asked) if self.agent and not is_readable else self._from_ledger(asked)
+        if self.agent and not is_readable:
+            bodies = self._from_agent(self.agent, asked)
+        else:
+            bodies = self._from_ledger(asked, newest if not asked else None)
         return bodies if newest is None else iter(deque(bodies, maxlen=newest))
 
     def verify(self) -> Json:
@@ -96,12 +99,14 @@ class Source:
         with self._ledger() as queries:
             return queries.verify()
 
-    def _from_ledger(self, asked: Mapping[str, str]) -> Iterator[bytes]:
+    def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
+        """Read the ledger; of one that is read as a whole, only the end, if no more is wanted."""
         from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read
 
-        wanted = replace(filter_of(asked), limit=None)
+        wanted = filter_of(asked)
         with self._ledger() as queries:
-            yield from queries.records(wanted)
+            after = max(0, queries.status()["ledger"]["seq"] - newest) if newest else 0
+            yield from queries.records(replace(wanted, limit=None, after_seq=after))
 
     def _from_agent(self, agent: Agent, asked: Mapping[str, str]) -> Iterator[bytes]:
         after = 0

@@ -93,9 +93,9 @@ def shorten(value: object, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}" if width > 1 else "…"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return `1 record`, `2 records`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """Return `1 record`, `2 records`; `many` where an s does not make the plural."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
 def portions(parts: Mapping[str, int], width: int) -> dict[str, int]:
