@@ -11,8 +11,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import taximeter
 
+import taximeter
 from tests.require import ALL
 
 ROOT = Path(__file__).parent.parent

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from taximeter.billing.classes import Quantity
 from taximeter.config import directories, fingerprint, load, parse_catalogue
 from taximeter.config.files import read_shipped, shipped

@@ -5,10 +5,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from taximeter import events
 from taximeter.errors import JournalFault
 from taximeter.journal import parse_line
-
 from tests.journal_samples import BOOT_ID, INSTANCE, clock, fact, mark_line, open_line, options, sample_lines
 
 REASONS = {

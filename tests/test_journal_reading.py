@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from taximeter import events, wire
 from taximeter.errors import JournalFault
 from taximeter.journal import (
@@ -21,7 +22,6 @@ from taximeter.journal import (
     sync,
     writer_pid,
 )
-
 from tests.journal_samples import INSTANCE, NAME, OTHER, fact, held, open_line, sample, sample_lines
 
 MINE = frozenset({os.geteuid()})

@@ -13,7 +13,6 @@ from taximeter.journal import open_directory
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Ledger, NodeInfo
 from taximeter.records import RecordType
-
 from tests.core.stories import book
 from tests.journal_samples import INSTANCE, clock, fact, mark_line, open_line, options
 

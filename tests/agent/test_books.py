@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from taximeter.events import Clock
 from taximeter.hardware.inventory import Hardware
-
 from tests.agent.desks import SECOND, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
 from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, sample_lines

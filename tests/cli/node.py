@@ -12,11 +12,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import orjson
+
 from taximeter.cli import main
 from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
 from taximeter.records import UsageRecord
-
 from tests.core.stories import INSTANCE
 
 NODE = NodeInfo("gpu-node-7", "eu-west", "taximeter 0.1.0", f"sha256:{'c0' * 32}")

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from taximeter.cli.receipt import exit_text, write
 from taximeter.cli.sheet import Sheet
-
 from tests.cli.node import instance, program, taximeter
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from taximeter.cli.records import CSV_COLUMNS, since_text
 from taximeter.ledger.reader import LedgerReader
 from taximeter.records import PLATFORM, RecordType, UsageRecord
-
 from tests.cli import node
 from tests.cli.node import instance, on_a_terminal, taximeter
 

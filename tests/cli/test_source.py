@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from taximeter.cli.source import living_agent
 
+from taximeter.cli.source import living_agent
 from tests.cli import agent
 from tests.cli.node import instance, taximeter
 

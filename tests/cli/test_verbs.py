@@ -9,10 +9,10 @@ from pathlib import Path
 
 import apsw
 import pytest
+
 from taximeter import wire
 from taximeter.cli import agent as agent_verb
 from taximeter.config import fingerprint, load
-
 from tests.cli import agent
 from tests.cli.node import on_a_terminal, program, taximeter
 

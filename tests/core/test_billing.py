@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from taximeter.billing.classes import Quantity, parse_classes
 from taximeter.billing.money import decimal_of, plain, rounded, seconds
 from taximeter.billing.rates import card_in_force, parse_card
@@ -14,7 +15,6 @@ from taximeter.billing.rating import Charge, rate_time
 from taximeter.errors import ConfigError
 from taximeter.events import ServiceClass, Status
 from taximeter.rulebook import make_rules, parse_rules
-
 from tests.core.stories import CLASSES_SHIPPED, MINUTE, SECOND, book, card, classes
 
 ONE = Decimal(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from taximeter.billing.money import EXACT, plain, rounded, seconds
 from taximeter.events import (
     ActiveMark,
@@ -26,7 +27,6 @@ from taximeter.events import (
 )
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType, UsageRecord
-
 from tests.core.stories import (
     SECOND,
     Told,

@@ -1,6 +1,7 @@
 """The whole transition table, legal and illegal pairs alike."""
 
 import pytest
+
 from taximeter.lifecycle import PHASES, READIED, TABLE, IllegalInput, Input, Stage, advance
 
 LEGAL = {

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from taximeter.events import (
     ActiveMark,
     BadMark,
@@ -25,7 +26,6 @@ from taximeter.events import (
 from taximeter.lifecycle import Stage
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType
 from taximeter.turn import LATE_NS
-
 from tests.core.stories import (
     MINUTE,
     MS,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from taximeter.config import load
 from taximeter.hardware import host, nvml
 from taximeter.hardware.inventory import Device, Host
 from taximeter.hardware.nvml import Reading
 from taximeter.hardware.tiers import place_node
-
 from tests.require import require_program
 
 Asked = Callable[..., Reading]

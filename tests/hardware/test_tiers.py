@@ -1,6 +1,7 @@
 """Under which name hardware is sold: the first rule that fits, and never a guess."""
 
 import pytest
+
 from taximeter.config import load
 from taximeter.hardware.inventory import Device, Evidence, Host, Inventory
 from taximeter.hardware.tiers import Catalogue, Range, Tier, match, place, place_node

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from taximeter.hardware.inventory import Device
 from taximeter.hardware.visible import resolve, usable
 

@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from taximeter.errors import LedgerError
 from taximeter.ledger.store import Ledger
-
 from tests.ledger.samples import NODE, run_batch
 
 T = TypeVar("T")

@@ -7,12 +7,12 @@ from typing import Any
 
 import apsw
 import pytest
+
 from taximeter.ledger import chain
 from taximeter.ledger.audit import Fault, audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch
 from taximeter.records import InstanceTime, PredictionTime, RecordType, UsageRecord
-
 from tests.ledger.samples import (
     RATE,
     SECOND_NS,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from cloudevents.core.formats.json import JSONFormat
-from taximeter.ledger.reader import LedgerReader
 
+from taximeter.ledger.reader import LedgerReader
 from tests.ledger.samples import instance_id, opened, run_batch
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import apsw
 import pytest
+
 from taximeter.errors import LedgerError
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Ledger
-
 from tests.ledger.samples import instance_id, opened, run_batch
 from tests.require import lacking, require_program, require_root
 

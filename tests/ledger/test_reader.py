@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from taximeter.errors import LedgerError
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch, JournalState
-
 from tests.ledger.samples import BEGAN_UTC_NS, instance_id, opened, run
 from tests.require import require_root
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import apsw
 import pytest
+
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, JournalState, Ledger, NodeInfo, Stored
-
 from tests.ledger.samples import instance_id, opened, run, run_batch
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 import orjson
+
 from taximeter.events import ActiveMark, Marked, Options, ServiceClass, Status
 from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import NodeInfo
 from taximeter.records import RecordType, UsageRecord
-
 from tests.core.stories import INSTANCE, MS, SECOND, beat, book, exited, finish, ready, spawned, start, tell
 
 NODE = NodeInfo("n1", "eu-west", "taximeter 0.1.0", f"sha256:{'0' * 64}")

@@ -17,7 +17,6 @@ from taximeter.observe.snapshot import (
     Snapshot,
 )
 from taximeter.records import UsageRecord
-
 from tests.observe.histories import NODE
 
 TOKEN = "let-me-in"

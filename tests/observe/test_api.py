@@ -14,13 +14,13 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+
 from taximeter.errors import ConfigError, LedgerError
 from taximeter.ledger.reader import LedgerReader
 from taximeter.observe import api, server
 from taximeter.observe.guard import OPEN_PATHS, is_local
 from taximeter.observe.queries import FILTERS, Queries
 from taximeter.observe.snapshot import Snapshot
-
 from tests.observe import histories
 from tests.observe.histories import INSTANCE
 from tests.observe.nodes import BUSY, IDLE, TOKEN, ledger_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
 from taximeter.observe.metrics import OPENMETRICS, PLAIN, render, wants_openmetrics
 from taximeter.observe.snapshot import SinkView
-
 from tests.observe.nodes import BUSY, IDLE
 from tests.require import require_program
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 import pytest
+
 from taximeter.events import Options
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.sums import LISTED_MAX, Item, Sum, fold_each
 from taximeter.records import UsageRecord
-
 from tests.core.stories import MS, SECOND, beat, book, ready, spawned, tell
 from tests.observe import histories
 from tests.observe.histories import INSTANCE

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from taximeter.records import PLATFORM, RecordType, UsageRecord
 
+from taximeter.records import PLATFORM, RecordType, UsageRecord
 from tests.observe import histories
 
 

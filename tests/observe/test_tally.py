@@ -3,10 +3,10 @@
 from decimal import Decimal
 
 import pytest
+
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S
 from taximeter.observe.tally import LABELS_MAX, OTHER, Tally
 from taximeter.records import PLATFORM, RecordType, UsageRecord
-
 from tests.observe import histories
 
 

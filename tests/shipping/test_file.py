@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks.file import FileSink, place_of
-
 from tests.shipping.receiver import event, events
 
 pytestmark = pytest.mark.anyio

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from taximeter.errors import ConfigError, SinkError
 from taximeter.shipping.shipper import Bell, ShipState, ship
 from taximeter.shipping.sinks import open_sink
 from taximeter.shipping.sinks.http import HttpSink, reason_of, retry_after_s
-
 from tests.require import require_program
 from tests.shipping.outbox import Outbox, until
 from tests.shipping.receiver import (

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import anyio
 import pytest
+
 from taximeter.errors import LedgerError, SinkError
 from taximeter.shipping.shipper import BATCH_MAX_RECORDS, Bell, ShipState, cut, pause_s, ship
-
 from tests.shipping.outbox import Outbox, Stored, until
 
 pytestmark = pytest.mark.anyio

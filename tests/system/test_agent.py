@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
-
 from tests.journal_samples import INSTANCE, sample_lines
 from tests.require import require_root
 from tests.shipping.receiver import Receiver, say

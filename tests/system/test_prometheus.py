@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+
 from taximeter.observe import api
 from taximeter.observe.queries import Queries
-
 from tests.conftest import ROOT
 from tests.observe import histories
 from tests.observe.nodes import BUSY, TOKEN, ledger_of

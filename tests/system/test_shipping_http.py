@@ -17,13 +17,13 @@ import jsonschema
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+
 from taximeter.events import Options
 from taximeter.ledger.store import Batch, Ledger, Stored
 from taximeter.records import UsageRecord
 from taximeter.shipping.shipper import Bell, ShipState, Sink, ship
 from taximeter.shipping.sinks.file import FileSink
 from taximeter.shipping.sinks.http import HttpSink
-
 from tests.core.stories import SECOND, exited, ready, spawned, tell
 from tests.observe.histories import NODE
 from tests.shipping.receiver import (
