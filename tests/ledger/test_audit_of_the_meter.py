@@ -1,0 +1,40 @@
+"""The audit and the meter were written apart: whatever the meter writes, the audit finds sound."""
+
+from collections.abc import Iterator, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taximeter.events import Event, Options
+from taximeter.ledger import chain
+from taximeter.ledger.audit import Report, audit
+from taximeter.ledger.seal import Author, seal
+from taximeter.ledger.values import Row
+from taximeter.records import UsageRecord
+from tests.core.stories import SECOND, book, card, tell
+from tests.core.test_laws import PRICES, histories
+from tests.ledger.samples import NODE
+
+
+class Memory:
+    """A ledger that is nowhere written down."""
+
+    ledger_id = "0198c2f4-0000-7000-8000-000000000000"
+
+    def __init__(self, records: Sequence[UsageRecord]) -> None:
+        sealed = seal(records, Author.of(self.ledger_id, NODE), 0, chain.GENESIS)
+        ids = [record.id for record in records]
+        self.rows = [Row(*row, filed_as) for row, filed_as in zip(sealed.rows, ids, strict=True)]
+
+    def walk(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+
+@settings(deadline=None)
+@given(histories(), PRICES, st.integers(SECOND, 100 * SECOND))
+def test_no_history_of_an_instance_leads_to_records_that_the_audit_would_fault(
+    history: tuple[Options, list[Event]], price: str, interim_ns: int
+) -> None:
+    options, events = history
+    told = tell(options, events, book(interim_ns, rates=(card(price, cpu=price),)))
+    assert audit(Memory(told.records)) == Report(len(told.records), ())
