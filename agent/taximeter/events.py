@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from taximeter.hardware.inventory import Hardware
-
 
 class ServiceClass(StrEnum):
     """Who pays for which phase (contracts, section 5)."""
@@ -259,24 +257,6 @@ class Lost:
     reason: str  #: "wrapper_lost" or "rebooted"
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """The agent's own fact: on which hardware the instance runs, and under which name that is sold."""
-
-    hardware: Hardware
-
-
 Event = (
-    Opened
-    | Spawned
-    | BecameReady
-    | ReadyTimedOut
-    | Marked
-    | BadMark
-    | Stopping
-    | Signaled
-    | Heartbeat
-    | Exited
-    | Lost
-    | Placed
+    Opened | Spawned | BecameReady | ReadyTimedOut | Marked | BadMark | Stopping | Signaled | Heartbeat | Exited | Lost
 )

@@ -4,7 +4,7 @@ Pure: time arrives in events, rules and prices in the rulebook; the same facts y
 and in however many pieces they are replayed. Refuses to know where facts come from and where records go.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from taximeter.events import (
     Lost,
     Marked,
     Opened,
-    Placed,
     ReadyTimedOut,
     Signaled,
     Source,
@@ -45,11 +44,11 @@ _SIGTERM = 15
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an event led to: the instance after it, its records, what was refused."""
+    """What facts led to: the instance after them, its records, what was refused of which kind of fact."""
 
     instance: Instance
     records: tuple[UsageRecord, ...] = ()
-    rejected: tuple[str, ...] = ()  #: bounded words for the metric
+    rejected: tuple[tuple[str, str], ...] = ()  #: kind of event and a bounded word, for the metric
 
 
 def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = None) -> Instance:
@@ -68,22 +67,37 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
     )
 
 
-def fold(instance: Instance, event: Event, book: Rulebook) -> Step:
-    """The instance after `event`, with the records that it led to; what is illegal changes nothing and is named."""
-    if instance.stage is Stage.CLOSED:
-        return Step(instance, (), ("after_the_end",))
-    if isinstance(event, Placed):
-        return Step(instance._replace(hardware=event.hardware))
-    if isinstance(event, Opened):
-        return Step(instance)  # a new segment repeats it
-    if event.at_ns is not None and event.at_ns < instance.sign_ns:
-        event = replace(event, at_ns=instance.sign_ns)
+def fold(instance: Instance, events: Iterable[Event], book: Rulebook) -> Step:
+    """The instance after `events`, with the records that they led to; what is illegal changes nothing and is named."""
     turn = Turn(book)
-    try:
-        after = _HANDLERS[type(event)](instance, event, turn)
-    except IllegalInput as illegal:
-        return Step(instance, (), (illegal.reason,))
-    return Step(after, tuple(turn.records), tuple(turn.rejected))
+    records, rejected = turn.records, turn.rejected
+    refused: list[tuple[str, str]] = []
+    for event in events:
+        written = len(records)
+        try:
+            instance = _take(instance, event, turn)
+        except IllegalInput as illegal:
+            del records[written:]
+            rejected.append(illegal.reason)
+        if rejected:
+            refused.extend((type(event).__name__, reason) for reason in rejected)
+            rejected.clear()
+    return Step(instance, tuple(records), tuple(refused))
+
+
+def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
+    if instance.stage is Stage.CLOSED:
+        turn.rejected.append("after_the_end")
+        return instance
+    at_ns = event.at_ns
+    if at_ns is not None and at_ns < instance.sign_ns:
+        event = replace(event, at_ns=instance.sign_ns)
+    return _HANDLERS[type(event)](instance, event, turn)
+
+
+def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
+    """A new segment repeats the opening; the first one counts."""
+    return instance
 
 
 def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
@@ -164,6 +178,7 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
 
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
+    Opened: _opened_again,
     Spawned: _spawned,
     BecameReady: _ready,
     ReadyTimedOut: _noted,

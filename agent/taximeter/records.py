@@ -182,6 +182,7 @@ class UsageRecord:
     model: str | None = None
 
 
+@lru_cache(maxsize=256)
 def utc_text(realtime_ns: int) -> str:
     """RFC 3339 in UTC with nanoseconds, e.g. `2026-11-22T10:00:03.123456789Z`."""
     seconds, fraction = divmod(realtime_ns, 1_000_000_000)

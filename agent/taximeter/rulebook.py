@@ -63,4 +63,7 @@ class Rulebook:
 
     def card_of(self, digest: str | None) -> RateCard | None:
         """The card that a state names."""
-        return next((card for card in self.cards if card.hash == digest), None)
+        for card in self.cards:
+            if card.hash == digest:
+                return card
+        return None

@@ -16,7 +16,6 @@ from taximeter.events import (
     Marked,
     Opened,
     Options,
-    Placed,
     Spawned,
     StartMark,
     Status,
@@ -141,16 +140,9 @@ def amount_of(record: UsageRecord) -> Decimal:
 def tell(options: Options | None, events: Iterable[Event], rules: Rulebook | None = None, tier: str = "cpu") -> Told:
     """Fold a history from its opening on."""
     rules = rules or book()
-    instance = open_instance(opened(options), rules)
-    instance = fold(instance, Placed(Hardware(tier, 1, rule="test")), rules).instance
-    records: list[UsageRecord] = []
-    rejected: list[str] = []
-    for event in events:
-        step = fold(instance, event, rules)
-        instance = step.instance
-        records.extend(step.records)
-        rejected.extend(step.rejected)
-    return Told(instance, records, rejected)
+    instance = open_instance(opened(options), rules, Hardware(tier, 1, rule="test"))
+    step = fold(instance, events, rules)
+    return Told(step.instance, list(step.records), [reason for _, reason in step.rejected])
 
 
 WORKER = Options(worker=True)

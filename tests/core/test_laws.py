@@ -202,21 +202,12 @@ def test_a_replay_from_any_saved_state_goes_on_as_if_nothing_had_happened(
 ) -> None:
     options, events = history
     rules = book()
-    instance = open_instance(opened(options), rules)
     split = data.draw(st.integers(0, len(events)))
-    first: list[UsageRecord] = []
-    for event in events[:split]:
-        step = fold(instance, event, rules)
-        instance, first = step.instance, [*first, *step.records]
-    saved, rest = instance, []
-    for event in events[split:]:
-        step = fold(instance, event, rules)
-        instance, rest = step.instance, [*rest, *step.records]
-    again = []
-    for event in events[split:]:
-        step = fold(saved, event, rules)
-        saved, again = step.instance, [*again, *step.records]
-    assert again == rest
+    first = fold(open_instance(opened(options), rules), events[:split], rules)
+    rest = fold(first.instance, events[split:], rules)
+    whole = fold(open_instance(opened(options), rules), events, rules)
+    assert (*first.records, *rest.records) == whole.records
+    assert rest.instance == whole.instance
 
 
 @given(histories())

@@ -7,7 +7,7 @@ to write, and to know what a fact means.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -121,26 +121,29 @@ class Books:
                 self._page.saved[name] = _state(name, account)
         return self.take_batch()
 
-    def _fold(self, name: str, account: Account, events: Iterable[Event]) -> None:
-        page, instance = self._page, account.instance
-        before = len(page.records)
-        for event in events:
+    def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
+        instance = account.instance
+        if instance is None:
+            instance, events = self._begin(name, events)
             if instance is None:
-                if isinstance(event, Opened):
-                    instance = self._open(name, event)
-                else:
-                    self.tally.journal_fault("before_open")
-                continue
-            step = fold(instance, event, self._book)
-            instance = step.instance
-            page.records.extend(step.records)
-            for reason in step.rejected:
-                self._reject(event, reason)
-        account.instance = instance
-        if instance is not None and instance.stage is Stage.CLOSED:
+                return
+        step = fold(instance, events, self._book)
+        account.instance = step.instance
+        for kind, reason in step.rejected:
+            self._reject(kind, reason)
+        self._page.records.extend(step.records)
+        if step.instance.stage is Stage.CLOSED:
             self._close(name, account)
-        elif len(page.records) > before:
-            page.saved[name] = _state(name, account)
+        elif step.records:
+            self._page.saved[name] = _state(name, account)
+
+    def _begin(self, name: str, events: Sequence[Event]) -> tuple[Instance | None, Sequence[Event]]:
+        """The instance that the first opening begins, and the facts behind it; what came before is lost and said."""
+        for at, event in enumerate(events):
+            if isinstance(event, Opened):
+                return self._open(name, event), events[at + 1 :]
+            self.tally.journal_fault("before_open")
+        return None, ()
 
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
@@ -153,8 +156,8 @@ class Books:
         self.segments[name] = position.segment
         del self.accounts[name]
 
-    def _reject(self, event: Event, reason: str) -> None:
-        if type(event).__name__ in ("Marked", "BadMark"):
+    def _reject(self, kind: str, reason: str) -> None:
+        if kind in ("Marked", "BadMark"):
             self.tally.rejected_mark(reason)
         else:
             self.tally.illegal_event(reason)
