@@ -30,6 +30,7 @@ from taximeter.records import (
     Billing,
     Concurrency,
     HardwareUse,
+    InstanceTime,
     Interval,
     Line,
     PredictionTime,
@@ -46,14 +47,18 @@ SMALL_BATCH_LEAST = 500
 SECOND_NS = 1_000_000_000
 BEGAN_NS = 1_795_341_603_123_456_789
 NODE = NodeInfo("benchmark", None, "taximeter", "sha256:" + "0" * 64)
+RATE = "0.001525"
+PREDICTION_TIME = PredictionTime(SECOND_NS, 0, SECOND_NS, SECOND_NS, 0, 0)
+INSTANCE_TIME = InstanceTime(SECOND_NS, 0, 0, SECOND_NS, 0, 0, 0)
 HASH = "sha256:" + "a" * 64
 
 
 def make_record(number: int) -> UsageRecord:
-    """A final record of a one-shot, as large as the meter makes them; two in a row are one instance's."""
+    """A record of a one-shot, as large as the meter makes them: its prediction's, and then its instance's."""
+    own = number % 2 == 1
     instance = f"0198c2f4-7b11-7cc0-9d4f-{number // 2:012x}"
     began_ns = BEGAN_NS + number * 1_000_000
-    line = Line("share", "1", "computing_second", "0.001525", "1", "0.001525")
+    line = Line("share", "1", "computing_second", RATE, "1", RATE)
     data = {
         "account": f"cus_{number % 100}",
         "model": "acme/sdxl-lora",
@@ -62,26 +67,29 @@ def make_record(number: int) -> UsageRecord:
         "pool": None,
         "kind": "inference",
         "instance": instance,
-        "prediction": instance,
+        "prediction": None if own else instance,
         "parent": None,
         "root": instance,
         "status": "succeeded",
-        "final": True,
         "interval": Interval(utc_text(began_ns), utc_text(began_ns + SECOND_NS), 5, SECOND_NS + 5, HASH[:43]),
-        "time": PredictionTime(SECOND_NS, 0, SECOND_NS, SECOND_NS, 0, 0),
-        "to_date": {"wall_ns": SECOND_NS, "load_ns": 0, "active_ns": SECOND_NS, "share_ns": SECOND_NS},
+        "time": INSTANCE_TIME if own else PREDICTION_TIME,
+        "to_date": {"wall_ns": SECOND_NS, "active_ns": SECOND_NS},
         "concurrency": Concurrency("1", 1),
         "units": {"image": "2"},
         "attributes": {},
         "labels": {},
         "hardware": HardwareUse("cpu", 1, (), "declared", "the default tier of a node without devices"),
         "resources": Resources(812_000_000, 1_234_567),
-        "billing": Billing("rated", (line,), "0.001525", "USD", HASH),
+        "billing": Billing("informative", (), None, "USD", HASH)
+        if own
+        else Billing("rated", (line,), RATE, "USD", HASH),
         "timing": Timing(Witness("wrapper", 41_000), Witness("wrapper", 10_000_000)),
         "traceparent": None,
+        "final": True,
     }
+    kind = RecordType.INSTANCE if own else RecordType.PREDICTION
     return UsageRecord(
-        f"{instance}-{number % 2:08d}", RecordType.PREDICTION, "cus_7", began_ns, data, instance, instance, instance
+        f"{instance}-{number % 2:08d}", kind, "cus_7", began_ns, data, instance, None if own else instance, instance
     )
 
 
@@ -160,6 +168,8 @@ def audit_rate(directory: Path, count: int) -> float:
     with LedgerReader(path) as reader:
         begin = time.perf_counter()
         report = audit(reader)
+        if report.faults:
+            raise SystemExit(f"cannot measure the audit: expected sound records, got {report.faults[0]}")
         return (time.perf_counter() - begin) / report.records * 1e6
 
 
