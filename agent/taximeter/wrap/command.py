@@ -128,7 +128,9 @@ def _search(recipe: Recipe, path: str | None) -> Spawned:
 
 
 def _candidates(name: str, path: str | None) -> list[str]:
-    if "/" in name or not name:
+    if not name:
+        return []
+    if "/" in name:
         return [name]
     places = [f"{place or '.'}/{name}" for place in (_DEFAULT_PATH if path is None else path).split(":")]
     return [place for place in places if posix.access(place, posix.F_OK)]

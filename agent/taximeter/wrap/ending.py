@@ -53,7 +53,7 @@ def note_end(run: Run, now: str, usage: str) -> None:
     writer, run.writer = run.writer, None
     if writer is None or run.end_ns is None or run.status is None:
         return
-    writer.append_last(lines.ended(run.end_ns, now, run.status, usage, writer.dropped))
+    writer.append_last(lines.ended(run.end_ns, now, run.status, usage, run.dropped))
     writer.close()
 
 

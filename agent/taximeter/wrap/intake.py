@@ -18,10 +18,16 @@ class Intake:
         self._run = run
         self._splitter = marks.Splitter()
         self._notified = False
+        self._rest: list[bytes] = []  #: marks that found no room
+        self._rest_ns = 0
 
     def take_marks(self, now_ns: int) -> bool:
-        """Take a bite of marks; False if there was no room for them: the rest had better wait in the pipe."""
+        """Take a bite of marks; False if there was no room for them: they are kept, the rest had better wait."""
         return self._write(now_ns, self._splitter.feed(marks.read(self._run.fifo)))
+
+    def write_rest(self) -> bool:
+        """Write what found no room; False if there still is none."""
+        return self._write(self._rest_ns, self._rest)
 
     def take_notifications(self, now_ns: int) -> None:
         """Take some notifications. Raises OSError."""
@@ -40,17 +46,32 @@ class Intake:
         self.take_notifications(at_ns)
         if self._run.fifo < 0:
             return
+        self._write(self._rest_ns, self._rest)
         data = first or marks.read(self._run.fifo)
         for _ in range(_LAST_READS):
             if not data:
                 break
-            self._write(at_ns, self._splitter.feed(data))
+            self._write_last(at_ns, self._splitter.feed(data))
             data = marks.read(self._run.fifo)
-        self._write(at_ns, self._splitter.finish())
+        self._write_last(at_ns, self._splitter.finish())
+        self._run.dropped += len(self._rest)
+
+    def _write_last(self, at_ns: int, said: list[bytes]) -> None:
+        """Write what came at the end: if something older waits in vain, it goes the same way."""
+        if self._rest:
+            self._run.dropped += len(said)
+        else:
+            self._write(at_ns, said)
 
     def _write(self, now_ns: int, said: list[bytes]) -> bool:
-        if not said:
-            return True
+        """Write marks, as many as there is room for; the others are kept, which is bounded by one bite."""
         if self._run.ready_ns is None and any(marks.says_ready(line) for line in said):
             self._run.ready_ns = now_ns
-        return self._run.write(marks.format_marks(now_ns, said), len(said))
+        self._rest = []
+        if not said or self._run.write(marks.format_marks(now_ns, said)):
+            return True
+        for at, line in enumerate(said):
+            if not self._run.write(marks.format_marks(now_ns, [line])):
+                self._rest_ns, self._rest = now_ns, said[at:]
+                return False
+        return True

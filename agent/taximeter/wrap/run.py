@@ -36,14 +36,23 @@ class Run:
         self.status: int | None = None  #: as wait(2) gave it
         self.rss_peak_bytes: int | None = None
         self.orphans_cpu_ns = 0  #: of those that were waited for here
+        self.dropped = 0  #: facts that found no room
         self._important_left = _IMPORTANT
 
-    def write(self, lines: bytes, count: int = 1) -> bool:
+    def write(self, lines: bytes) -> bool:
         """Write facts; False if there was no room for them. Raises OSError."""
-        return self.writer is None or self.writer.append(lines, count)
+        return self.writer is None or self.writer.append(lines)
+
+    def write_or_drop(self, line: bytes) -> bool:
+        """Write a fact that says nothing later any more; False if it was dropped, which is counted. Raises OSError."""
+        wrote = self.write(line)
+        self.dropped += not wrote
+        return wrote
 
     def write_important(self, line: bytes) -> None:
         """Write a fact that says how a run ends, on a full disk into the reserve. Raises OSError."""
-        if not self.write(line) and self.writer is not None and self._important_left:
-            self._important_left -= 1
-            self.writer.append_last(line)
+        if self.write(line):
+            return
+        if self.writer is None or self._important_left <= 0 or not self.writer.append_last(line):
+            self.dropped += 1
+        self._important_left -= 1

@@ -70,7 +70,10 @@ def read_code(path: str, last: str) -> "CodeType | None":
     stamps = (int(source.st_mtime) & 0xFFFFFFFF) << 32 | (source.st_size & 0xFFFFFFFF) << 64
     if len(data) == _MAX_BYTES or data[:_HEADER_BYTES] != magic + stamps.to_bytes(12, "little"):
         return None
-    code: CodeType = marshal.loads(memoryview(data)[_HEADER_BYTES:])  # noqa: S302 -- as an import does
+    try:
+        code: CodeType = marshal.loads(memoryview(data)[_HEADER_BYTES:])  # noqa: S302 -- as an import does
+    except (EOFError, ValueError, TypeError):
+        return None
     return code
 
 

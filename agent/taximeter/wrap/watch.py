@@ -81,7 +81,7 @@ class Watch:
             self._deadline_ns = None
         elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
             self._deadline_ns = None
-            self._run.write(lines.fact(wire.FACT_READY_TIMEOUT, now_ns))
+            self._run.write_or_drop(lines.fact(wire.FACT_READY_TIMEOUT, now_ns))
         if now_ns >= self._next_beat_ns:
             self._beat(now_ns)
 
@@ -94,6 +94,6 @@ class Watch:
         if cpu_ns is not None:
             cpu_ns += run.orphans_cpu_ns
         used = lines.usage(cpu_ns, run.rss_peak_bytes)
-        wrote = run.write(lines.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
-        if wrote and run.fifo >= 0 and not self._takes_marks:
+        wrote = run.write_or_drop(lines.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
+        if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
             self._take_marks_again()

@@ -32,17 +32,13 @@ class Writer:
         self._head = head
         self._segment = 0
         self._segment_bytes = wire.SEGMENT_BYTES
-        self.dropped = 0  #: lines that found no room
         self.fd = self._begin(0)
 
-    def append(self, lines: bytes, count: int = 1) -> bool:
+    def append(self, lines: bytes) -> bool:
         """Append whole lines; False if there was no room for them besides the reserve. Raises OSError."""
         if self._offset + len(lines) > self._segment_bytes:
             self._rotate()
-        if not self._reserved(len(lines)) or not self._write(lines):
-            self.dropped += count
-            return False
-        return True
+        return self._reserved(len(lines)) and self._write(lines)
 
     def append_last(self, lines: bytes) -> bool:
         """Append facts that matter more than the reserve: what the reserve is for. Raises OSError."""
