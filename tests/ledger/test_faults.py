@@ -13,7 +13,7 @@ import pytest
 from taximeter.errors import LedgerError
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader, RecordFilter
-from taximeter.ledger.store import Ledger
+from taximeter.ledger.store import Batch, Ledger
 from tests.ledger.samples import instance_id, opened, run_batch
 from tests.require import lacking, require_program, require_root
 
@@ -139,6 +139,28 @@ def test_a_commit_that_landed_although_it_was_reported_as_failed_is_not_stored_t
     monkeypatch.undo()
     assert ledger.commit(run_batch(1)).seq == 2
     assert ledger.commit(run_batch(2)).seq == 4
+    ledger.close()
+    assert booked(tmp_path / "ledger.db") == 2
+
+
+def test_what_is_committed_between_a_failure_and_its_retry_does_not_hide_that_it_landed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(tmp_path)
+    write = Ledger._write
+
+    def lying(self: Ledger, *given: object) -> None:
+        write(self, *given)  # type: ignore[arg-type]
+        raise apsw.IOError("the disk lied")
+
+    monkeypatch.setattr(Ledger, "_write", lying)
+    for batch in (run_batch(1), Batch((), ())):
+        with pytest.raises(LedgerError, match="the disk lied"):
+            ledger.commit(batch)
+    monkeypatch.undo()
+    ledger.commit(Batch((), ()))
+    ledger.commit(run_batch(2))
+    assert ledger.commit(run_batch(1)).seq == 4
     ledger.close()
     assert booked(tmp_path / "ledger.db") == 2
 

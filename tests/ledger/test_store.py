@@ -90,6 +90,14 @@ def test_after_a_refused_batch_the_next_is_taken(tmp_path: Path, ledger: Ledger)
         assert audit(reader).faults == ()
 
 
+def test_a_refused_batch_is_refused_again(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.commit(run_batch(1))
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"UNIQUE"):
+            ledger.commit(Batch((*run(2), *run(1)), ()))
+    assert len(bodies(tmp_path)) == 2
+
+
 def test_what_json_cannot_say_is_refused_before_anything_is_written(ledger: Ledger) -> None:
     strange = replace(run(1)[0], data={"instance": object()})
     with pytest.raises(LedgerError, match=r"cannot write record .*-00000000: expected what JSON can say"):

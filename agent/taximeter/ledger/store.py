@@ -55,7 +55,7 @@ class Ledger:
         self._seq, self._digest = _read_head(connection, self._id, path)
         self._node = node
         self._author = Author.of(self._id, node)
-        self._in_doubt = False
+        self._in_doubt: list[Batch] = []  # failed, and perhaps in the file all the same
         self._forgotten: list[str] = []
 
     @staticmethod
@@ -100,22 +100,29 @@ class Ledger:
         once, even where the disk failed so late that it had been stored already.
         """
         connection = self._live()
-        if self._in_doubt and self._has_landed(batch):
-            self._in_doubt = False
+        doubted = batch in self._in_doubt
+        if doubted and self._has_landed(batch):
+            self._in_doubt.remove(batch)
             return self.head
         sealed = seal(batch.records, self._author, self._seq, self._digest)
         try:
             with door("commit to", self._path):
                 self._write(connection, batch, sealed)
-        except LedgerError:
-            # Whether a failed commit reached the disk is known only to whoever reads the file afresh.
-            self._in_doubt = True
-            self._drop_connection()
+        except LedgerError as error:
+            if _is_doubtful(error):
+                self._doubt(batch)
             raise
         self._seq, self._digest = sealed.seq, sealed.digest
-        self._in_doubt = False
+        if doubted:
+            self._in_doubt.remove(batch)
         self._forgotten.clear()
         return self.head
+
+    def _doubt(self, batch: Batch) -> None:
+        """Whether a failed commit reached the disk is known only to whoever reads the file afresh."""
+        if batch not in self._in_doubt:
+            self._in_doubt.append(batch)
+        self._drop_connection()
 
     def _write(self, connection: apsw.Connection, batch: Batch, sealed: Sealed) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -140,9 +147,9 @@ class Ledger:
             raise LedgerError(f"cannot commit to ledger {self._path}: expected open journals, got a closed one")
 
     def _has_landed(self, batch: Batch) -> bool:
-        """Whether a batch whose commit failed is in the file after all: any new part of it stands for the whole."""
+        """Whether a batch whose commit failed is in the file after all."""
         if batch.records:
-            return bool(self._ask("SELECT 1 FROM lookups WHERE id = ?", batch.records[-1].id))
+            return all(self._ask("SELECT 1 FROM lookups WHERE id = ?", record.id) for record in batch.records)
         if batch.facts:
             return bool(self._ask("SELECT 1 FROM facts WHERE instance = ? AND body = ?", *batch.facts[-1]))
         return all(
@@ -255,6 +262,11 @@ def _read_head(connection: apsw.Connection, ledger_id: str, path: Path) -> tuple
         expected = f"expected record {seq}, the newest, to fit its hash and its predecessor"
         raise LedgerError(f"cannot continue ledger {path}: {expected}; see `taximeter verify`, and keep the file")
     return seq, digest
+
+
+def _is_doubtful(error: LedgerError) -> bool:
+    """Whether the disk failed; what the ledger itself refused was never written."""
+    return isinstance(error.__cause__, apsw.Error) and not isinstance(error.__cause__, apsw.ConstraintError)
 
 
 def _place(body: bytes) -> object:
