@@ -57,7 +57,7 @@ class Node:
 
     def read(self, instance: str = INSTANCE) -> None:
         """Read as the agent does: never what was closed before."""
-        if not self.ledger.is_booked(instance):
+        if self.ledger.closed_at(instance) is None:
             self.books.read(instance)
 
     def commit(self) -> None:

@@ -146,48 +146,24 @@ def test_a_closed_journal_is_not_read_on(ledger: Ledger) -> None:
     assert ledger.journals() == ()
 
 
-def test_a_closed_journal_is_never_booked_again(tmp_path: Path, ledger: Ledger) -> None:
-    ledger.commit(run_batch(1))
-    with pytest.raises(LedgerError, match=r"expected open journals, got a closed one"):
-        ledger.commit(Batch(run(2), (JournalState(instance_id(1), 0, 9, b"state"),)))
-    assert len(bodies(tmp_path)) == 2
-
-
-def test_an_instance_is_booked_once_it_is_closed_and_stays_so_when_its_journal_is_forgotten(ledger: Ledger) -> None:
-    assert not ledger.is_booked(instance_id(1))
+def test_an_instance_that_was_closed_is_known_by_its_last_record_for_ever(tmp_path: Path, ledger: Ledger) -> None:
+    assert ledger.closed_at(instance_id(1)) is None
     ledger.commit(Batch(run(1)[:1], (JournalState(instance_id(1), 0, 9, b"state"),)))
-    assert not ledger.is_booked(instance_id(1))
+    assert ledger.closed_at(instance_id(1)) is None
     ledger.commit(Batch(run(1)[1:], (JournalState(instance_id(1), 0, 99, None),)))
-    assert ledger.is_booked(instance_id(1))
-    ledger.forget_journal(instance_id(1))
-    ledger.commit(Batch((), ()))
-    assert ledger.is_booked(instance_id(1))
-    assert not ledger.is_booked(instance_id(2))
-
-
-def test_facts_are_kept_in_order_until_their_journal_is_forgotten(ledger: Ledger) -> None:
-    ledger.commit(Batch((), (), ((instance_id(1), b"one"), (instance_id(2), b"other"))))
-    ledger.commit(Batch(run(1), (JournalState(instance_id(1), 0, 9, None),), ((instance_id(1), b"two"),)))
-    assert ledger.facts(instance_id(1)) == (b"one", b"two")
-    ledger.forget_journal(instance_id(1))
-    ledger.commit(Batch((), ()))
-    assert (ledger.facts(instance_id(1)), ledger.facts(instance_id(2))) == ((), (b"other",))
-
-
-def test_what_was_forgotten_before_the_close_is_forgotten(tmp_path: Path, ledger: Ledger) -> None:
-    ledger.commit(run_batch(1))
-    ledger.forget_journal(instance_id(1))
     ledger.close()
     again = opened(tmp_path)
-    assert again.deletable() == ()
+    assert again.closed_at(instance_id(1)) == 2
+    assert again.closed_at(instance_id(2)) is None
     again.close()
 
 
-def test_an_open_journal_is_not_forgotten(ledger: Ledger) -> None:
-    ledger.commit(Batch((), (JournalState(instance_id(1), 0, 9, b"state"),)))
-    ledger.forget_journal(instance_id(1))
-    ledger.commit(Batch((), ()))
-    assert len(ledger.journals()) == 1
+def test_facts_are_kept_in_order_while_their_instance_is_open(ledger: Ledger) -> None:
+    ledger.commit(Batch((), (), ((instance_id(1), b"one"), (instance_id(2), b"other"))))
+    ledger.commit(Batch((), (JournalState(instance_id(1), 0, 9, b"state"),), ((instance_id(1), b"two"),)))
+    assert ledger.facts(instance_id(1)) == (b"one", b"two")
+    ledger.commit(Batch(run(1), (JournalState(instance_id(1), 0, 9, None),), ((instance_id(1), b"three"),)))
+    assert (ledger.facts(instance_id(1)), ledger.facts(instance_id(2))) == ((), (b"other",))
 
 
 # --- Sinks ----------------------------------------------------------------------------------------------------------
@@ -232,25 +208,6 @@ def test_a_sink_that_nobody_registered_is_an_error_that_names_those_that_were(le
     ledger.register_sink("billing")
     with pytest.raises(LedgerError, match=r"cannot find sink bilking: expected one of billing"):
         ledger.unshipped("bilking", 1)
-
-
-def test_a_journal_is_deletable_once_every_sink_has_all_its_records(ledger: Ledger) -> None:
-    ledger.register_sink("file")
-    ledger.register_sink("billing")
-    ledger.commit(run_batch(1))
-    ledger.commit(run_batch(2))
-    ledger.shipped("file", 4)
-    assert ledger.deletable() == ()
-    ledger.shipped("billing", 2)
-    assert ledger.deletable() == (instance_id(1),)
-    ledger.drop_sink("billing")
-    assert ledger.deletable() == (instance_id(1), instance_id(2))
-    assert ledger.deletable(1) == (instance_id(1),)
-
-
-def test_without_sinks_a_closed_journal_is_deletable_at_once(ledger: Ledger) -> None:
-    ledger.commit(run_batch(1))
-    assert ledger.deletable() == (instance_id(1),)
 
 
 # --- Files that are no ledger of ours -------------------------------------------------------------------------------

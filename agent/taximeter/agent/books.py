@@ -46,6 +46,14 @@ class Account:
     seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed instance whose journal waits for its records to reach every sink."""
+
+    segment: int  #: its last
+    seq: int  #: the number of its last record, or of a later one
+
+
 @dataclass(slots=True)
 class _Page:
     """What one round of reading gathers for one commit."""
@@ -66,7 +74,7 @@ class Books:
         self._page = _Page()
         self._refused: set[tuple[str, str]] = set()  # (instance, reason)
         self.accounts: dict[str, Account] = {}
-        self.segments: dict[str, int] = {}  #: of closed instances: their last segment, so that files can be removed
+        self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.tally = Tally()
 
     def resume(self, saved: Iterable[JournalState]) -> None:
@@ -99,7 +107,6 @@ class Books:
             return
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
         lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost")
-        self._page.facts.append((instance, _encode({"fact": "lost", "at_ns": lost.at_ns, "reason": lost.reason})))
         self._fold(instance, account, (lost,))
 
     @property
@@ -123,6 +130,7 @@ class Books:
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
         instance = account.instance
+        begins = instance is None
         if instance is None:
             instance, events = self._begin(name, events)
             if instance is None:
@@ -134,7 +142,7 @@ class Books:
         self._page.records.extend(step.records)
         if step.instance.stage is Stage.CLOSED:
             self._close(name, account)
-        elif step.records:
+        elif step.records or begins:
             self._page.saved[name] = _state(name, account)
 
     def _begin(self, name: str, events: Sequence[Event]) -> tuple[Instance | None, Sequence[Event]]:
@@ -153,7 +161,6 @@ class Books:
     def _close(self, name: str, account: Account) -> None:
         position = account.position
         self._page.saved[name] = JournalState(name, position.segment, position.offset, None)
-        self.segments[name] = position.segment
         del self.accounts[name]
 
     def _reject(self, kind: str, reason: str) -> None:

@@ -1,7 +1,6 @@
 """The ledger's desk: everything that touches the ledger goes through its one thread, one piece of work at a time.
 
-Owns the commit thread, the retrying of a commit that the disk refused, and the sweeping of journals whose records have
-reached every sink. Refuses to know what is committed.
+Owns the commit thread and the retrying of a commit that the disk refused. Refuses to know what is committed.
 """
 
 import logging
@@ -12,8 +11,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from taximeter.errors import JournalFault, LedgerError
-from taximeter.journal import remove
+from taximeter.errors import LedgerError
 from taximeter.ledger.store import Batch, Ledger, Stored
 from taximeter.observe.tally import Tally
 from taximeter.shipping.shipper import Bell
@@ -26,7 +24,6 @@ _FIRST_RETRY_S = 0.1
 _RETRY_MAX_S = 5.0
 #: Work that takes longer than this says that the disk, and so the agent, is not well.
 STALLED_S = 10.0
-_SWEPT_AT_ONCE = 1_000
 
 
 class Desk:
@@ -37,7 +34,6 @@ class Desk:
         self._tally = tally
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._busy_since_s: float | None = None
-        self._unremovable: set[str] = set()
         self.head = ledger.head
         self.cursors = dict(ledger.sinks())
         self.bells: dict[str, Bell] = {}
@@ -80,9 +76,13 @@ class Desk:
             for bell in self.bells.values():
                 bell.ring()
 
-    async def is_booked(self, instances: Sequence[str]) -> set[str]:
-        """Which of `instances` were closed before."""
-        return await self.ask(lambda: {name for name in instances if self._ledger.is_booked(name)})
+    async def closed_at(self, instances: Sequence[str]) -> dict[str, int]:
+        """Those of `instances` that were closed before, each with the number of its last record."""
+        return await self.ask(self._closed_at, instances)
+
+    def _closed_at(self, instances: Sequence[str]) -> dict[str, int]:
+        found = ((name, self._ledger.closed_at(name)) for name in instances)
+        return {name: seq for name, seq in found if seq is not None}
 
     # --- The outbox, as a shipper sees it ---
 
@@ -97,27 +97,7 @@ class Desk:
         await self.ask(self._ledger.shipped, sink, seq)
         self.cursors[sink] = seq
 
-    # --- Sweeping ---
-
-    async def sweep(self, directory_fd: int, segments: dict[str, int]) -> None:
-        """Remove the journals whose records every sink has; a file goes before its row, so that none is read twice."""
-        gone = await self.ask(self._sweep, directory_fd, segments)
-        for name in gone:
-            segments.pop(name, None)
-
-    def _sweep(self, directory_fd: int, segments: dict[str, int]) -> list[str]:
-        gone: list[str] = []
-        for name in self._ledger.deletable(_SWEPT_AT_ONCE):
-            if name in self._unremovable:
-                continue
-            try:
-                remove(directory_fd, name, range(segments.get(name, 0) + 1))
-            except JournalFault as fault:
-                self._unremovable.add(name)
-                logger.warning("journal.unremovable: %s", fault)
-                continue
-            self._ledger.forget_journal(name)
-            gone.append(name)
-        if gone:
-            self._ledger.commit(Batch((), ()))
-        return gone
+    @property
+    def everywhere(self) -> int:
+        """The number of the newest record that every sink has."""
+        return min(self.cursors.values(), default=self.head.seq)

@@ -78,7 +78,7 @@ def _first_of(group: ExceptionGroup) -> Exception:
 
 
 async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
-    async with _opened(config, where) as (scene, watcher, reader, directory_fd):
+    async with _opened(config, where) as (scene, watcher, reader):
         token = await anyio.to_thread.run_sync(_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
             await tasks.start(_stop_on_signal, tasks.cancel_scope)
@@ -91,7 +91,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
             _write_private(where.agent_file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
             for sink in config.sinks:
                 tasks.start_soon(_ship, sink, scene)
-            tasks.start_soon(_sweep_now_and_then, scene, directory_fd)
+            tasks.start_soon(_sweep_now_and_then, watcher)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -103,7 +103,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
 
 
 @asynccontextmanager
-async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader, int]]:
+async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader]]:
     """Ledger, books and hardware, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
     ledger = Ledger.open(where.ledger, node)
@@ -126,7 +126,7 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
         scene = Scene(node, books, desk, time.time(), inventory, placer.whole_node, kinds)
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
-        yield scene, Watcher(where.journal, directory_fd, books, desk, config), reader, directory_fd
+        yield scene, Watcher(where.journal, directory_fd, books, desk, config), reader
     finally:
         if reader is not None:
             reader.close()
@@ -165,15 +165,10 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
     await ship(sink, outbox, wake=scene.desk.bells[config.name], state=scene.ships[config.name], jitter=random.random)
 
 
-async def _sweep_now_and_then(scene: Scene, directory_fd: int) -> None:
-    """Remove what every sink has; nothing is done while nothing was shipped."""
-    swept = -1
+async def _sweep_now_and_then(watcher: Watcher) -> None:
     while True:
         await anyio.sleep(_SWEEP_S)
-        least = min(scene.desk.cursors.values(), default=scene.desk.head.seq)
-        if least != swept:
-            await scene.desk.sweep(directory_fd, scene.books.segments)
-            swept = least
+        await watcher.sweep()
 
 
 async def _feed_watchdog(notifier: Notifier, desk: Desk) -> None:

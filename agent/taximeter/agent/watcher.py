@@ -16,12 +16,12 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from taximeter import kernel, wire
-from taximeter.agent.books import Books
+from taximeter.agent.books import Books, Closed
 from taximeter.agent.desk import Desk
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.events import Clock
-from taximeter.journal import journal_name, list_instances, parse_name, sync, writer_pid
+from taximeter.journal import journal_name, list_instances, parse_name, remove, sync, writer_pid
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 _ROUND_S = 0.02
 #: A journal without news for this long is asked whether its writer lives.
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
+_SWEPT_AT_ONCE = 2_000
+#: Stands for "not known": more segments than a journal can have.
+_MOST_SEGMENTS = 1_000_000_000
 
 
 class Watcher:
@@ -44,6 +47,7 @@ class Watcher:
         self._batch = config.ledger.batch
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._unsynced: set[str] = set()
+        self._unremovable: set[str] = set()
         self.lag_since_s: float | None = None  #: since when journals wait to be read
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -66,11 +70,7 @@ class Watcher:
     async def read_everything(self) -> None:
         """List the directory and read whatever is new in any journal."""
         self._listed_ns = os.stat(self._directory_fd).st_mtime_ns
-        listed = list_instances(self._directory_fd)
-        for name, segments in listed.items():
-            if name not in self._books.accounts:
-                self._books.segments.setdefault(name, segments[-1])
-        await self.read(listed)
+        await self.read(list_instances(self._directory_fd))
 
     async def read(self, names: Iterable[str]) -> None:
         """Read on in these instances' journals, and commit what that leads to."""
@@ -91,17 +91,22 @@ class Watcher:
 
     async def _commit(self) -> None:
         batch = self._books.take_batch()
-        if batch is not None:
-            await self._desk.commit(batch)
+        if batch is None:
+            return
+        await self._desk.commit(batch)
+        seq = self._desk.head.seq
+        for journal in batch.journals:
+            if journal.state is None:
+                self._books.closed[journal.instance] = Closed(journal.segment, seq)
 
     async def _unbooked(self, names: list[str]) -> list[str]:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
-        known = self._books.accounts
-        strange = [name for name in names if name not in known]
-        if not strange:
-            return names
-        booked = await self._desk.is_booked(strange)
-        return [name for name in names if name not in booked]
+        open_, closed = self._books.accounts, self._books.closed
+        strange = [name for name in names if name not in open_ and name not in closed]
+        if strange:
+            for name, seq in (await self._desk.closed_at(strange)).items():
+                closed[name] = Closed(_MOST_SEGMENTS, seq)
+        return [name for name in names if name not in closed]
 
     def _watch(self) -> kernel.DirectoryWatch | None:
         try:
@@ -125,6 +130,37 @@ class Watcher:
         return list({found[0] for found in parsed if found is not None})
 
     # --- Now and then ---
+
+    async def sweep(self) -> None:
+        """Remove the journals whose records every sink has."""
+        everywhere = self._desk.everywhere
+        due = [
+            name
+            for name, closed in self._books.closed.items()
+            if closed.seq <= everywhere and name not in self._unremovable
+        ]
+        if not due:
+            return
+        for name in await anyio.to_thread.run_sync(self._remove, due[:_SWEPT_AT_ONCE]):
+            del self._books.closed[name]
+
+    def _remove(self, names: list[str]) -> list[str]:
+        gone: list[str] = []
+        for name in names:
+            try:
+                remove(self._directory_fd, name, self._segments(name))
+                gone.append(name)
+            except JournalFault as fault:
+                self._unremovable.add(name)
+                logger.warning("journal.unremovable: %s", fault)
+        return gone
+
+    def _segments(self, name: str) -> Iterable[int]:
+        """The segments that lie there: those up to the last, or, of what was closed by an earlier agent, any."""
+        last = self._books.closed[name].segment
+        if last < _MOST_SEGMENTS:
+            return range(last + 1)
+        return list_instances(self._directory_fd).get(name, ())
 
     async def _poll(self) -> None:
         """What nobody wakes us for: files that inotify missed, writers that died, content that must reach the disk."""

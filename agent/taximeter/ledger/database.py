@@ -23,7 +23,7 @@ _CACHE_KIB = 8_192
 
 # `records` is the chain and nothing else. `lookups` is how it is found again: not chained, and checked by the audit.
 # A record's id is its instance's id and a count, so the index of ids finds an instance's records too. A root is filed
-# only where it is another prediction. `journals.closed_seq` is the head when the instance was closed.
+# only where it is another prediction. `journals` and `facts` are of open instances only.
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, body BLOB NOT NULL);
@@ -36,10 +36,10 @@ CREATE INDEX lookups_prediction ON lookups (prediction) WHERE prediction IS NOT 
 CREATE INDEX lookups_root ON lookups (root) WHERE root IS NOT NULL;
 CREATE INDEX lookups_account ON lookups (account) WHERE account IS NOT NULL;
 CREATE TABLE journals (
-    instance TEXT PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, state BLOB, closed_seq INTEGER
+    instance TEXT PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, state BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX journals_closed ON journals (closed_seq) WHERE closed_seq IS NOT NULL;
-CREATE TABLE facts (number INTEGER PRIMARY KEY, instance TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (instance, body));
+CREATE TABLE facts (number INTEGER PRIMARY KEY, instance TEXT NOT NULL, body BLOB NOT NULL);
+CREATE INDEX facts_instance ON facts (instance);
 CREATE TABLE sinks (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};

@@ -26,21 +26,14 @@ __all__ = ["Batch", "Head", "JournalState", "Ledger", "NodeInfo", "Stored"]
 
 _INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
 _INSERT_LOOKUP = "INSERT INTO lookups VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-# A closed journal stays closed: the update then changes no row, which the commit notices.
-_BOOK_JOURNAL = """
-INSERT INTO journals VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (instance) DO UPDATE
-SET segment = ?2, offset = ?3, state = ?4, closed_seq = ?5 WHERE closed_seq IS NULL
+_SAVE_JOURNAL = """
+INSERT INTO journals VALUES (?1, ?2, ?3, ?4) ON CONFLICT (instance) DO UPDATE SET segment = ?2, offset = ?3, state = ?4
 """
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
-_IS_BOOKED = """
-SELECT coalesce(
-    (SELECT closed_seq IS NOT NULL FROM journals WHERE instance = ?1),
-    EXISTS (SELECT 1 FROM lookups WHERE id >= ?1 || '-' AND id < ?1 || '.')
-)
-"""
-_DELETABLE = """
-SELECT instance FROM journals
-WHERE closed_seq <= coalesce((SELECT min(seq) FROM sinks), 9223372036854775807) ORDER BY closed_seq LIMIT ?
+# An instance's records are those whose id is its own and a count; what has records and is not open was closed.
+_CLOSED_AT = """
+SELECT max(seq) FROM lookups WHERE id >= ?1 || '-' AND id < ?1 || '.'
+AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = ?1)
 """
 
 
@@ -56,7 +49,6 @@ class Ledger:
         self._node = node
         self._author = Author.of(self._id, node)
         self._in_doubt: list[Batch] = []  # failed, and perhaps in the file all the same
-        self._forgotten: list[str] = []
 
     @staticmethod
     def open(path: Path, node: NodeInfo) -> "Ledger":
@@ -73,9 +65,7 @@ class Ledger:
             raise
 
     def close(self) -> None:
-        """Let go of the file; what was forgotten since the last commit is forgotten now."""
-        if self._forgotten and self._connection is not None:
-            self.commit(Batch((), ()))
+        """Let go of the file."""
         self._drop_connection()
 
     @property
@@ -115,7 +105,6 @@ class Ledger:
         self._seq, self._digest = sealed.seq, sealed.digest
         if doubted:
             self._in_doubt.remove(batch)
-        self._forgotten.clear()
         return self.head
 
     def _doubt(self, batch: Batch) -> None:
@@ -129,22 +118,11 @@ class Ledger:
         try:
             connection.executemany(_INSERT_RECORD, sealed.rows)
             connection.executemany(_INSERT_LOOKUP, sealed.lookups)
-            self._book(connection, batch.journals, sealed.seq)
-            connection.executemany("INSERT OR IGNORE INTO facts (instance, body) VALUES (?, ?)", batch.facts)
-            forgotten = [(instance,) for instance in self._forgotten]
-            connection.executemany("DELETE FROM facts WHERE instance = ?", forgotten)
-            connection.executemany("DELETE FROM journals WHERE instance = ? AND closed_seq IS NOT NULL", forgotten)
+            _book(connection, batch)
             connection.execute("COMMIT")
         except BaseException:
             _roll_back(connection)
             raise
-
-    def _book(self, connection: apsw.Connection, journals: tuple[JournalState, ...], seq: int) -> None:
-        before = connection.total_changes()
-        rows = [(j.instance, j.segment, j.offset, j.state, seq if j.state is None else None) for j in journals]
-        connection.executemany(_BOOK_JOURNAL, rows)
-        if connection.total_changes() - before != len(rows):
-            raise LedgerError(f"cannot commit to ledger {self._path}: expected open journals, got a closed one")
 
     def _has_landed(self, batch: Batch) -> bool:
         """Whether a batch whose commit failed is in the file after all."""
@@ -161,24 +139,20 @@ class Ledger:
 
     def journals(self) -> tuple[JournalState, ...]:
         """The instances that are open: where to read on, and the state to go on from."""
-        rows = self._ask(f"{_JOURNALS} WHERE closed_seq IS NULL")
+        rows = self._ask(_JOURNALS)
         return tuple(JournalState(*row) for row in rows)
 
     def facts(self, instance: str) -> tuple[bytes, ...]:
         """What the agent itself saw of an instance, in the order it was committed."""
         return tuple(row[0] for row in self._ask("SELECT body FROM facts WHERE instance = ? ORDER BY number", instance))
 
-    def is_booked(self, instance: str) -> bool:
-        """Whether an instance was closed before: a journal of it that reappears is never booked again."""
-        return bool(self._ask(_IS_BOOKED, instance)[0][0])
+    def closed_at(self, instance: str) -> int | None:
+        """The number of a closed instance's last record; None where it is open or unknown.
 
-    def deletable(self, limit: int = 1_000) -> tuple[str, ...]:
-        """Closed instances, oldest first, all of whose records every sink has acknowledged."""
-        return tuple(row[0] for row in self._ask(_DELETABLE, limit))
-
-    def forget_journal(self, instance: str) -> None:
-        """Forget a closed instance's position and facts, with the next commit; unlink its files before."""
-        self._forgotten.append(instance)
+        Known for ever: a journal that reappears, from a backup say, is never booked again.
+        """
+        seq = self._ask(_CLOSED_AT, instance)[0][0]
+        return None if seq is None else int(seq)
 
     # --- Sinks -------------------------------------------------------------------------------------------------------
 
@@ -245,6 +219,18 @@ class Ledger:
     def _do(self, sql: str, *values: str | int | bytes) -> None:
         with door("write", self._path):
             self._live().execute(sql, values)
+
+
+def _book(connection: apsw.Connection, batch: Batch) -> None:
+    """Save what is open, with the facts it rests on; what a closed instance rested on is told by its records."""
+    closed = [(journal.instance,) for journal in batch.journals if journal.state is None]
+    saved = [astuple(journal) for journal in batch.journals if journal.state is not None]
+    ended = {instance for (instance,) in closed}
+    connection.executemany(_SAVE_JOURNAL, saved)
+    facts = [fact for fact in batch.facts if fact[0] not in ended]
+    connection.executemany("INSERT INTO facts (instance, body) VALUES (?, ?)", facts)
+    connection.executemany("DELETE FROM journals WHERE instance = ?", closed)
+    connection.executemany("DELETE FROM facts WHERE instance = ?", closed)
 
 
 def _read_head(connection: apsw.Connection, ledger_id: str, path: Path) -> tuple[int, bytes]:
