@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from taximeter.shipping.sinks.http import HttpSink
 
 
-def open_sink(
+def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     name: str,
     kind: str,
     *,
