@@ -20,7 +20,7 @@ def told(number, frame):
     if number == signal.SIGUSR2:
         sys.exit(9)
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-    if signal.getsignal(number) != signal.SIG_IGN:
+    if signal.getsignal(number) != signal.SIG_IGN or number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, told)
 print("up", flush=True)
 while True:
@@ -111,18 +111,18 @@ INSIDER = """
 import os, signal, sys, time
 time.sleep(0.1)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(6))
+command, wrapper = os.getpid(), os.getppid()
 if os.fork() == 0:
-    os.kill(int(sys.argv[1] or os.getppid()), signal.SIGTERM)
-    signal.pause()
+    os.kill(wrapper, signal.SIGTERM)
+    while os.getppid() == command:
+        time.sleep(0.01)
+    os._exit(0)
 signal.pause()
 """
 
 
 def test_a_signal_from_within_is_noted_as_such(rides: Rides) -> None:
-    code = INSIDER.replace(
-        "int(sys.argv[1] or os.getppid())", "int(open(f'/proc/{os.getppid()}/stat').read().split()[3])"
-    )
-    assert rides.run("--", PYTHON, "-c", code, start_new_session=True).returncode == 6
+    assert rides.run("--", PYTHON, "-c", INSIDER).returncode == 6
     assert [(fact["signal"], fact["outside"]) for fact in rides.facts("signal")] == [(signal.SIGTERM, False)]
 
 
@@ -193,15 +193,22 @@ input()
         assert process.returncode == 0
 
 
+MOURNER = """
+import os, signal, sys
+def told(number, frame):
+    open(sys.argv[1], "w")
+    os._exit(3)
+signal.signal(signal.SIGHUP, told)
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
 def test_a_hang_up_reaches_a_command_whose_wrapper_leads_the_session(rides: Rides) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
-        words = rides.words(
-            "--",
-            PYTHON,
-            "-c",
-            f"import signal, os\nsignal.signal(1, lambda *_: (open({str(rides.path / 'hung up')!r}, 'w'), os._exit(3)))\nprint('up', flush=True)\nwhile True: signal.pause()",
-        )
+        words = rides.words("--", PYTHON, "-c", MOURNER, str(rides.path / "hung up"))
         os.execve(words[0], words, rides.environment())
     assert b"up" in os.read(terminal, 100)
     os.close(terminal)
