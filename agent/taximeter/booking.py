@@ -4,9 +4,9 @@ Owns the published shape of `data`, who is the payer, and which time is charged.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.money import plain
@@ -36,11 +36,11 @@ from taximeter.rulebook import Rulebook
 
 _ONE = Decimal(1)
 _HUNDREDTH = Decimal("0.01")
+_NO_RESOURCES = Resources(cpu_ns=None, rss_peak_bytes=None, gpu_memory_peak_bytes=None, energy_mj=None)
 _UNKNOWN_HARDWARE = HardwareUse(UNKNOWN_TIER, 0, (), "declared", "the hardware was not looked at")
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """Where and how an interval ends."""
 
     at_ns: int
@@ -81,7 +81,9 @@ def instance_records(
         "hardware": _hardware(instance),
         "resources": _resources(instance),
         "billing": rating.billing,
-        "timing": Timing(_start_witness(instance.start, instance.start_ns, cut.at_ns), end.witness),
+        "timing": Timing(
+            start=_start_witness(instance.start, instance.start_ns, cut.at_ns), end=end.witness, clock="ok"
+        ),
         "traceparent": instance.opened.traceparent,
     }
     if left is not None:
@@ -140,9 +142,11 @@ def _prediction_data(
         "attributes": prediction.attributes,
         "labels": instance.opened.options.labels,
         "hardware": _hardware(instance),
-        "resources": Resources() if instance.opened.options.worker else _resources(instance),
+        "resources": _NO_RESOURCES if instance.opened.options.worker else _resources(instance),
         "billing": billing,
-        "timing": Timing(_start_witness(prediction.start, prediction.start_ns, prediction.cut_ns), end.witness),
+        "timing": Timing(
+            start=_start_witness(prediction.start, prediction.start_ns, prediction.cut_ns), end=end.witness, clock="ok"
+        ),
         "traceparent": prediction.traceparent,
     }
 
@@ -227,7 +231,11 @@ def _tier(instance: Instance) -> str:
 
 def _interval(opened: Opened, start_ns: int, end_ns: int) -> Interval:
     return Interval(
-        utc_text(utc_ns(opened, start_ns)), utc_text(utc_ns(opened, end_ns)), start_ns, end_ns, opened.clock.boot_id
+        start_utc=utc_text(utc_ns(opened, start_ns)),
+        end_utc=utc_text(utc_ns(opened, end_ns)),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        boot_id=opened.clock.boot_id,
     )
 
 
@@ -258,10 +266,11 @@ def _instance_time(start_ns: int, end_ns: int, before: Phases, now: Phases) -> I
 
 def _concurrency(crowd: int, active_ns: int, most: int) -> Concurrency:
     if not active_ns:
-        return Concurrency("0", most)
+        return Concurrency(mean="0", max=most)
     if crowd == active_ns:
-        return Concurrency("1", most)
-    return Concurrency(plain((Decimal(crowd) / Decimal(active_ns)).quantize(_HUNDREDTH)), most)
+        return Concurrency(mean="1", max=most)
+    mean = (Decimal(crowd) / Decimal(active_ns)).quantize(_HUNDREDTH)
+    return Concurrency(mean=plain(mean), max=most)
 
 
 def _start_witness(start: Witness, start_ns: int, from_ns: int) -> Witness:
@@ -284,4 +293,6 @@ def _resources(instance: Instance) -> Resources:
     return Resources(
         cpu_ns=None if cpu_ns is None else max(cpu_ns - instance.cut.cpu_ns, 0),
         rss_peak_bytes=instance.usage.rss_peak_bytes,
+        gpu_memory_peak_bytes=None,
+        energy_mj=None,
     )

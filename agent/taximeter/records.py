@@ -1,6 +1,7 @@
 """What is kept: usage records, whose fields are named and ordered as in the published schema.
 
-Owns the shape that billing reads. Durations are integer nanoseconds, quantities and money decimal strings.
+Owns the shape that billing reads: plain parts of a record are typed dicts, which are what is written, and what is
+kept or compared is a frozen value. Durations are integer nanoseconds, quantities and money decimal strings.
 Refuses to know how a record came about, how it is chained and where it goes; the ledger adds its envelope
 (source, node, ledger) when it writes the bytes that are shipped.
 """
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import TypedDict
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -29,8 +31,7 @@ PLATFORM = "platform"
 UNATTRIBUTED = "unattributed"
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(TypedDict):
     """A half-open stretch of one boot's CLOCK_MONOTONIC, with its UTC labels."""
 
     start_utc: str
@@ -40,8 +41,7 @@ class Interval:
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionTime:
+class PredictionTime(TypedDict):
     """Where a prediction's nanoseconds went; wall = end - start + suspended."""
 
     wall_ns: int
@@ -52,8 +52,7 @@ class PredictionTime:
     unknown_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceTime:
+class InstanceTime(TypedDict):
     """Where an instance's nanoseconds went: the six parts add up to wall, exactly."""
 
     wall_ns: int
@@ -65,8 +64,7 @@ class InstanceTime:
     unknown_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Concurrency:
+class Concurrency(TypedDict):
     """How many predictions were active together while this one was."""
 
     mean: str
@@ -81,13 +79,12 @@ class Witness:
     uncertainty_ns: int | None  #: None where nothing bounds it
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(TypedDict):
     """The witnesses of both ends, and what the clocks did in between ("ok", or what was wrong)."""
 
     start: Witness
     end: Witness
-    clock: str = "ok"
+    clock: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +107,13 @@ class HardwareUse:
     rule: str = ""  #: why this tier, in words
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(TypedDict):
     """What was used beside time; null is unknown."""
 
-    cpu_ns: int | None = None
-    rss_peak_bytes: int | None = None
-    gpu_memory_peak_bytes: int | None = None
-    energy_mj: int | None = None
+    cpu_ns: int | None
+    rss_peak_bytes: int | None
+    gpu_memory_peak_bytes: int | None
+    energy_mj: int | None
 
 
 class BillingStatus(StrEnum):

@@ -50,7 +50,13 @@ def record(instance: str, count: int, kind: RecordType, data: dict[str, Any], **
 
 def interval(start_ns: int, end_ns: int) -> Interval:
     began_ns = BEGAN_UTC_NS - 5 * SECOND_NS
-    return Interval(utc_text(began_ns + start_ns), utc_text(began_ns + end_ns), start_ns, end_ns, BOOT_ID)
+    return Interval(
+        start_utc=utc_text(began_ns + start_ns),
+        end_utc=utc_text(began_ns + end_ns),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        boot_id=BOOT_ID,
+    )
 
 
 def billed(quantity: str, amount: str, *, meter: str = "share", rate: str = RATE) -> Billing:
@@ -80,18 +86,22 @@ def prediction_record(
         "status": "succeeded",
         "final": True,
         "interval": interval(start_ns, end_ns),
-        "time": PredictionTime(wall_ns, 0, wall_ns, wall_ns, 0, 0),
+        "time": PredictionTime(
+            wall_ns=wall_ns, load_ns=0, active_ns=wall_ns, share_ns=wall_ns, suspended_ns=0, unknown_ns=0
+        ),
         "to_date": {"wall_ns": wall_ns, "load_ns": 0, "active_ns": wall_ns, "share_ns": wall_ns},
-        "concurrency": Concurrency("1", 1),
+        "concurrency": Concurrency(mean="1", max=1),
         "units": {"image": "2"},
         "attributes": {"resolution": "1080p"},
         "labels": {},
         "hardware": HardwareUse(
             "gpu-h100", 1, (DeviceUse("GPU-5a", "NVIDIA H100 80GB HBM3", 85_520_809_984),), "observed"
         ),
-        "resources": Resources(812_000_000, 1_234_567, 7_516_192_768, 812_345),
+        "resources": Resources(
+            cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=7_516_192_768, energy_mj=812_345
+        ),
         "billing": billed("1", RATE),
-        "timing": Timing(Witness("mark", 41_000), Witness("mark", 38_000)),
+        "timing": Timing(start=Witness("mark", 41_000), end=Witness("mark", 38_000), clock="ok"),
         "traceparent": None,
     }
     data |= changes
@@ -114,7 +124,15 @@ def instance_record(instance: str, count: int, **changes: Any) -> UsageRecord:
         "status": "succeeded",
         "final": True,
         "interval": interval(5 * SECOND_NS, 8 * SECOND_NS),
-        "time": InstanceTime(3 * SECOND_NS, SECOND_NS, 0, SECOND_NS, SECOND_NS, 0, 0),
+        "time": InstanceTime(
+            wall_ns=3 * SECOND_NS,
+            boot_ns=SECOND_NS,
+            idle_ns=0,
+            active_ns=SECOND_NS,
+            teardown_ns=SECOND_NS,
+            suspended_ns=0,
+            unknown_ns=0,
+        ),
         "to_date": {"wall_ns": 3 * SECOND_NS, "boot_ns": SECOND_NS, "active_ns": SECOND_NS},
         "billing": INFORMATIVE,
         "exit": Exit(0, None, None, "exited", None),

@@ -174,8 +174,16 @@ def cut_run() -> list[UsageRecord]:
     """A one-shot cut once: a second of each part, then the rest; as the meter writes it."""
     first = {"wall_ns": SECOND_NS, "load_ns": 0, "active_ns": SECOND_NS, "share_ns": SECOND_NS}
     both = {name: 2 * value for name, value in first.items()}
-    times = {"time": PredictionTime(SECOND_NS, 0, SECOND_NS, SECOND_NS, 0, 0)}
-    own = {"time": InstanceTime(SECOND_NS, 0, 0, SECOND_NS, 0, 0, 0)}
+    times = {
+        "time": PredictionTime(
+            wall_ns=SECOND_NS, load_ns=0, active_ns=SECOND_NS, share_ns=SECOND_NS, suspended_ns=0, unknown_ns=0
+        )
+    }
+    own = {
+        "time": InstanceTime(
+            wall_ns=SECOND_NS, boot_ns=0, idle_ns=0, active_ns=SECOND_NS, teardown_ns=0, suspended_ns=0, unknown_ns=0
+        )
+    }
     begin, cut, end = 6 * SECOND_NS, 7 * SECOND_NS, 8 * SECOND_NS
     return [
         prediction_record(ONE, 0, final=False, status="processing", to_date=first, **times),
@@ -207,8 +215,7 @@ def test_the_intervals_of_an_instance_tile_too(audited: Callable[..., list[str]]
 
 def test_an_interval_of_another_boot_is_named(audited: Callable[..., list[str]]) -> None:
     records = cut_run()
-    told = interval(7 * SECOND_NS, 8 * SECOND_NS)
-    other = type(told)(told.start_utc, told.end_utc, told.start_ns, told.end_ns, "another boot")
+    other = interval(7 * SECOND_NS, 8 * SECOND_NS) | {"boot_id": "another boot"}
     records[2] = changed(records[2], interval=other)
     assert audited(*records)[0].startswith("3: interval: of boot another boot, expected ")
 
@@ -220,27 +227,47 @@ def test_totals_to_date_are_the_sum_of_the_records(audited: Callable[..., list[s
 
 
 def test_phases_that_do_not_add_up_to_wall_are_named(audited: Callable[..., list[str]]) -> None:
-    time = InstanceTime(3 * SECOND_NS, SECOND_NS, 1, SECOND_NS, SECOND_NS, 0, 0)
+    time = InstanceTime(
+        wall_ns=3 * SECOND_NS,
+        boot_ns=SECOND_NS,
+        idle_ns=1,
+        active_ns=SECOND_NS,
+        teardown_ns=SECOND_NS,
+        suspended_ns=0,
+        unknown_ns=0,
+    )
     assert audited(run(1)[0], instance_record(ONE, 1, time=time)) == [
         f"2: time: the phases add up to {3 * SECOND_NS + 1} ns, expected wall, {3 * SECOND_NS} ns"
     ]
 
 
 def test_a_wall_that_is_not_its_interval_is_named(audited: Callable[..., list[str]]) -> None:
-    time = PredictionTime(SECOND_NS + 1, 0, SECOND_NS, SECOND_NS, 0, 0)
+    time = PredictionTime(
+        wall_ns=SECOND_NS + 1, load_ns=0, active_ns=SECOND_NS, share_ns=SECOND_NS, suspended_ns=0, unknown_ns=0
+    )
     faults = audited(prediction_record(ONE, 0, time=time, to_date={}), instance_record(ONE, 1))
     assert faults == [f"1: time: wall is {SECOND_NS + 1} ns, expected its interval and what was suspended"]
 
 
 def test_a_negative_duration_is_named(audited: Callable[..., list[str]]) -> None:
-    time = InstanceTime(3 * SECOND_NS, SECOND_NS, -1, SECOND_NS, SECOND_NS, 0, 1)
+    time = InstanceTime(
+        wall_ns=3 * SECOND_NS,
+        boot_ns=SECOND_NS,
+        idle_ns=-1,
+        active_ns=SECOND_NS,
+        teardown_ns=SECOND_NS,
+        suspended_ns=0,
+        unknown_ns=1,
+    )
     assert audited(run(1)[0], instance_record(ONE, 1, time=time)) == [
         "2: time: idle_ns is -1, expected no negative duration"
     ]
 
 
 def test_parts_that_exceed_wall_are_named(audited: Callable[..., list[str]]) -> None:
-    time = PredictionTime(SECOND_NS, 1, SECOND_NS, SECOND_NS, 0, 0)
+    time = PredictionTime(
+        wall_ns=SECOND_NS, load_ns=1, active_ns=SECOND_NS, share_ns=SECOND_NS, suspended_ns=0, unknown_ns=0
+    )
     faults = audited(prediction_record(ONE, 0, time=time, to_date={}), instance_record(ONE, 1))
     assert faults == ["1: time: load, active, suspended and unknown exceed wall, or the share exceeds active"]
 
@@ -248,7 +275,9 @@ def test_parts_that_exceed_wall_are_named(audited: Callable[..., list[str]]) -> 
 def test_shares_that_are_not_the_active_time_are_named_at_the_instances_end(
     audited: Callable[..., list[str]],
 ) -> None:
-    time = PredictionTime(SECOND_NS, 0, SECOND_NS, SECOND_NS - 1, 0, 0)
+    time = PredictionTime(
+        wall_ns=SECOND_NS, load_ns=0, active_ns=SECOND_NS, share_ns=SECOND_NS - 1, suspended_ns=0, unknown_ns=0
+    )
     first = prediction_record(ONE, 0, time=time, to_date={}, billing=billed("0.999999999", "0.001524999998475"))
     assert audited(first, instance_record(ONE, 1)) == [
         f"2: time: the predictions' shares add up to {SECOND_NS - 1} ns, expected {SECOND_NS} ns active"

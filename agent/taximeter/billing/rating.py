@@ -5,16 +5,15 @@ cutting a run changes nothing. Refuses to know phases and statuses; it is given 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from taximeter.billing.money import EXACT, plain, rounded, seconds
 from taximeter.billing.rates import RateCard
 from taximeter.records import Billing, BillingStatus, Line
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """Time on one meter: its totals when the last record was cut and now, and what it is multiplied by."""
 
     meter: str
@@ -24,8 +23,7 @@ class Charge:
     multiplier_before: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Rating:
+class Rating(NamedTuple):
     """What an interval costs, and what earlier intervals turn out to have cost too much (negative) or too little."""
 
     billing: Billing

@@ -73,16 +73,17 @@ class Tally:
     def _count(self, record: UsageRecord) -> None:
         data: Mapping[str, Any] = record.data
         _add(self._records, (record.type.value, str(data.get("status") or "none")), 1)
-        if record.type is RecordType.FACT:
-            return
-        clock = _field(data.get("timing"), "clock")
-        if clock not in (None, "ok"):
-            self._word("clock_flags", str(clock))
         billing = data.get("billing")
-        tier = str(_field(data.get("hardware"), "tier") or "unknown")
-        if _field(billing, "status") == BillingStatus.UNRATED:
-            self._word("unrated", tier)
-        if _field(billing, "status") == BillingStatus.RATED:
+        if billing is None:
+            return  # a fact of the ledger's own
+        timing = data.get("timing")
+        if timing is not None and timing["clock"] != "ok":
+            self._word("clock_flags", str(timing["clock"]))
+        status = _field(billing, "status")
+        if status == BillingStatus.UNRATED:
+            self._word("unrated", str(_field(data.get("hardware"), "tier") or "unknown"))
+        elif status == BillingStatus.RATED:
+            tier = str(_field(data.get("hardware"), "tier") or "unknown")
             self._charge(billing, tier, str(data.get("class") or "none"))
 
     def _charge(self, billing: object, tier: str, service_class: str) -> None:
