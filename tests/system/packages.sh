@@ -10,6 +10,7 @@ need() { # PROGRAM PACKAGE
     missing="$missing $1"
     case " $packages " in *" $2 "*) ;; *) packages="$packages $2" ;; esac
 }
+need curl curl
 need strace strace
 need tmux tmux
 need prometheus prometheus
