@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
-from taximeter.records import BillingStatus, RecordType, UsageRecord
+from taximeter.records import BillingStatus, UsageRecord
 
 LABELS_MAX = 200
 OTHER = "other"
