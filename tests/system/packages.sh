@@ -13,6 +13,10 @@ need() { # PROGRAM PACKAGE
 need curl curl
 need strace strace
 need tmux tmux
+need less less
+need openssl openssl
+need cc gcc
+need mount mount
 need prometheus prometheus
 need promtool prometheus
 need faketime faketime
