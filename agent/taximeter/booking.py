@@ -159,16 +159,16 @@ def _record(
     ahead = 1 if kind is RecordType.CORRECTION else 0  # a correction follows the record that brought the end
     theirs = prediction is not None or instance.service_class in ONLINE
     return UsageRecord(
-        id=record_id(opened.instance, instance.records + ahead),
-        type=kind,
-        subject=(about.account or UNATTRIBUTED) if theirs else PLATFORM,
-        time_utc_ns=utc_ns(opened, from_ns),
-        data=data,
-        instance=opened.instance,
-        prediction=prediction.id if prediction else None,
-        root=about.root,
-        account=about.account,
-        model=about.model,
+        record_id(opened.instance, instance.records + ahead),
+        kind,
+        (about.account or UNATTRIBUTED) if theirs else PLATFORM,
+        utc_ns(opened, from_ns),
+        data,
+        opened.instance,
+        prediction.id if prediction else None,
+        about.root,
+        about.account,
+        about.model,
     )
 
 

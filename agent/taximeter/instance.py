@@ -92,6 +92,7 @@ class Instance(NamedTuple):
     offset_ns: int = 0  #: BOOTTIME - MONOTONIC when last looked at; growth is suspension
     phases: Phases = Phases()
     predictions: tuple[Prediction, ...] = ()
+    crowd: int = 0  #: how many of them are active
     crowd_max: int = 0
     readied: bool = False
     cut: Cut = Cut(0)

@@ -34,7 +34,7 @@ from taximeter.moves import become_ready, close, stop
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.rulebook import Rulebook
-from taximeter.turn import Turn, arrive, look_at_clock, pass_unseen
+from taximeter.turn import Turn, arrive, cut_until, look_at_clock, pass_unseen
 
 #: A pidfd wake-up comes up to this late, at p99 with every core loaded (promises, P3).
 WRAPPER_END_NS = 10_000_000
@@ -124,8 +124,9 @@ def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
 
 
 def _heartbeat(instance: Instance, event: Heartbeat, turn: Turn) -> Instance:
-    instance = look_at_clock(arrive(instance, event.at_ns, turn), event.clock)
-    return instance._replace(usage=event.usage) if event.usage.cpu_ns is not None else instance
+    instance = look_at_clock(cut_until(instance, event.at_ns, turn), event.clock)
+    usage = instance.usage if event.usage.cpu_ns is None else event.usage
+    return instance._replace(sign_ns=event.at_ns, usage=usage)
 
 
 def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:

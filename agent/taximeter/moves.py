@@ -28,13 +28,15 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
     """The instance with one prediction more; its times are settled to where that one begins."""
     if not prediction.active:
         return instance._replace(predictions=(*instance.predictions, prediction))
-    crowd = 1 + sum(other.active for other in instance.predictions)
+    crowd = instance.crowd + 1
     stage = advance(instance.stage, Input.BUSY) if crowd == 1 else instance.stage
-    predictions = tuple(
+    others = [
         other._replace(crowd_max=crowd) if other.active and other.crowd_max < crowd else other
-        for other in (*instance.predictions, prediction)
-    )
-    return instance._replace(stage=stage, predictions=predictions, crowd_max=max(instance.crowd_max, crowd))
+        for other in instance.predictions
+    ]
+    predictions = (*others, prediction._replace(crowd_max=crowd))
+    most = max(instance.crowd_max, crowd)
+    return instance._replace(stage=stage, predictions=predictions, crowd=crowd, crowd_max=most)
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
@@ -56,10 +58,12 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     turn.records.extend(records)
-    others = tuple(other for other in instance.predictions if other.id != prediction.id)
-    freed = prediction.active and not closing and not any(other.active for other in others)
+    others = tuple([other for other in instance.predictions if other.id != prediction.id])
+    crowd = instance.crowd - prediction.active
+    freed = prediction.active and not closing and not crowd
     return instance._replace(
         predictions=others,
+        crowd=crowd,
         records=instance.records + len(records),
         stage=advance(instance.stage, Input.FREE) if freed else instance.stage,
     )

@@ -19,8 +19,7 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
     if instance.lost:
         return phases._replace(unknown=phases.unknown + passed)
     if phase is Phase.ACTIVE:
-        crowd = sum(prediction.active for prediction in instance.predictions)
-        return phases._replace(active=phases.active + passed, crowd=phases.crowd + passed * crowd)
+        return phases._replace(active=phases.active + passed, crowd=phases.crowd + passed * instance.crowd)
     if phase is Phase.IDLE:
         return phases._replace(idle=phases.idle + passed)
     if phase is Phase.BOOT:
@@ -39,7 +38,7 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
         return tuple(
             prediction.times._replace(unknown=prediction.times.unknown + passed) for prediction in instance.predictions
         )
-    crowd = sum(prediction.active for prediction in instance.predictions)
+    crowd = instance.crowd
     times: list[Times] = []
     rank = 0
     for prediction in instance.predictions:
@@ -66,11 +65,12 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     """The same instance with all times settled to `at_ns`: a new stretch begins."""
     if at_ns <= instance.since_ns:
         return instance
-    predictions = tuple(
-        prediction._replace(times=times)
-        for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True)
-    )
-    return instance._replace(phases=phases_at(instance, at_ns), predictions=predictions, since_ns=at_ns)
+    phases = phases_at(instance, at_ns)
+    if not instance.predictions:
+        return instance._replace(phases=phases, since_ns=at_ns)
+    settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
+    predictions = tuple([prediction._replace(times=times) for prediction, times in settled])
+    return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns)
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:

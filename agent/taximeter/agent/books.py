@@ -60,7 +60,7 @@ class _Page:
 
     records: list[UsageRecord] = field(default_factory=list)
     saved: dict[str, JournalState] = field(default_factory=dict)
-    facts: list[tuple[str, bytes]] = field(default_factory=list)
+    placed: dict[str, Hardware] = field(default_factory=dict)
 
 
 class Books:
@@ -117,9 +117,13 @@ class Books:
     def take_batch(self) -> Batch | None:
         """What is to be committed next, if anything."""
         page, self._page = self._page, _Page()
-        if not (page.records or page.facts or page.saved):
+        if not (page.records or page.saved):
             return None
-        return Batch(tuple(page.records), tuple(page.saved.values()), tuple(page.facts))
+        saved = tuple(page.saved.values())
+        # Where an instance was placed is a fact to keep while it is open; of a closed one its records say it.
+        open_ = [journal.instance for journal in saved if journal.state is not None]
+        facts = [(name, _placed(page.placed[name])) for name in open_ if name in page.placed]
+        return Batch(tuple(page.records), saved, tuple(facts))
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
@@ -155,7 +159,7 @@ class Books:
 
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
-        self._page.facts.append((name, _encode({"fact": "placed", "hardware": hardware})))
+        self._page.placed[name] = hardware
         return open_instance(opened, self._book, hardware)
 
     def _close(self, name: str, account: Account) -> None:
@@ -183,6 +187,10 @@ class Books:
     def _count(self, fault: JournalFault) -> None:
         self.tally.journal_fault(fault.reason)
         logger.warning("journal.fault reason=%s: %s", fault.reason, fault)
+
+
+def _placed(hardware: Hardware) -> bytes:
+    return _encode({"fact": "placed", "hardware": hardware})
 
 
 def _state(name: str, account: Account) -> JournalState:

@@ -6,6 +6,7 @@ cutting a run changes nothing. Refuses to know phases and statuses; it is given 
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from taximeter.billing.money import EXACT, plain, rounded, seconds
@@ -35,28 +36,31 @@ _ONE = Decimal(1)
 
 def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Rating:
     """Price `charges` on `tier`; without a card or a price the record is unrated, never guessed and never zero."""
-    due = [charge for charge in charges if charge.multiplier or charge.multiplier_before]
-    now_due = [charge for charge in due if charge.multiplier and charge.now_ns != charge.before_ns]
-    redone = [charge for charge in due if charge.before_ns and charge.multiplier != charge.multiplier_before]
+    now_due = [charge for charge in charges if charge.multiplier and charge.now_ns != charge.before_ns]
+    redone = [charge for charge in charges if charge.before_ns and charge.multiplier != charge.multiplier_before]
     if not now_due and not redone:
         return Rating(free(card))
     price = card.tiers.get(tier) if card else None
     if card is None or price is None:
         return Rating(_unrated(tier, card))
-    lines = tuple(_line(charge, price) for charge in now_due)
+    lines = tuple([_line(charge, price) for charge in now_due])
     billing = _billing(lines, card) if lines else free(card)
     return Rating(billing, _billing(tuple(_redo(charge, price) for charge in redone), card) if redone else None)
 
 
 def free(card: RateCard | None) -> Billing:
     """Nothing of this interval is billed to anybody."""
-    currency = card.currency if card else None
-    return Billing(BillingStatus.FREE, (), "0", currency, card.hash if card else None)
+    return _without_lines(BillingStatus.FREE, "0", *((card.currency, card.hash) if card else (None, None)))
 
 
 def informative(card: RateCard | None) -> Billing:
     """Another record bills this time."""
-    return Billing(BillingStatus.INFORMATIVE, (), None, card.currency if card else None, card.hash if card else None)
+    return _without_lines(BillingStatus.INFORMATIVE, None, *((card.currency, card.hash) if card else (None, None)))
+
+
+@lru_cache(maxsize=64)
+def _without_lines(status: BillingStatus, amount: str | None, currency: str | None, card: str | None) -> Billing:
+    return Billing(status, (), amount, currency, card)
 
 
 def _unrated(tier: str, card: RateCard | None) -> Billing:
@@ -70,9 +74,9 @@ def _price(duration_ns: int, price: Decimal, multiplier: Decimal) -> Decimal:
 
 
 def _line(charge: Charge, price: Decimal) -> Line:
-    amount = EXACT.subtract(
-        _price(charge.now_ns, price, charge.multiplier), _price(charge.before_ns, price, charge.multiplier)
-    )
+    amount = _price(charge.now_ns, price, charge.multiplier)
+    if charge.before_ns:
+        amount = EXACT.subtract(amount, _price(charge.before_ns, price, charge.multiplier))
     return _written(charge.meter, charge.now_ns - charge.before_ns, price, charge.multiplier, amount)
 
 
