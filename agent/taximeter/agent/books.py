@@ -32,6 +32,7 @@ _CHUNK_BYTES = 1 << 20
 #: How many refused files are remembered, so that each is said once; beyond that they may be said again.
 _MOST_REFUSED = 10_000
 _NEWER = "newer_version"
+_UNREADABLE = "unreadable"
 
 Place = Callable[[Mapping[str, str]], Hardware]
 
@@ -75,6 +76,7 @@ class Books:
         self._refused: set[tuple[str, str]] = set()  # (instance, reason)
         self.accounts: dict[str, Account] = {}
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
+        self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.tally = Tally()
 
     def resume(self, saved: Iterable[JournalState]) -> None:
@@ -176,6 +178,8 @@ class Books:
     def _refuse(self, name: str, account: Account, fault: JournalFault) -> None:
         """A file that as a whole cannot be believed: said and counted once, however often it is looked at."""
         account.stuck = fault.reason
+        if fault.reason == _UNREADABLE:
+            self.unread.add(name)
         if account.instance is None:
             del self.accounts[name]
         if fault.reason != "missing" and (name, fault.reason) not in self._refused:

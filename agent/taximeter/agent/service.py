@@ -143,7 +143,7 @@ def _look(scene: Scene, watcher: Watcher) -> Snapshot:
 
 
 async def _stop_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             logger.info("agent.stopping signal=%s", signal.Signals(number).name)

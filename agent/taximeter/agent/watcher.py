@@ -70,7 +70,7 @@ class Watcher:
     async def read_everything(self) -> None:
         """List the directory and read whatever is new in any journal."""
         self._listed_ns = os.stat(self._directory_fd).st_mtime_ns
-        await self.read(list_instances(self._directory_fd))
+        await self.read(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
 
     async def read(self, names: Iterable[str]) -> None:
         """Read on in these instances' journals, and commit what that leads to."""
@@ -125,7 +125,7 @@ class Watcher:
             await anyio.sleep(self._delay_s)  # for others to come along: one commit for all of them
         changes = watch.read()
         if changes.lost:
-            return list(list_instances(self._directory_fd))
+            return list(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
         parsed = (parse_name(name) for name in changes.names)
         return list({found[0] for found in parsed if found is not None})
 
@@ -166,6 +166,9 @@ class Watcher:
         """What nobody wakes us for: files that inotify missed, writers that died, content that must reach the disk."""
         if os.stat(self._directory_fd).st_mtime_ns != self._listed_ns:
             await self.read_everything()
+        unread, self._books.unread = self._books.unread, set()
+        if unread:
+            await self.read(unread)
         quiet = self._quiet()
         if quiet:
             await self.read(quiet)

@@ -1,0 +1,166 @@
+"""The watcher's rhythm: what wakes it, and that nothing depends on being woken."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from taximeter import kernel
+from taximeter.agent import books
+from taximeter.agent.desk import Desk
+from taximeter.agent.watcher import Watcher, read_clock
+from taximeter.config import load
+from taximeter.errors import JournalFault, LedgerError, TaximeterError
+from taximeter.journal import open_directory
+from tests.agent.desks import Node, start, write
+from tests.journal_samples import INSTANCE, OTHER, held, sample_lines
+
+PATIENCE_S = 20
+
+
+async def until(happened: object, what: str) -> None:
+    assert callable(happened)
+    with anyio.move_on_after(PATIENCE_S):
+        while not happened():  # noqa: ASYNC110 -- it is told by files and tables, not by an event
+            await anyio.sleep(0.005)
+        return
+    pytest.fail(f"waited in vain for {what}")
+
+
+@asynccontextmanager
+async def watching(node: Node) -> AsyncIterator[Watcher]:
+    """A watcher on `node`, polling often."""
+    config_file = node.path / "agent.toml"
+    config_file.write_text("[journal]\npoll_s = 0.05\n")
+    desk = Desk(node.ledger, node.books.tally)
+    watcher = Watcher(node.path, open_directory(node.path), node.books, desk, load(config_file, {}))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(watcher.run)
+        yield watcher
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_what_was_there_is_booked_before_it_is_ready(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines())
+    async with watching(node):
+        assert len(node.usage()) == 2
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_grows_wakes_it(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    async with watching(node):
+        write(node.journal, sample_lines())
+        await until(lambda: len(node.usage()) == 2, "the records")
+
+
+@pytest.mark.anyio
+async def test_without_the_kernels_notes_it_polls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(directory: Path) -> None:
+        raise TaximeterError("cannot watch: no notes left")
+
+    monkeypatch.setattr(kernel, "DirectoryWatch", refuse)
+    node = start(tmp_path / "node")
+    lines = sample_lines()
+    async with watching(node):
+        write(node.journal, lines[:3])
+        with held(node.journal):
+            await until(lambda: INSTANCE in node.books.accounts, "the new journal")
+            with node.journal.open("ab") as journal:
+                journal.write(b"".join(line + b"\n" for line in lines[3:]))
+            await until(lambda: len(node.usage()) == 2, "the records")
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_could_not_be_opened_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = books.read_on
+
+    def first_time_fails(*told: object, **more: object) -> object:
+        tried.append(str(told[1]))
+        if len(tried) == 1:
+            raise JournalFault("unreadable", "cannot open: too many open files")
+        return real(*told, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(books, "read_on", first_time_fails)
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines())
+    async with watching(node):
+        await until(lambda: len(node.usage()) == 2, "the second try")
+
+
+@pytest.mark.anyio
+async def test_an_instance_whose_wrapper_lives_is_left_open(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[:3])
+    write(
+        node.path / f"{OTHER}.0.ndjson",
+        [line.replace(INSTANCE.encode(), OTHER.encode()) for line in sample_lines()[:3]],
+    )
+    with held(node.journal):
+        async with watching(node):
+            await until(lambda: OTHER not in node.books.accounts, "the end of the one without a wrapper")
+            assert INSTANCE in node.books.accounts
+
+
+@pytest.mark.anyio
+async def test_a_journal_goes_once_every_sink_has_its_records(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    node.ledger.register_sink("billing")
+    write(node.journal, sample_lines())
+    async with watching(node) as watcher:
+        await watcher.sweep()
+        assert node.journal.exists()
+        watcher._desk.cursors["billing"] = node.ledger.head.seq
+        await watcher.sweep()
+        assert not node.journal.exists()
+        assert not node.books.closed
+
+
+@pytest.mark.anyio
+async def test_a_file_that_cannot_be_removed_is_said_once_and_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise JournalFault("unremovable", "cannot remove it: read-only file system")
+
+    monkeypatch.setattr("taximeter.agent.watcher.remove", refuse)
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines())
+    async with watching(node) as watcher:
+        await watcher.sweep()
+        await watcher.sweep()
+    assert caplog.text.count("journal.unremovable") == 1
+
+
+@pytest.mark.anyio
+async def test_a_commit_that_the_disk_refuses_is_tried_until_it_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(tmp_path / "node")
+    real = node.ledger.commit
+    refusals = [LedgerError("cannot commit: disk full"), LedgerError("cannot commit: disk full")]
+
+    def commit(batch: object) -> object:
+        if refusals:
+            raise refusals.pop()
+        return real(batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.ledger, "commit", commit)
+    write(node.journal, sample_lines())
+    async with watching(node) as watcher:
+        assert len(node.usage()) == 2
+        assert watcher._desk.trouble is None
+    assert node.books.tally.counters().commits.failures == 2
+
+
+def test_the_clocks_are_read_together() -> None:
+    clock = read_clock()
+    assert clock.boottime >= clock.monotonic
+    assert clock.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
