@@ -4,13 +4,23 @@ import os
 import platform
 import sys
 import sysconfig
+from pathlib import Path
 
 
 def describe() -> str:
     """One line for the head of every benchmark's output."""
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    python = f"CPython {platform.python_version()} ({_build()}, {sys.base_prefix})"
+    return f"{python}; {platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}"
+
+
+def _build() -> str:
+    """Whether the interpreter was built with profile-guided optimisation, and how that is known."""
     flags = sysconfig.get_config_var("PY_CFLAGS") or ""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    pgo = "-fprofile-use" in flags or "--enable-optimizations" in arguments
-    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
-    python = f"CPython {platform.python_version()} ({'PGO' if pgo else 'no PGO'} build, {sys.base_prefix})"
-    return f"{python}; {platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}"
+    if "-fprofile-use" in flags or "--enable-optimizations" in arguments:
+        return "PGO build"
+    # Debian's rules pass the profile to make, not to configure, so that sysconfig does not show it.
+    if sys.base_prefix == "/usr" and Path("/etc/debian_version").exists():
+        return "Debian's own, a PGO build"
+    return "no PGO build"

@@ -48,9 +48,14 @@ SECOND_NS = 1_000_000_000
 BEGAN_NS = 1_795_341_603_123_456_789
 NODE = NodeInfo("benchmark", None, "taximeter", "sha256:" + "0" * 64)
 RATE = "0.001525"
-PREDICTION_TIME = PredictionTime(SECOND_NS, 0, SECOND_NS, SECOND_NS, 0, 0)
-INSTANCE_TIME = InstanceTime(SECOND_NS, 0, 0, SECOND_NS, 0, 0, 0)
+PREDICTION_TIME = PredictionTime(
+    wall_ns=SECOND_NS, load_ns=0, active_ns=SECOND_NS, share_ns=SECOND_NS, suspended_ns=0, unknown_ns=0
+)
+INSTANCE_TIME = InstanceTime(
+    wall_ns=SECOND_NS, boot_ns=0, idle_ns=0, active_ns=SECOND_NS, teardown_ns=0, suspended_ns=0, unknown_ns=0
+)
 HASH = "sha256:" + "a" * 64
+BOOT_ID = "5f0c3c1e-3a51-4f7e-9c52-7b1f3d8a9e10"
 
 
 def make_record(number: int) -> UsageRecord:
@@ -71,19 +76,27 @@ def make_record(number: int) -> UsageRecord:
         "parent": None,
         "root": instance,
         "status": "succeeded",
-        "interval": Interval(utc_text(began_ns), utc_text(began_ns + SECOND_NS), 5, SECOND_NS + 5, HASH[:43]),
+        "interval": Interval(
+            start_utc=utc_text(began_ns),
+            end_utc=utc_text(began_ns + SECOND_NS),
+            start_ns=5,
+            end_ns=SECOND_NS + 5,
+            boot_id=BOOT_ID,
+        ),
         "time": INSTANCE_TIME if own else PREDICTION_TIME,
         "to_date": {"wall_ns": SECOND_NS, "active_ns": SECOND_NS},
-        "concurrency": Concurrency("1", 1),
+        "concurrency": Concurrency(mean="1", max=1),
         "units": {"image": "2"},
         "attributes": {},
         "labels": {},
         "hardware": HardwareUse("cpu", 1, (), "declared", "the default tier of a node without devices"),
-        "resources": Resources(812_000_000, 1_234_567),
+        "resources": Resources(
+            cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=None, energy_mj=None
+        ),
         "billing": Billing("informative", (), None, "USD", HASH)
         if own
         else Billing("rated", (line,), RATE, "USD", HASH),
-        "timing": Timing(Witness("wrapper", 41_000), Witness("wrapper", 10_000_000)),
+        "timing": Timing(start=Witness("wrapper", 41_000), end=Witness("wrapper", 10_000_000), clock="ok"),
         "traceparent": None,
         "final": True,
     }
