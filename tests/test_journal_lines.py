@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter import events
+from taximeter.booking import utc_ns
 from taximeter.errors import JournalFault
 from taximeter.journal import parse_line
+from taximeter.records import utc_text
 from tests.journal_samples import BOOT_ID, INSTANCE, clock, fact, mark_line, open_line, options, sample_lines
 
 REASONS = {
@@ -103,13 +105,31 @@ def test_unknown_keys_are_ignored_so_that_a_younger_wrapper_can_add_some() -> No
     assert parse_line(fact("ready", 7, by="exec", mood={"deep": [1, 2]})) == events.BecameReady(7, "exec")
 
 
-@pytest.mark.parametrize("value", [True, 1.0, "7", None, -1, 2**63, [7]])
-def test_a_time_is_an_integer_of_64_bits_and_nothing_like_one(value: object) -> None:
+@pytest.mark.parametrize("value", [True, 1.0, "7", None, -1, 2**60, 2**63, [7]])
+def test_a_time_is_an_integer_that_a_monotonic_clock_may_reach_and_nothing_like_one(value: object) -> None:
     assert reason_of(json.dumps({"v": 1, "f": "ready_timeout", "t": value}).encode()) == "bad_fact"
 
 
-def test_the_largest_integer_is_still_one() -> None:
-    assert parse_line(fact("ready_timeout", 2**63 - 1)) == events.ReadyTimedOut(2**63 - 1)
+def test_the_largest_time_is_still_one() -> None:
+    assert parse_line(fact("ready_timeout", 2**60 - 1)) == events.ReadyTimedOut(2**60 - 1)
+
+
+@pytest.mark.parametrize("beside", [{"realtime": 2**62}, {"monotonic": 2**60}, {"boottime": 2**60}])
+def test_a_clock_that_no_calendar_reaches_is_refused_and_cannot_overflow_a_record(beside: dict[str, int]) -> None:
+    assert reason_of(open_line(clock=clock(1_000) | beside)) == "bad_fact"
+
+
+def test_the_last_instant_of_the_last_clock_is_a_time_of_64_bits() -> None:
+    line = open_line(clock=clock(1_000) | {"monotonic": 0, "realtime": 2**62 - 1})
+    opened = parse_line(line)
+    assert isinstance(opened, events.Opened)
+    assert utc_text(utc_ns(opened, 2**60 - 1)).startswith("2152-")
+
+
+def test_the_processor_time_of_many_cores_may_exceed_any_clock() -> None:
+    beat = parse_line(fact("heartbeat", 7, clock=clock(7), usage={"cpu_ns": 2**62}))
+    assert isinstance(beat, events.Heartbeat)
+    assert beat.usage.cpu_ns == 2**62
 
 
 @pytest.mark.parametrize(

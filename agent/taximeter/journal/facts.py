@@ -16,7 +16,9 @@ from taximeter.errors import JournalFault
 from taximeter.journal import text
 from taximeter.journal.marks import parse_mark
 
-_Ns = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# A machine that was up for 36 years, the year 2116: sums and differences of these still fit 64 bits and a calendar.
+_Ns = Annotated[int, msgspec.Meta(ge=0, le=2**60 - 1)]
+_Utc = Annotated[int, msgspec.Meta(ge=0, le=2**62 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -28,12 +30,12 @@ class _Clock(msgspec.Struct):
     monotonic: _Ns
     boottime: _Ns
     raw: _Ns
-    realtime: _Ns
+    realtime: _Utc
     boot_id: str
 
 
 class _Usage(msgspec.Struct):
-    cpu_ns: _Ns | None = None
+    cpu_ns: _Count | None = None  # of all cores together, so no point in time
     rss_peak_bytes: _Count | None = None
 
 
