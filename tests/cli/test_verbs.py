@@ -92,14 +92,20 @@ def test_run_around_the_launcher_is_handed_to_it(tmp_path: Path) -> None:
     assert answer.code == 5
 
 
+ONE_VERB = "import typer; app = typer.Typer(); app.command('x')(print); app.callback()(print); app(['--help'])"
+
+
 @pytest.mark.timing
-def test_help_is_there_before_anybody_wonders() -> None:
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        program("--help")
-        took.append(time.monotonic() - began)
-    assert min(took) < 0.3
+def test_help_is_there_about_as_soon_as_that_of_a_program_with_one_verb() -> None:
+    commands = ([sys.executable, "-m", "taximeter.cli", "--help"], [sys.executable, "-c", ONE_VERB])
+    took_s: tuple[list[float], list[float]] = ([], [])
+    for _ in range(7):  # in turns, so that whatever else runs here slows both
+        for command, times_s in zip(commands, took_s, strict=True):
+            began_s = time.monotonic()
+            subprocess.run(command, capture_output=True, check=True, timeout=60)
+            times_s.append(time.monotonic() - began_s)
+    ours_s, theirs_s = map(min, took_s)
+    assert ours_s < 1.5 * theirs_s
 
 
 # config check
