@@ -49,17 +49,34 @@ class Children:
 
     def _stop_alike(self, number: int) -> None:
         """Stop as the command did, where a shell's job control is there to continue us both."""
-        has_terminal, in_foreground = proc.terminal()
-        if not has_terminal or number not in _JOB_CONTROL or (number == _signal.SIGSTOP and not in_foreground):
+        foreground, group = proc.foreground_group(), proc.group(self._pid)
+        if foreground is None or number not in _JOB_CONTROL:
             return
-        if number in self._run.ignored:
-            number = _signal.SIGSTOP
-        if not proc.is_stopped(self._pid):
-            return  # continued in the meantime
-        if number != _signal.SIGSTOP:
-            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
-        posix.kill(posix.getpid(), number)
-        if number != _signal.SIGSTOP:
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, (number,))
+        if number == _signal.SIGSTOP and foreground not in (group, posix.getpgrp()):
+            return
+        if proc.is_stopped(self._pid):  # else it was continued in the meantime
+            _stop(_signal.SIGSTOP if number in self._run.ignored else number)
+            if foreground == group:
+                _pass_terminal_on(group)
         if proc.is_stopped(self._pid):
             posix.kill(self._pid, _signal.SIGCONT)
+
+
+def _stop(number: int) -> None:
+    """Stop ourselves; returns when we are continued. Sent while blocked, it merges with what the terminal sent us."""
+    posix.kill(posix.getpid(), number)
+    if number != _signal.SIGSTOP:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (number,))
+
+
+def _pass_terminal_on(group: int) -> None:
+    """Give the terminal to the group of a command that leads its own, as a shell does, if the shell gave it to us."""
+    if group == posix.getpgrp() or proc.foreground_group() != posix.getpgrp():
+        return
+    try:
+        terminal = posix.open("/dev/tty", posix.O_RDWR | posix.O_CLOEXEC)
+        posix.tcsetpgrp(terminal, group)
+        posix.close(terminal)
+    except OSError:
+        pass  # the shell within will say so

@@ -41,12 +41,16 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[_STATE] == b"T"
 
 
-def terminal() -> tuple[bool, bool]:
-    """Whether we have a controlling terminal, and whether our group is in its foreground."""
+def foreground_group() -> int | None:
+    """The process group in the foreground of our controlling terminal; None if we have none."""
     fields = stat_fields(posix.getpid())
-    if fields is None or fields[_TTY] == b"0":
-        return False, False
-    return True, fields[_FOREGROUND] == fields[_GROUP]
+    return None if fields is None or fields[_TTY] == b"0" else int(fields[_FOREGROUND])
+
+
+def group(pid: int) -> int | None:
+    """The process group that the process is in."""
+    fields = stat_fields(pid)
+    return None if fields is None else int(fields[_GROUP])
 
 
 def descends(pid: int, ancestor: int) -> bool:
