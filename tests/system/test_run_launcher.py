@@ -26,7 +26,7 @@ def rides(tmp_path: Path) -> Rides:
 def install(prefix: Path, library: str, python: str | None = "python3") -> Path:
     """Lay the launcher and the package out as an installer does; returns the launcher."""
     (prefix / "bin").mkdir(parents=True, exist_ok=True)
-    (prefix / library).mkdir(parents=True)
+    (prefix / library).mkdir(parents=True, exist_ok=True)
     (prefix / library / "taximeter").symlink_to(PACKAGE)
     launcher = prefix / "bin" / "taximeter"
     shutil.copy(Path(PROGRAM).resolve(), launcher)
@@ -108,7 +108,8 @@ def test_without_a_python_beside_it_the_version_of_its_package_is_taken_from_the
 def test_a_python_that_is_too_old_hands_over_to_one_that_is_not(rides: Rides) -> None:
     launcher = install(rides.path / "prefix", "lib/python3/dist-packages", python=None)
     old = rides.path / "prefix" / "bin" / "python3"
-    trick = "import sys; sys.version_info = (3, 9); sys.argv = sys.argv[1:]; exec(compile(open(sys.argv[0]).read(), sys.argv[0], 'exec'))"
+    pretend = "import sys; sys.version_info = (3, 9); sys.argv = sys.argv[1:]"
+    trick = f"{pretend}; exec(compile(open(sys.argv[0]).read(), sys.argv[0], 'exec'))"
     old.write_text(f'#!/bin/sh\nshift 3\nexec {BASE} -IS -c "{trick}" "$@"\n')
     old.chmod(0o755)
     (rides.path / "bin").mkdir()
@@ -137,13 +138,9 @@ def test_a_package_whose_source_is_younger_than_its_compiled_modules_runs_the_so
     assert rides.facts("open")[0]["software"].startswith("taximeter new-")
 
 
-@pytest.mark.parametrize(
-    "shell", ["dash", "bash --posix", "bash", "busybox sh", "ksh", "mksh", "zsh --emulate sh", "yash"]
-)
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "bash"])
 def test_any_shell_that_a_system_calls_sh_will_do(rides: Rides, shell: str) -> None:
     program, *flags = shell.split()
-    if shutil.which(program) is None and program not in ("dash", "bash"):
-        pytest.skip(f"no {program} here; sh is dash or bash nearly everywhere")
     launcher = install(rides.path / "prefix", f"lib/{VERSION}/site-packages")
     words = [require_program(program), *flags, str(launcher), "run", "--", "cat", "/proc/self/environ"]
     environment = {**rides.environment(), "A.B": "1", "PWD": "/x", "SHLVL": "7", "_": "y"}
