@@ -14,6 +14,7 @@ from typing import Any
 
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.records import RecordType
+from tests.system.rides import children_of
 
 _PATIENCE_S = 20.0
 
@@ -66,9 +67,18 @@ class Node:
             **kwargs,
         )
 
-    def spawn(self, *words: str, **kwargs: Any) -> subprocess.Popen[str]:
-        """`taximeter run WORDS`, under way."""
-        return subprocess.Popen([self.program, "run", *words], env=self.environment(), text=True, **kwargs)
+    @contextlib.contextmanager
+    def spawn(self, *words: str, **kwargs: Any) -> Iterator[subprocess.Popen[str]]:
+        """`taximeter run WORDS`, under way; killed with its command where the test leaves it running."""
+        command = [self.program, "run", *words]
+        with subprocess.Popen(command, env=self.environment(), text=True, **kwargs) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    for pid in [*children_of(process.pid), process.pid]:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
 
     @contextlib.contextmanager
     def agent(self, *, ready: bool = True, **environment: str) -> Iterator["Agent"]:
