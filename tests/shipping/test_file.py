@@ -79,6 +79,27 @@ async def test_another_ledgers_numbers_are_no_reason_to_skip(path: Path) -> None
     assert lines(path) == [event(7, ledger="old"), event(1, ledger="new")]
 
 
+async def test_an_older_ledger_restored_is_no_reason_to_skip_what_it_numbers_anew(path: Path) -> None:
+    await FileSink("usage", path).send(events(9))
+    renumbered = [*events(5), event(6, source="/nodes/restored"), event(7, source="/nodes/restored")]
+    with pytest.raises(SinkError, match=r"another record under number 7 of ledger L1.*expected one history") as caught:
+        await FileSink("usage", path).send(renumbered)
+    assert caught.value.reason == "diverged"
+    assert lines(path) == events(9)
+
+
+async def test_what_the_file_has_is_found_among_many_lines_wherever_it_stands(path: Path) -> None:
+    old, many = [event(seq, ledger="old") for seq in range(1, 4)], events(700)
+    path.write_bytes(b"# a note\n" + b"".join(body + b"\n" for body in (*old, *many)))
+    sink = FileSink("usage", path)
+    for body in many:
+        await sink.send([body])
+    assert lines(path) == [b"# a note", *old, *many]
+    for seq in (1, 2, 350, 699, 700):
+        with pytest.raises(SinkError, match="another record"):
+            await sink.send([event(seq, source="/nodes/restored")])
+
+
 async def test_lines_of_others_are_left_alone(path: Path) -> None:
     path.write_bytes(b"# a note by the operator\n")
     await FileSink("usage", path).send(events(1))

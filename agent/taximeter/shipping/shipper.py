@@ -26,7 +26,7 @@ BACK_OFF_MAX_S = 60.0
 #: A receiver may ask for patience, but not for ever: Retry-After 1e12 is a mistake or an attack.
 RETRY_AFTER_MAX_S = 300.0
 #: Answers that a second try will hardly change: tried slowly from the first, and until somebody mends it.
-HOPELESS = frozenset({"refused", "redirect", "token"})
+HOPELESS = frozenset({"refused", "redirect", "token", "diverged"})
 #: The answer to which a smaller batch is the remedy.
 TOO_LARGE = "too_large"
 #: A sink is given this long to close.

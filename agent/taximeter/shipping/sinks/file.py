@@ -1,8 +1,9 @@
 """Appends records to a file, a line each: the simplest receiver, and the one that needs nobody.
 
 Owns the file's tail. A batch is on the disk (fdatasync) before it counts as delivered; a torn last line of
-a crash is cut off; what the last whole line says it already holds is not written again. The file may be
-rotated, removed or truncated by others at any time. Refuses to know the ledger and when to try again.
+a crash is cut off; what the last whole line says it already holds is not written again, if that is what it holds:
+a ledger that was restored from an older copy gives its numbers out anew. The file may be rotated, removed or
+truncated by others at any time. Refuses to know the ledger and when to try again.
 """
 
 import os
@@ -16,6 +17,8 @@ import orjson
 from taximeter.errors import SinkError
 
 REASON = "file"
+#: The file holds other records under the numbers that it is sent: somebody has to look.
+DIVERGED = "diverged"
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang the open
 _BLOCK_BYTES = 65_536
 
@@ -44,7 +47,10 @@ class FileSink:
     def _append(self, bodies: Sequence[bytes]) -> None:
         try:
             descriptor = self._settled()
-            news = [body for body in bodies if not _holds(self._last, place_of(body))]
+            held = [body for body in bodies if _holds(self._last, place_of(body))]
+            if held:
+                self._check_held(descriptor, held[-1])
+            news = bodies[len(held) :]  # one ledger's, in order: what the file has comes first
             if news:
                 self._write_through(descriptor, b"\n".join(news) + b"\n")
                 self._last = place_of(news[-1])
@@ -52,6 +58,17 @@ class FileSink:
             self._close()
             expected = "a regular file that the agent may append to, on a disk with room"
             raise SinkError(REASON, f"cannot append to {self._path}: {error}: expected {expected}") from error
+
+    def _check_held(self, descriptor: int, body: bytes) -> None:
+        """See that the record which the file has under the number of `body` is `body`; SinkError "diverged"."""
+        place = place_of(body)
+        held = None if place is None else _find(descriptor, self._end_bytes, place)
+        if place is not None and held not in (None, body):
+            raise SinkError(
+                DIVERGED,
+                f"cannot append to {self._path}: it has another record under number {place[1]} of ledger {place[0]}: "
+                "expected one history; was an older ledger restored? keep this file under another name",
+            )
 
     def _settled(self) -> int:
         """Return the open file with its tail known: opened anew when rotated, read anew when changed."""
@@ -138,6 +155,33 @@ def _last_place(descriptor: int, end: int) -> Place | None:
         return None
     start = _line_start(descriptor, end - 1)
     return place_of(os.pread(descriptor, end - 1 - start, start))
+
+
+def _find(descriptor: int, end: int, place: Place) -> bytes | None:
+    """Find the line that holds the record at `place`, halving: a ledger's lines are in the order of its numbers."""
+    low, high = 0, end
+    while low < high:
+        middle = (low + high) // 2
+        start, behind = _line_start(descriptor, middle), _line_end(descriptor, middle, end)
+        line = os.pread(descriptor, behind - 1 - start, start)
+        found = place_of(line)
+        if found == place:
+            return line
+        if found is not None and found[0] == place[0] and found[1] > place[1]:
+            high = start
+        else:
+            low = behind
+    return None
+
+
+def _line_end(descriptor: int, begin: int, end: int) -> int:
+    """Find the offset just after the first newline at or behind `begin`; `end` if there is none."""
+    while begin < end:
+        newline = os.pread(descriptor, _BLOCK_BYTES, begin).find(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        begin += _BLOCK_BYTES
+    return end
 
 
 def _line_start(descriptor: int, before: int) -> int:
