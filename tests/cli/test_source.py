@@ -113,6 +113,12 @@ def test_records_come_from_the_agent_where_the_ledger_may_not_be_read(booked: Pa
     assert server.asked == ["/v1/records?account=c&limit=1000&after=0"]
 
 
+def test_of_the_agent_only_the_end_is_asked_where_no_more_is_wanted(state: Path) -> None:
+    with agent.living({"/v1/records": (200, b'{"data":{"ledger":{"seq":7}}}\n')}) as server:
+        assert len(taximeter("records", "--json", "--limit", "3", "--model", "m").lines) == 1
+    assert server.asked == ["/v1/records?model=m&newest=3"]
+
+
 def test_many_records_are_asked_for_page_by_page(state: Path) -> None:
     page = b"\n".join(b'{"data":{"ledger":{"seq":%d}}}' % number for number in range(1, 1001))
     with agent.living({"/v1/records": (200, page)}) as server:

@@ -1,7 +1,8 @@
 """Where the verbs get their answers: from the living agent over HTTP, or from the ledger, read-only.
 
     status, receipt, hardware   the agent, which knows what runs; else the ledger (hardware: the machine itself)
-    records, verify             the ledger, which has everything; else (not readable for this user) the agent
+    records                     the ledger, which has everything; else (not readable for this user) the agent
+    verify                      the ledger
 
 Owns finding and asking the agent. Both sides give the same JSON-able values (observe/queries). Refuses to know
 how they look.
@@ -87,12 +88,9 @@ class Source:
 
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
-        is_readable = os.access(self.directories.ledger, os.R_OK)
-        if self.agent and not is_readable:
-            bodies = self._from_agent(self.agent, asked)
-        else:
-            bodies = self._from_ledger(asked, newest if not asked else None)
-        return bodies if newest is None else iter(deque(bodies, maxlen=newest))
+        if self.agent and not os.access(self.directories.ledger, os.R_OK):
+            return _from_agent(self.agent, asked, newest)
+        return self._from_ledger(asked, newest)
 
     def verify(self) -> Json:
         """Audit the ledger."""
@@ -100,24 +98,11 @@ class Source:
             return queries.verify()
 
     def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
-        """Read the ledger; of one that is read as a whole, only the end, if no more is wanted."""
         from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read
 
-        wanted = filter_of(asked)
+        wanted = replace(filter_of(asked), limit=None, newest=newest)
         with self._ledger() as queries:
-            after = max(0, queries.status()["ledger"]["seq"] - newest) if newest else 0
-            yield from queries.records(replace(wanted, limit=None, after_seq=after))
-
-    def _from_agent(self, agent: Agent, asked: Mapping[str, str]) -> Iterator[bytes]:
-        after = 0
-        while True:
-            query = urlencode({**asked, "limit": _PAGE, "after": after})
-            _, body = _get(agent, f"/v1/records?{query}", accept=_NDJSON)
-            lines = [line for line in body.split(b"\n") if line]
-            yield from lines
-            if len(lines) < _PAGE:
-                return
-            after = json.loads(lines[-1])["data"]["ledger"]["seq"]
+            yield from queries.records(wanted)
 
     def _asked(self, path: str) -> Json | None:
         """Ask the agent, if one lives; one that does not answer is complained about, and the ledger is asked."""
@@ -168,6 +153,29 @@ def _lives(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     return pid > 0
+
+
+def _from_agent(agent: Agent, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
+    """Ask for the end in one piece where it fits one, else for everything, page by page."""
+    if newest is not None and newest <= _PAGE:
+        return iter(_page(agent, {**asked, "newest": newest}))
+    bodies = _pages(agent, asked)
+    return bodies if newest is None else iter(deque(bodies, maxlen=newest))
+
+
+def _pages(agent: Agent, asked: Mapping[str, str]) -> Iterator[bytes]:
+    after = 0
+    while True:
+        lines = _page(agent, {**asked, "limit": _PAGE, "after": after})
+        yield from lines
+        if len(lines) < _PAGE:
+            return
+        after = json.loads(lines[-1])["data"]["ledger"]["seq"]
+
+
+def _page(agent: Agent, query: Mapping[str, str | int]) -> list[bytes]:
+    _, body = _get(agent, f"/v1/records?{urlencode(query)}", accept=_NDJSON)
+    return [line for line in body.split(b"\n") if line]
 
 
 def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str, bytes]:
