@@ -73,7 +73,6 @@ ENV_VISIBLE = (
 )
 
 CLASSES = ("public", "private", "fast_boot", "deployment", "training")
-DEFAULT_CLASS = "public"
 ON_TERM = ("canceled", "aborted", "drain")
 
 EXIT_REFUSED = 77

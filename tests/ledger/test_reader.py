@@ -90,7 +90,6 @@ def test_the_reader_knows_head_ids_and_sinks(tmp_path: Path) -> None:
         assert other.ledger_id == head.ledger_id
         assert other.node_id == "gpu-node-7"
         assert other.sinks() == {"billing": 1, "file": 2}
-        assert other.open_instances() == (instance_id(2),)
     ledger.close()
 
 

@@ -85,10 +85,6 @@ class LedgerReader:
         newest = self.head.seq
         return {name: newest - seq for name, seq in rows}
 
-    def open_instances(self) -> tuple[str, ...]:
-        """Instances whose last record is not written yet."""
-        return tuple(row[0] for row in self._ask("SELECT instance FROM journals"))
-
     def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
         """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""
         clauses, values = _conditions(wanted)

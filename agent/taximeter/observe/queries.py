@@ -14,7 +14,7 @@ import orjson
 
 from taximeter.errors import TaximeterError
 from taximeter.ledger.audit import audit
-from taximeter.ledger.chain import digest_of, digest_text
+from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
@@ -111,7 +111,7 @@ class Queries:
 
     def _items(self, **wanted: Any) -> Iterator[Item]:
         for body in self._reader.records(RecordFilter(**wanted)):
-            yield Item(orjson.loads(body), digest_text(digest_of(body)))
+            yield Item(orjson.loads(body), hash_of(body))
 
     def _of_prediction(self, asked: str) -> Json | None:
         own = fold(self._items(prediction=asked))
