@@ -26,8 +26,9 @@ def schema() -> jsonschema.Draft202012Validator:
 def test_every_record_of_the_meter_fits_the_schema(
     schema: jsonschema.Draft202012Validator, history: Callable[[], list[UsageRecord]]
 ) -> None:
-    for body in histories.bodies(history()):
-        schema.validate(json.loads(body))
+    bodies = histories.bodies(history())
+    assert bodies
+    assert not [error.message for body in bodies for error in schema.iter_errors(json.loads(body))]
 
 
 def test_the_histories_have_every_type_of_usage_record() -> None:
@@ -103,4 +104,4 @@ def test_a_fact_of_the_ledger_fits_the_schema(schema: jsonschema.Draft202012Vali
     content = {"fact": "rate_card", "hash": f"sha256:{'b' * 64}", "content": {"currency": "USD"}}
     fact = UsageRecord("L1-00000000", RecordType.FACT, PLATFORM, 0, content)
     (body,) = histories.bodies([fact])
-    schema.validate(json.loads(body))
+    assert not list(schema.iter_errors(json.loads(body)))

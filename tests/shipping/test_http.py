@@ -150,11 +150,13 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
 async def test_a_2xx_is_a_yes(status: int) -> None:
     async with receiving(say(status)) as receiver:
         await sent(receiver)
+    assert len(receiver.requests) == 1
 
 
 async def test_a_2xx_with_an_error_in_its_body_is_a_yes() -> None:
     async with receiving(say(200, body=b'{"error":"no"}')) as receiver:
         await sent(receiver)
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(
