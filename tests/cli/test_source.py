@@ -181,4 +181,6 @@ def test_a_running_prediction_is_explained_by_the_agent(booked: Path) -> None:
     assert answer.code == 0
     assert answer.lines[0].endswith("pending")
     assert " pending     it still runs" in answer.lines
+    assert " until       not known yet" in answer.lines
     assert " status      not known yet" in answer.lines
+    assert not any("Evidence" in line for line in answer.lines)

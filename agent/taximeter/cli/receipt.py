@@ -111,7 +111,7 @@ def _ride(found: Json, sheet: "Sheet") -> None:
     sheet.section("Ride")
     sheet.row("from", f"{text.instant(found['started_utc'])} UTC" if found["started_utc"] else None)
     ended = f"{text.instant(found['ended_utc'])} UTC" if found["ended_utc"] else None
-    sheet.row("until", f"{ended} (so far)" if ended and found["pending"] else ended)
+    sheet.row("until", f"{ended} (so far)" if ended and found["pending"] else ended or "not known yet")
     time, phases = found["time"], found["phases"]
     if "wall_ns" in time:
         sheet.row("time", text.duration(time["wall_ns"]))
@@ -234,8 +234,10 @@ def _others(name: str, runs: Iterable[Json], sheet: "Sheet") -> None:
 
 
 def _evidence(found: Json, sheet: "Sheet") -> None:
-    sheet.section("Evidence")
     timing = found["timing"]
+    if not (timing or found["records"] or found["node"]):
+        return
+    sheet.section("Evidence")
     if timing:
         for end in ("start", "end"):
             source, within = timing[end]["source"], timing[end]["uncertainty_ns"]

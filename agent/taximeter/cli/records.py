@@ -82,7 +82,7 @@ def records(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> int:
     """Read the ledger, as a table, JSON lines or CSV.
 
-    Oldest first. JSON lines are the very bytes that the ledger's hashes cover.
+    In the ledger's order. JSON lines are the very bytes that the ledger's hashes cover.
     """
     chosen = Format.NDJSON if as_json else output
     said = {
