@@ -33,9 +33,9 @@ class InstanceView:
     """A wrapped process that has not been closed."""
 
     instance: str
-    phase: str  #: "boot", "idle", "active" or "teardown"
+    phase: str  #: "boot", "idle", "active" or "teardown"; "pending" before its command was started
     started_utc: str
-    since_utc: str  #: when it entered its phase
+    since_utc: str  #: when something last changed: its phase, or who shares it
     tier: str
     account: str | None = None
     model: str | None = None
@@ -95,7 +95,7 @@ class Snapshot:
     started_unix_s: float  #: when the agent started, for the metric
     taken_unix_s: float  #: when this view was drawn
     version: str
-    ready: bool  #: the ledger is open, and the journals that were there at the start are read
+    ready: bool  #: the ledger takes commits, and the journals that were there at the start are read
     alive: bool = True  #: the loop turns and the commit thread answers (the agent's own watchdog says so)
     region: str | None = None
     config: str | None = None  #: "sha256:…" of the configuration in force
