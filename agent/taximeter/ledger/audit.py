@@ -1,7 +1,7 @@
 """The audit: walks the whole ledger once and names every fault, by record.
 
 Owns the checks of the chain itself: bytes fit their hash, each record names the one before, numbers have no hole, rows
-are where they say they are. What records say about time and money is the books' work. Streams, in bounded memory;
+are where they say they are. What records say about time and money is for the balance. Streams, in bounded memory;
 refuses to repair anything.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
-from taximeter.ledger.books import Books, Event
+from taximeter.ledger.balance import Balance, Event
 from taximeter.ledger.values import Row
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -55,14 +55,14 @@ def audit(reader: Walked) -> Report:
 
 
 class _Walk:
-    """One pass: where the chain stands, and the books of what it says."""
+    """One pass: where the chain stands, and the balance of what it says."""
 
     def __init__(self, reader: Walked) -> None:
         self.records = 0
         self._reader = reader
         self._seq = 0
         self._links = {chain.digest_text(chain.GENESIS)}  # what the next record may name as the one before
-        self._books = Books()
+        self._balance = Balance()
 
     def faults(self) -> Iterator[Fault]:
         try:
@@ -84,7 +84,7 @@ class _Walk:
         for what in self._misplaced(row, digest, event, ledger_id):
             yield Fault(row.seq, event.id, what)
         self._go_on(row, digest)
-        for what in self._books.enter(event):
+        for what in self._balance.enter(event):
             yield Fault(row.seq, event.id, what)
 
     def _misplaced(self, row: Row, digest: bytes, event: Event, ledger_id: str) -> Iterator[str]:

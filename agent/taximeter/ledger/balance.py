@@ -1,4 +1,4 @@
-"""The books: what records say about time and money, added up as they pass by.
+"""The balance: what records say about time and money, added up as they pass by.
 
 Owns the laws that hold from record to record of one instance: intervals tile, phases add up to wall, shares to active
 time, amounts to price. Pure; keeps only what is open, and forgets an instance with its last record. Refuses to know the
@@ -97,7 +97,7 @@ class _Instance:
     predictions: dict[str, _Tiles] = field(default_factory=dict)
 
 
-class Books:
+class Balance:
     """The running sums of a ledger that is walked in order."""
 
     def __init__(self) -> None:
