@@ -278,6 +278,25 @@ def test_two_sinks_of_one_name_are_refused(agent_toml: Path) -> None:
     assert fault.startswith("sinks[1].name = 'a': expected a name that no other sink has")
 
 
+def test_two_sinks_of_one_file_are_refused(agent_toml: Path) -> None:
+    sink = '[[sinks]]\nname = "{}"\ntype = "file"\npath = "{}"\n'
+    (fault,) = faults(agent_toml, sink.format("a", "x") + sink.format("b", "./y/../x"))
+    assert fault == "sinks[1].path = '/nowhere/state/y/../x': expected a file that no other sink writes to"
+
+
+@pytest.mark.parametrize("path", ["ledger.db", "ledger.db-wal", "token", "agent.lock", "journal/x", "../state/token"])
+def test_a_sink_cannot_write_to_the_agents_own_files(agent_toml: Path, path: str) -> None:
+    (fault,) = faults(agent_toml, f'[[sinks]]\nname = "a"\ntype = "file"\npath = "{path}"')
+    assert fault == f"sinks[0].path = '/nowhere/state/{path}': expected a file that is not the agent's own"
+
+
+@pytest.mark.parametrize("path", ["journal.ndjson", "usage/ledger.db.ndjson", "/var/log/token"])
+def test_a_sink_may_write_to_what_only_has_a_like_name(agent_toml: Path, path: str) -> None:
+    agent_toml.write_text(f'[[sinks]]\nname = "a"\ntype = "file"\npath = "{path}"')
+    (sink,) = load(agent_toml, ENVIRON).sinks
+    assert sink.path == Path("/nowhere/state") / path
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -333,6 +352,12 @@ def test_a_file_that_is_no_toml_is_one_clear_fault(agent_toml: Path, content: by
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone.toml: No such file or directory: expected a readable TOML file"):
         load(tmp_path / "gone.toml", ENVIRON)
+
+
+def test_a_directory_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"agent\.toml: a directory: expected a TOML file"):
+        load(tmp_path / "agent.toml", ENVIRON)
 
 
 @pytest.mark.timeout(10)

@@ -116,8 +116,11 @@ def _bytes(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _fault(str(path), error.strerror or str(error), "a readable TOML file") from error
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):  # of which open() would only say that it is one, and not which
+        os.close(descriptor)
+        raise _fault(str(path), "a directory", "a TOML file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _fault(str(path), "not a regular file", "a TOML file")
         if status.st_mode & stat.S_IWOTH:

@@ -25,6 +25,9 @@ from taximeter.errors import ConfigError
 from taximeter.hardware.tiers import Catalogue
 
 SHIPPED = "agent.toml"
+#: What the agent keeps in its state directory, and no sink may write to.
+_OWN_FILES = frozenset({"agent.lock", "agent.toml", "token", "journal"})
+_LEDGER = "ledger.db"  # and what SQLite puts beside it
 
 _T = TypeVar("_T")
 
@@ -150,15 +153,28 @@ def _owner_uids(owners: Iterable[object] | None, faults: Faults) -> frozenset[in
 
 def _sinks(checked: list[dict[str, Any]], base: Path, state: Path, faults: Faults) -> Iterator[model.SinkConfig]:
     """Settle paths: records lie in the state directory, what the operator wrote lies beside the config."""
+    taken: set[str] = set()
     for at, sink in enumerate(checked):
         settled = dict(sink)
         if isinstance(sink.get("path"), str):
             settled["path"] = state / sink["path"]
+            _check_path(settled["path"], state, taken, f"sinks[{at}].path", faults)
         if isinstance(sink.get("token_file"), str):
             settled["token_file"] = base / sink["token_file"]
             _check_token_file(settled["token_file"], f"sinks[{at}].token_file", faults)
         if not faults.found:
             yield model.SinkConfig(**settled)
+
+
+def _check_path(path: Path, state: Path, taken: set[str], key: str, faults: Faults) -> None:
+    """A sink cuts its file to whole lines and appends: to the agent's own files that would be the end of them."""
+    real = os.path.realpath(path)
+    within = os.path.relpath(real, os.path.realpath(state))
+    if within.split("/")[0] in _OWN_FILES or within.startswith(_LEDGER):
+        faults.add(key, str(path), "a file that is not the agent's own")
+    elif real in taken:
+        faults.add(key, str(path), "a file that no other sink writes to")
+    taken.add(real)
 
 
 def _check_token_file(path: Path, key: str, faults: Faults) -> None:
