@@ -146,7 +146,9 @@ def what_next(state: Path, keep: bool) -> None:
     print("commands      taximeter records | receipt ID | hardware | status | verify | config check")
     print("to read       docs/quick-start.md, docs/concepts.md")
     if keep:
-        input("\nThe agent runs until you press Enter. ")
+        print("\nThe agent runs until you press Enter, or Ctrl-C. ", end="", flush=True)
+        if not sys.stdin.readline():  # no terminal, so nobody can press it
+            signal.pause()
     else:
         print("\nThe agent is stopped now and its folder removed; `make demo KEEP=1` leaves both for a look around.")
 
