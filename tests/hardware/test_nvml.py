@@ -1,5 +1,6 @@
 """What NVML says, asked through the real pynvml of a stand-in library, in a real child process."""
 
+import gc
 import os
 import subprocess
 import time
@@ -36,9 +37,16 @@ def asked(library: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     def ask(standin: str, deadline_s: float = 30) -> Reading:
         monkeypatch.setenv("STANDIN", standin)
         monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-        return anyio.run(nvml.read_devices, deadline_s)
+        return read(deadline_s)
 
     return ask
+
+
+def read(deadline_s: float) -> Reading:
+    """Ask, and have a pipe that was left open be an error here and now, not in a later test."""
+    reading = anyio.run(nvml.read_devices, deadline_s)
+    gc.collect()
+    return reading
 
 
 def test_devices_are_told_with_everything_that_a_rule_may_ask(asked: Asked) -> None:
@@ -115,21 +123,21 @@ def test_a_machine_without_nvml_is_a_cpu_machine(monkeypatch: pytest.MonkeyPatch
     # A file of that name which is no library: the same to the loader as none, also on a machine with a driver.
     (tmp_path / "libnvidia-ml.so.1").write_text("no library")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    reading = anyio.run(nvml.read_devices, 30)
+    reading = read(30)
     assert (reading.devices, reading.known) == ((), True)
     assert reading.problems == ("no NVML on this machine: GPUs, if it has any, cannot be seen",)
 
 
 def test_a_reader_that_cannot_be_started_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "_COMMAND", ("/nowhere/python",))
-    reading = anyio.run(nvml.read_devices, 30)
+    reading = read(30)
     assert reading.known is False
     assert reading.problems == ("cannot start the NVML reader /nowhere/python: No such file or directory",)
 
 
 def test_a_reader_that_prints_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "_COMMAND", ("yes",))
-    reading = anyio.run(nvml.read_devices, 30)
+    reading = read(30)
     assert reading.problems == ("the NVML reader ended by SIGKILL: expected it to print the devices",)
 
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -74,21 +75,34 @@ def parse(printed: bytes) -> Reading:
 
 
 async def _printed(child: anyio.abc.Process) -> bytes:
+    """Return what the child prints; of one that prints without end only the beginning, and that is its end."""
     printed = b""
-    async for chunk in cast("AsyncIterable[bytes]", child.stdout):  # a pipe: open_process made it
+    async for chunk in _output(child):
+        if len(printed) > _MOST_BYTES:
+            continue  # it is killed: only the end of the pipe is waited for, which closes it
         printed += chunk
         if len(printed) > _MOST_BYTES:
-            child.kill()
-            break
+            _kill(child)
     await child.wait()
     return printed
 
 
 async def _leave(child: anyio.abc.Process) -> None:
     """End the child if it can be ended; one that hangs in the driver is left behind."""
-    child.kill()
+    _kill(child)
     with anyio.move_on_after(_GRACE_S, shield=True):
-        await child.aclose()
+        async for _ in _output(child):
+            pass
+        await child.wait()
+
+
+def _output(child: anyio.abc.Process) -> "AsyncIterable[bytes]":
+    return cast("AsyncIterable[bytes]", child.stdout)  # a pipe: open_process made it
+
+
+def _kill(child: anyio.abc.Process) -> None:
+    with suppress(ProcessLookupError):  # it has ended in this very moment
+        child.kill()
 
 
 def _ending(returncode: int) -> str:
