@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taximeter import events, wire
 from taximeter.journal import parse_line
-from taximeter.wrap import lines, marks, opening
+from taximeter.wrap import facts, lines, marks, opening
 from taximeter.wrap.argv import Options, UsageError, parse
 
 BOOT = "94fa3f54-a596-4f33-8555-c112ddbd1ad0"
@@ -116,16 +116,16 @@ def test_a_trace_is_kept() -> None:
 @pytest.mark.parametrize(
     ("line", "event"),
     [
-        (lines.spawn(5, 3, 9, 77), events.Spawned(5, 3, 9, 77)),
-        (lines.spawn(5, 3, 9, None), events.Spawned(5, 3, 9, None)),
-        (lines.ready(5, "exec"), events.BecameReady(5, "exec")),
+        (facts.spawn(5, 3, 9, 77), events.Spawned(5, 3, 9, 77)),
+        (facts.spawn(5, 3, 9, None), events.Spawned(5, 3, 9, None)),
+        (facts.ready(5, "exec"), events.BecameReady(5, "exec")),
         (lines.fact("ready_timeout", 5), events.ReadyTimedOut(5)),
         (lines.fact("stopping", 5, ',"by":"notify"'), events.Stopping(5, events.StopReason.DRAIN)),
         (
-            lines.signal(5, 15, kernel=False, sender=9, outside=True),
+            facts.signal(5, 15, kernel=False, sender=9, outside=True),
             events.Signaled(5, 15, by_kernel=False, outside=True),
         ),
-        (lines.signal(5, 2, kernel=True, sender=0, outside=True), events.Signaled(5, 2, by_kernel=True, outside=True)),
+        (facts.signal(5, 2, kernel=True, sender=0, outside=True), events.Signaled(5, 2, by_kernel=True, outside=True)),
     ],
 )
 def test_a_fact_is_read_as_the_event_it_means(line: bytes, event: events.Event) -> None:
@@ -133,7 +133,7 @@ def test_a_fact_is_read_as_the_event_it_means(line: bytes, event: events.Event) 
 
 
 def test_a_heartbeat_carries_the_clock_and_the_usage() -> None:
-    event = parsed(lines.heartbeat(5, lines.clock(BOOT, 5), lines.usage(10, None)))
+    event = parsed(facts.heartbeat(5, lines.clock(BOOT, 5), facts.usage(10, None)))
     assert isinstance(event, events.Heartbeat)
     assert (event.clock.monotonic, event.clock.boot_id, event.usage) == (5, BOOT, events.Usage(10, None))
 
@@ -149,17 +149,17 @@ def test_a_heartbeat_carries_the_clock_and_the_usage() -> None:
     ],
 )
 def test_an_exit_says_how(status: int, code: int | None, number: int | None, core: bool) -> None:
-    event = parsed(lines.ended(5, lines.clock(BOOT), status, lines.usage(1, 2), 0))
+    event = parsed(facts.ended(5, lines.clock(BOOT), status, facts.usage(1, 2), 0))
     assert isinstance(event, events.Exited)
     assert (event.code, event.signal, event.core_dumped) == (code, number, core)
 
 
 def test_lines_that_found_no_room_are_counted_in_the_exit() -> None:
-    assert json.loads(lines.ended(5, lines.clock(BOOT), 0, "null", 4))["dropped"] == 4
+    assert json.loads(facts.ended(5, lines.clock(BOOT), 0, "null", 4))["dropped"] == 4
 
 
 def test_a_command_that_never_started_says_why() -> None:
-    event = parsed(lines.failure(5, lines.clock(BOOT), 127, 'cannot run "x"'))
+    event = parsed(facts.failure(5, lines.clock(BOOT), 127, 'cannot run "x"'))
     assert isinstance(event, events.Exited)
     assert (event.code, event.error) == (127, 'cannot run "x"')
 

@@ -1,8 +1,8 @@
 """The command line of `taximeter run`: a list of words to options and a command.
 
-Owns which options there are and what each may say. Parsed by hand, because argparse alone costs as much as starting
-Python. Refuses to know files, clocks and processes; the help and the guesses at a misspelt option are in helptext.py,
-which only those pay for who need it.
+Owns which options there are and what a name is. Parsed by hand: argparse alone costs as much as starting Python.
+Refuses to know files, clocks and processes; values other than names are in values.py, the help and the guesses at a
+misspelt option in helptext.py, which only those pay for who need them.
 """
 
 from taximeter import wire
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READY_NOW = ("exec", "notify")
-_NS_PER_S = 1_000_000_000
-_MAX_TIMEOUT_DIGITS = 9
-_MAX_QUANTITY_DIGITS = 40
-_MAX_ENTRIES = 64
 #: What breaks a line or a terminal, or makes two names look alike: the journal's reader refuses it too.
 _UNFIT = frozenset(
     (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
@@ -68,6 +64,9 @@ NAMES = {
     "--parent": "parent",
     "--root": "root",
 }
+#: Options whose value is more than a name: see values.py, which is imported once one of them is there.
+OTHERS = ("--class", "--on-term", "--ready", "--ready-timeout", "--label", "--unit")
+KNOWN = (*FLAGS, *NAMES, *OTHERS, "--help")
 
 
 def parse(words: list[str]) -> tuple[Options, list[str]]:
@@ -146,83 +145,11 @@ def _set_name(options: Options, word: str, value: str) -> None:
     setattr(options, NAMES[word], value)
 
 
-def _set_choice(word: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise UsageError(f"cannot use {word} {value!a}: expected one of {' '.join(choices)}")
-    return value
-
-
-def _set_class(options: Options, word: str, value: str) -> None:
-    options.service_class = _set_choice(word, value, wire.CLASSES)
-
-
-def _set_on_term(options: Options, word: str, value: str) -> None:
-    options.on_term = _set_choice(word, value, wire.ON_TERM)
-
-
-def _set_ready(options: Options, word: str, value: str) -> None:
-    if value.startswith(("http://", "https://", "tcp:", "log:")):
-        raise UsageError(
-            f"cannot wait for {word} {value!a} in this version: expected exec or notify"
-            ' (a worker can also write {"mark":"ready"} to $TAXIMETER_MARKS)'
-        )
-    options.ready = _set_choice(word, value, READY_NOW)
-
-
-def _set_timeout(options: Options, word: str, value: str) -> None:
-    whole, _, fraction = value.partition(".")
-    digits = whole + fraction
-    if not (digits.isascii() and digits.isdigit() and whole and len(whole) <= _MAX_TIMEOUT_DIGITS):
-        raise UsageError(f"cannot use {word} {value!a}: expected seconds, as in 30 or 2.5")
-    options.ready_timeout_ns = int(whole) * _NS_PER_S + int(fraction[:9].ljust(9, "0"))
-    if options.ready_timeout_ns == 0:
-        raise UsageError(f"cannot use {word} {value!a}: expected more than zero seconds")
-
-
-def _set_label(options: Options, word: str, value: str) -> None:
-    key, joined, text = value.partition("=")
-    fault = None if joined else f"expected KEY=VALUE, got {value!a}"
-    fault = fault or name_fault(key) or (name_fault(text) if text else None)
-    if fault or (key not in options.labels and len(options.labels) == _MAX_ENTRIES):
-        raise UsageError(f"cannot use {word}: {fault or f'expected at most {_MAX_ENTRIES} labels'}")
-    options.labels[key] = text
-
-
-def _set_unit(options: Options, word: str, value: str) -> None:
-    name, joined, quantity = value.rpartition("=")
-    fault = None if joined else f"expected NAME=NUMBER, got {value!a}"
-    fault = fault or name_fault(name) or _quantity_fault(quantity)
-    if not fault and name in options.units:
-        fault = f"expected {name!a} once"
-    if fault or len(options.units) == _MAX_ENTRIES:
-        raise UsageError(f"cannot use {word}: {fault or f'expected at most {_MAX_ENTRIES} units'}")
-    options.units[name] = quantity
-
-
-def _quantity_fault(value: str) -> str | None:
-    whole, point, fraction = value.partition(".")
-    digits = whole + fraction
-    if digits.isascii() and digits.isdigit() and whole and (fraction or not point):
-        if len(digits) <= _MAX_QUANTITY_DIGITS:
-            return None
-        return f"expected at most {_MAX_QUANTITY_DIGITS} digits, got {len(digits)}"
-    return f"expected a number such as 12 or 0.5, got {value!a}"
-
-
-_SETTERS = {
-    "--class": _set_class,
-    "--on-term": _set_on_term,
-    "--ready": _set_ready,
-    "--ready-timeout": _set_timeout,
-    "--label": _set_label,
-    "--unit": _set_unit,
-}
-KNOWN = (*FLAGS, *NAMES, *_SETTERS, "--help")
-
-
 def _setter(word: str) -> "Callable[[Options, str, str], None]":
     if word in NAMES:
         return _set_name
-    if word in _SETTERS:
-        return _SETTERS[word]
+    if word in OTHERS:
+        from taximeter.wrap import values
+
+        return values.SETTERS[word]
     raise UnknownOption(word)

@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]  # the module `signal` costs tw
 import posix
 import time
 
-from taximeter.wrap import lines, proc
+from taximeter.wrap import facts, lines, proc
 from taximeter.wrap.run import Run
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
@@ -53,7 +53,7 @@ def note_end(run: Run, now: str, usage: str) -> None:
     writer, run.writer = run.writer, None
     if writer is None or run.end_ns is None or run.status is None:
         return
-    writer.append_last(lines.ended(run.end_ns, now, run.status, usage, run.dropped))
+    writer.append_last(facts.ended(run.end_ns, now, run.status, usage, run.dropped))
     writer.close()
 
 
@@ -108,12 +108,12 @@ def end_alike(status: int) -> None:
 
 
 def _note_start(run: Run) -> None:
-    facts = lines.spawn(run.spawn_ns, run.before_ns, run.pid, proc.start_ticks(run.pid))
+    said = facts.spawn(run.spawn_ns, run.before_ns, run.pid, proc.start_ticks(run.pid))
     if run.options.ready == "exec":
         run.ready_ns = run.spawn_ns
-        facts += lines.ready(run.spawn_ns, "exec")
+        said += facts.ready(run.spawn_ns, "exec")
     if run.writer is not None:
-        run.writer.append_last(facts)
+        run.writer.append_last(said)
 
 
 def _ends_soon(pid: int) -> bool:
@@ -148,7 +148,7 @@ def _usage(run: Run, used: "struct_rusage") -> str:
     peak_bytes: int | None = used.ru_maxrss * _KIB
     if run.own_bytes is not None and used.ru_maxrss * _KIB <= run.own_bytes + _GROWTH_BYTES:
         peak_bytes = run.rss_peak_bytes
-    return lines.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, peak_bytes)
+    return facts.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, peak_bytes)
 
 
 def _plain_wait(pid: int) -> int:

@@ -3,8 +3,6 @@
 Owns words only. Imported when somebody needs help, never on the way to a command.
 """
 
-import difflib
-
 from taximeter.wrap.argv import KNOWN
 
 TEXT = """\
@@ -47,11 +45,13 @@ Marks: one JSON object a line into $TAXIMETER_MARKS, for instance
 
 exit status: that of CMD, which also passes on the signal it died of; 127 CMD
 not found, 126 CMD cannot be executed, 125 the meter failed before CMD started,
-2 these options make no sense.
+77 this node refuses to run it, 2 these options make no sense.
 """
 
 
 def guess(word: str) -> str | None:
     """The option that was probably meant, or None."""
+    import difflib  # nobody who spells well pays for it
+
     near = difflib.get_close_matches(word, KNOWN, n=1)
     return near[0] if near else None

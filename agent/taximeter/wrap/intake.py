@@ -4,7 +4,7 @@ Owns how much is taken at a time, and what happens when there is no room for it.
 """
 
 from taximeter import wire
-from taximeter.wrap import lines, marks
+from taximeter.wrap import facts, lines, marks
 from taximeter.wrap.run import Run
 
 #: Reads of the FIFO after the command's end: as much as the pipe holds, and no more for those who still write.
@@ -37,7 +37,7 @@ class Intake:
             if b"READY=1" in said and not self._notified:
                 self._notified = True
                 run.ready_ns = run.ready_ns or now_ns
-                run.write_important(lines.ready(now_ns, "notify"))
+                run.write_important(facts.ready(now_ns, "notify"))
             if b"STOPPING=1" in said:
                 run.write_important(lines.fact(wire.FACT_STOPPING, now_ns, ',"by":"notify"'))
 

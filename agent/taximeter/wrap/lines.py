@@ -1,7 +1,7 @@
-"""Journal lines: facts formatted by hand, because importing json would cost more than the rest of the wrapper.
+"""JSON by hand: texts, the clocks and the frame of a fact; importing json would cost more than the wrapper does.
 
-Owns the shape of what is written, version 1. Refuses to know files. Every function returns one line, as bytes, that
-ends in a newline and is shorter than wire.LINE_MAX_BYTES.
+Owns the escaping and the frame of a journal line, version 1. Refuses to know files and what a fact says (see opening
+for the first of a journal, facts for the others).
 """
 
 import time
@@ -63,61 +63,3 @@ def clock(boot_id: str, at_ns: int | None = None) -> str:
 def fact(name: str, at_ns: int, rest: str = "") -> bytes:
     """One fact; `rest` is its other keys, each with a comma before it."""
     return line_bytes(_HEAD % (name, at_ns) + rest + "}\n")
-
-
-def spawn(at_ns: int, before_ns: int, pid: int, start_ticks: int | None) -> bytes:
-    """posix_spawn was called at `before_ns` and had returned at `at_ns`."""
-    start = "null" if start_ticks is None else start_ticks
-    return fact(wire.FACT_SPAWN, at_ns, f',"before":{before_ns},"pid":{pid},"start":{start}')
-
-
-def ready(at_ns: int, by: str) -> bytes:
-    """The instance can take work."""
-    return fact(wire.FACT_READY, at_ns, f',"by":"{by}"')
-
-
-def signal(at_ns: int, number: int, kernel: bool, sender: int, outside: bool) -> bytes:
-    """A signal reached the wrapper; `sender` is a pid, 0 where the kernel sent it or the sender is out of sight."""
-    return fact(
-        wire.FACT_SIGNAL,
-        at_ns,
-        f',"signal":{number},"kernel":{_bool(kernel)},"outside":{_bool(outside)},"sender":{sender}',
-    )
-
-
-def usage(cpu_ns: int | None, rss_peak_bytes: int | None) -> str:
-    """What was used so far; None is unknown, which is never zero."""
-    cpu = "null" if cpu_ns is None else cpu_ns
-    rss = "null" if rss_peak_bytes is None else rss_peak_bytes
-    return f'{{"cpu_ns":{cpu},"rss_peak_bytes":{rss}}}'
-
-
-def heartbeat(at_ns: int, now: str, used: str) -> bytes:
-    """The wrapper lives, and so does its command; `now` and `used` are what clock() and usage() returned."""
-    return fact(wire.FACT_HEARTBEAT, at_ns, f',"clock":{now},"usage":{used}')
-
-
-def failure(at_ns: int, now: str, code: int, error: str) -> bytes:
-    """The command never started."""
-    return fact(
-        wire.FACT_EXIT,
-        at_ns,
-        f',"code":{code},"signal":null,"core":false,"clock":{now},"usage":null,"error":{text(error)}',
-    )
-
-
-def ended(at_ns: int, now: str, status: int, used: str, dropped: int) -> bytes:
-    """The command ended with this wait status; `dropped` lines before this one found no room on the disk."""
-    number = status & 0x7F
-    code = "null" if number else status >> 8 & 0xFF
-    gaps = f',"dropped":{dropped}' if dropped else ""
-    return fact(
-        wire.FACT_EXIT,
-        at_ns,
-        f',"code":{code},"signal":{number or "null"},"core":{_bool(bool(status & 0x80))},"clock":{now},'
-        f'"usage":{used},"error":null{gaps}',
-    )
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"

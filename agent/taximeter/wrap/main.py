@@ -10,23 +10,13 @@ import time
 
 from taximeter import wire
 from taximeter.wrap import argv, command, entry, lines, opening, places
-from taximeter.wrap.run import Run
+from taximeter.wrap.run import HelpWanted, Refused, Run
 from taximeter.wrap.writer import Writer, make_fifo
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
-
-_EXIT_USAGE = 2
-
-
-class Refused(Exception):
-    """The command is not started; `code` is the exit status that says why."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def main(words: list[str], witness: int = 0, load: "Callable[[str], object]" = __import__) -> "NoReturn":
@@ -39,24 +29,19 @@ def main(words: list[str], witness: int = 0, load: "Callable[[str], object]" = _
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own would end in a traceback
     try:
         run, spawned = _start(words, started)
-    except argv.UsageError as error:
-        code, message = _EXIT_USAGE, f"{error}{_advice(error)}"
-    except (Refused, command.NotStarted) as error:
-        code, message = error.code, str(error)
-    except Exception as error:  # the meter's own failure, which a shell must be able to tell from the command's
-        code, message = wire.EXIT_METER, f"cannot start: {type(error).__name__}: {error}"
-    else:
-        _attend(run, spawned, started, load)
-    entry.reap(witness)
-    _complain(message)
-    posix._exit(code)
+    except Exception as error:
+        from taximeter.wrap.trouble import give_up
+
+        entry.reap(witness)
+        posix._exit(give_up(error))
+    _attend(run, spawned, started, load)
 
 
 def _start(words: list[str], started: entry.Entry) -> tuple[Run, command.Spawned]:
     entry.hold_standard_descriptors(started.descriptors)
     options, words = argv.parse(words)
     if options.help:
-        _help(started)
+        raise HelpWanted
     values = started.values()
     argv.inherit(options, values.get(wire.ENV_PARENT), values.get(wire.ENV_ROOT), values.get(wire.ENV_ACCOUNT))
     state, run_directory = places.directories(values)
@@ -71,7 +56,9 @@ def _start(words: list[str], started: entry.Entry) -> tuple[Run, command.Spawned
     try:
         return run, command.spawn(started, words, changes, values.get("PATH"))
     except Exception as error:
-        _note_failure(run, error)
+        from taximeter.wrap.trouble import note_failure
+
+        note_failure(run, error)
         raise
 
 
@@ -83,7 +70,9 @@ def _prepare(run: Run, state: str, values: dict[str, str]) -> dict[str, str | No
         if run.options.ready == "notify":
             changes[wire.ENV_NOTIFY] = _open_notify(run, values)
     except OSError as error:
-        _do_without(run, state, error)
+        from taximeter.wrap.trouble import do_without
+
+        do_without(run, state, error)
     changes[wire.ENV_MARKS] = run.fifo_path  # None takes away that of a run around this one: its marks are not ours
     if not run.options.worker:
         changes[wire.ENV_PARENT] = run.options.prediction
@@ -116,36 +105,6 @@ def _open_notify(run: Run, values: dict[str, str]) -> str:
     path = (run.fifo_path or "").removesuffix(wire.MARKS_SUFFIX) + wire.NOTIFY_SUFFIX
     run.notify = Notify(path, values.get(wire.ENV_NOTIFY))
     return run.notify.address
-
-
-def _do_without(run: Run, state: str, error: OSError) -> None:
-    """No journal: run and say so, unless the run must be metered."""
-    from taximeter.wrap.ending import clean_up
-
-    clean_up(run)
-    if run.writer is not None:
-        run.writer.remove()
-    run.writer, run.fifo_path, run.fifo, run.notify = None, None, -1, None
-    why = f"cannot keep a journal in {state}/{wire.JOURNAL_DIR}: {error.strerror or error}"
-    if run.options.require_meter:
-        raise Refused(wire.EXIT_METER, f"{why}: expected a directory to write to, because of --require-meter")
-    _complain(f"{why}: THIS RUN IS NOT MEASURED; expected a directory to write to (see TAXIMETER_STATE_DIR)")
-
-
-def _note_failure(run: Run, error: Exception) -> None:
-    """Say in the journal that the command never started."""
-    from taximeter.wrap.ending import clean_up
-
-    clean_up(run)
-    if run.writer is None:
-        return
-    code = error.code if isinstance(error, command.NotStarted) else wire.EXIT_METER
-    at_ns = time.monotonic_ns()
-    try:
-        run.writer.append_last(lines.failure(at_ns, lines.clock(run.boot_id, at_ns), code, str(error)))
-        run.writer.close()
-    except OSError:
-        pass
 
 
 def _attend(run: Run, spawned: command.Spawned, started: entry.Entry, load: "Callable[[str], object]") -> "NoReturn":
@@ -183,30 +142,9 @@ def _end(run: Run) -> "NoReturn":
 
         ending.clean_up(run)
         if run.options.summary:
-            _complain(ending.summarise(run))
+            from taximeter.wrap.trouble import complain
+
+            complain(ending.summarise(run))
         ending.end_alike(status)
     finally:
         posix._exit(128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF)
-
-
-def _help(started: entry.Entry) -> "NoReturn":
-    from taximeter.wrap.helptext import TEXT
-
-    entry.reap(started.witness)
-    posix.write(1, TEXT.encode())
-    posix._exit(0)
-
-
-def _advice(error: argv.UsageError) -> str:
-    from taximeter.wrap.helptext import guess
-
-    near = guess(error.word) if isinstance(error, argv.UnknownOption) else None
-    meant = f"; did you mean {near}?" if near else ""
-    return f"{meant} (see `taximeter run --help`)"
-
-
-def _complain(message: str) -> None:
-    try:
-        posix.write(2, f"taximeter: {message}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass

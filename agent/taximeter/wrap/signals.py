@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]  # the module `signal` costs tw
 import posix
 import sys
 
-from taximeter.wrap import libc, lines, proc
+from taximeter.wrap import facts, libc, proc
 from taximeter.wrap.children import Children
 from taximeter.wrap.command import forwarded_signals
 from taximeter.wrap.run import Run
@@ -74,7 +74,7 @@ class Signals:
             return  # SIGPIPE or SIGXFSZ for a write of our own
         if number in _NOTED:
             outside = kernel or sender == 0 or not proc.descends(sender, self._own_pid)
-            self._run.write_important(lines.signal(now_ns, number, kernel, 0 if kernel else sender, outside))
+            self._run.write_important(facts.signal(now_ns, number, kernel, 0 if kernel else sender, outside))
         if is_forwarded(number, kernel, self._leads_session):
             posix.kill(self._run.pid, number)
 

@@ -9,7 +9,7 @@ import select
 import time
 
 from taximeter import wire
-from taximeter.wrap import libc, lines, marks, proc
+from taximeter.wrap import facts, libc, lines, marks, proc
 from taximeter.wrap.children import Children
 from taximeter.wrap.intake import Intake
 from taximeter.wrap.run import Run
@@ -93,7 +93,7 @@ class Watch:
         run.rss_peak_bytes = proc.rss_peak_bytes(run.pid) or run.rss_peak_bytes
         if cpu_ns is not None:
             cpu_ns += run.orphans_cpu_ns
-        used = lines.usage(cpu_ns, run.rss_peak_bytes)
-        wrote = run.write_or_drop(lines.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
+        used = facts.usage(cpu_ns, run.rss_peak_bytes)
+        wrote = run.write_or_drop(facts.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
         if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
             self._take_marks_again()
