@@ -22,7 +22,7 @@ from taximeter.moves import become_ready, finish, join, stop
 from taximeter.predictions import begin, count_units, find, without
 from taximeter.records import Witness
 from taximeter.spans import settle
-from taximeter.turn import LATE_NS, Turn, arrive
+from taximeter.turn import Turn, arrive, is_late
 
 
 def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
@@ -62,8 +62,7 @@ def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
     """
     ends = isinstance(event.mark, FinishMark)
     if event.said_ns is None:
-        late = ends and event.at_ns - instance.sign_ns > LATE_NS
-        at_ns = instance.sign_ns if late else event.at_ns
+        at_ns = instance.sign_ns if ends and is_late(instance, event.at_ns) else event.at_ns
     elif ends or event.at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
         at_ns = min(event.said_ns, event.at_ns)
     else:
@@ -71,9 +70,14 @@ def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
     return max(at_ns, instance.since_ns, instance.cut.at_ns)
 
 
+def _uncertainty_ns(event: Marked, at_ns: int) -> int | None:
+    """How long before its receipt a mark may have been said; nobody knows where it does not say when."""
+    return None if event.said_ns is None else event.at_ns - at_ns
+
+
 def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> Instance:
     at_ns = _believed_ns(instance, event, turn)
-    prediction = begin(instance, mark, at_ns, event.at_ns - at_ns, turn.book)
+    prediction = begin(instance, mark, at_ns, _uncertainty_ns(event, at_ns), turn.book)
     if isinstance(prediction, str):
         turn.rejected.append(prediction)
         return instance
@@ -101,5 +105,5 @@ def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -
     instance = settle(arrive(instance, at_ns, turn), at_ns)
     instance = _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
     prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
-    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, event.at_ns - at_ns))
+    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, _uncertainty_ns(event, at_ns)))
     return finish(instance, prediction, end, turn)

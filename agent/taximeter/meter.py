@@ -34,7 +34,8 @@ from taximeter.moves import become_ready, close, stop
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.rulebook import Rulebook
-from taximeter.turn import Turn, arrive, cut_until, look_at_clock, pass_unseen
+from taximeter.spans import settle
+from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, pass_unseen
 
 #: A pidfd wake-up comes up to this late, at p99 with every core loaded (promises, P3).
 WRAPPER_END_NS = 10_000_000
@@ -89,9 +90,9 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     if instance.stage is Stage.CLOSED:
         turn.rejected.append("after_the_end")
         return instance
-    at_ns = event.at_ns
-    if at_ns is not None and at_ns < instance.sign_ns:
-        event = replace(event, at_ns=instance.sign_ns)
+    settled_ns = max(instance.sign_ns, instance.since_ns)
+    if event.at_ns is not None and event.at_ns < settled_ns:
+        event = replace(event, at_ns=settled_ns)
     return _HANDLERS[type(event)](instance, event, turn)
 
 
@@ -124,9 +125,8 @@ def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
 
 
 def _heartbeat(instance: Instance, event: Heartbeat, turn: Turn) -> Instance:
-    instance = look_at_clock(cut_until(instance, event.at_ns, turn), event.clock)
-    usage = instance.usage if event.usage.cpu_ns is None else event.usage
-    return instance._replace(sign_ns=event.at_ns, usage=usage)
+    instance = look_at_clock(arrive(instance, event.at_ns, turn), event.clock)
+    return instance._replace(usage=event.usage) if event.usage.cpu_ns is not None else instance
 
 
 def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
@@ -143,8 +143,11 @@ def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
 
 
 def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
-    at_ns = max(event.at_ns, instance.sign_ns)
-    instance = pass_unseen(instance, at_ns, turn)
+    at_ns = event.at_ns
+    if is_late(instance, at_ns):
+        instance = pass_unseen(instance, at_ns, turn)
+    else:
+        instance = settle(cut_until(instance, at_ns, turn), at_ns)
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     if event.usage.cpu_ns is not None or event.usage.rss_peak_bytes is not None:
@@ -158,7 +161,8 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     """Nobody saw the end: the bill ends with the last sign of life, what may have followed is unknown."""
     sign_ns = instance.sign_ns
     at_ns = sign_ns if event.at_ns is None else max(event.at_ns, sign_ns)
-    instance = pass_unseen(instance, at_ns, turn, late_ns=0)
+    if instance.stage is not Stage.PENDING:
+        instance = pass_unseen(instance, at_ns, turn)
     witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)
     status = Status.ABORTED if event.at_ns is None else Status.FAILED
     if instance.stop is not None and instance.stop is not StopReason.DRAIN:

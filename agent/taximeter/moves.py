@@ -40,12 +40,15 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
-    """Asked to stop: predictions go on where it drains, else they end here, and what follows is teardown."""
+    """Asked to stop: predictions go on where it drains, else they end here, and what follows is teardown.
+
+    A one-shot is active until it exits, whoever asked it to stop: the stop decides how it ended, not what it ran.
+    """
     if instance.stop is not None:
         return instance
     stage = advance(instance.stage, Input.STOPPING)
     instance = settle(instance, at_ns)._replace(stop=reason, stage=stage)
-    if reason is StopReason.DRAIN:
+    if reason is StopReason.DRAIN or not instance.opened.options.worker:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED
     end = End(at_ns, status, final=True, witness=Witness(Source.WRAPPER, 0))

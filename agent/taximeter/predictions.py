@@ -14,7 +14,7 @@ from taximeter.instance import Instance, Prediction
 from taximeter.records import Witness
 from taximeter.rulebook import Rulebook
 
-MOST_OPEN = 4096
+MOST_OPEN = 1024
 MOST_UNITS = 64
 
 
@@ -53,8 +53,11 @@ def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Ruleb
     )
 
 
-def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int, book: Rulebook) -> Prediction | str:
-    """The prediction that a start mark begins at `at_ns`, received `late_ns` after; or why it is refused."""
+def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, book: Rulebook) -> Prediction | str:
+    """The prediction that a start mark begins at `at_ns`, received `late_ns` after (None: it did not say).
+
+    A word instead of a prediction is why it is refused.
+    """
     refusal = _refusal(instance, mark)
     if refusal:
         return refusal
@@ -89,6 +92,7 @@ def _refusal(instance: Instance, mark: StartMark) -> str | None:
     fixed = (
         (options.account, mark.account),
         (options.model, mark.model),
+        (options.version, mark.version),
         (options.pool, mark.pool),
         (options.service_class, mark.service_class),
     )
@@ -119,16 +123,14 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
 
 
 def ended_status(instance: Instance, code: int | None, signal: int | None) -> Status:
-    """How whatever is open ends when its instance exits."""
-    one_shot = not instance.opened.options.worker
-    if one_shot and code == 0:
-        return Status.SUCCEEDED
+    """How the instance, and whatever is open on it, ends when its command exits."""
     if instance.stop is StopReason.CANCELED:
         return Status.CANCELED
-    if instance.stop is not None:
+    if instance.stop is StopReason.ABORTED:
         return Status.ABORTED
-    if signal is not None and signal == instance.interrupted:
-        return Status.CANCELED
-    if one_shot or instance.predictions:
-        return Status.FAILED
-    return Status.SUCCEEDED if code == 0 else Status.FAILED
+    one_shot = not instance.opened.options.worker
+    if code == 0 and (one_shot or not instance.predictions):
+        return Status.SUCCEEDED
+    if instance.stop is StopReason.DRAIN:
+        return Status.ABORTED
+    return Status.CANCELED if signal is not None and signal == instance.interrupted else Status.FAILED

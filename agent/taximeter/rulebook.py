@@ -12,8 +12,6 @@ from taximeter.billing.classes import Classes, parse_classes
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.errors import ConfigError
 
-_MS = 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:

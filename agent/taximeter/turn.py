@@ -15,8 +15,8 @@ from taximeter.records import UsageRecord, Witness
 from taximeter.rulebook import Rulebook
 from taximeter.spans import phases_at, settle, suspend, times_at
 
-#: Past this silence an end was seen late: what lies behind the last sign of life is unknown (contracts, section 3).
-LATE_NS = 2 * wire.HEARTBEAT_NS
+#: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
+LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
 #: BOOTTIME and MONOTONIC are read one after the other; only a difference that grows by more than this is suspension.
 SUSPEND_NOISE_NS = 10_000_000
 
@@ -31,9 +31,14 @@ class Turn:
 
 
 def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
-    """Make the interim cuts that lie behind `at_ns`, and note a sign of life."""
-    instance = cut_until(instance, at_ns, turn)
-    return instance._replace(sign_ns=at_ns) if at_ns > instance.sign_ns else instance
+    """Go on to a fact at `at_ns`, which is a sign of life; what lies behind a silence is unknown."""
+    instance = pass_unseen(instance, at_ns, turn) if is_late(instance, at_ns) else cut_until(instance, at_ns, turn)
+    return instance._replace(sign_ns=at_ns, lost=False) if at_ns > instance.sign_ns else instance
+
+
+def is_late(instance: Instance, at_ns: int) -> bool:
+    """Whether a heartbeat was missed before `at_ns`: nobody looked meanwhile, whatever is said afterwards."""
+    return at_ns - instance.sign_ns > LATE_NS and instance.stage is not Stage.PENDING
 
 
 def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -73,9 +78,10 @@ def look_at_clock(instance: Instance, clock: Clock) -> Instance:
     return suspend(instance, grown_ns)._replace(offset_ns=offset_ns)
 
 
-def pass_unseen(instance: Instance, at_ns: int, turn: Turn, late_ns: int = LATE_NS) -> Instance:
-    """Go on to an end at `at_ns`; after a silence of more than `late_ns` all behind the last sign is unknown."""
-    sign_ns = instance.sign_ns
-    if at_ns - sign_ns > late_ns and instance.stage is not Stage.PENDING:
-        instance = settle(instance, sign_ns)._replace(lost=True)
-    return settle(cut_until(instance, at_ns, turn), at_ns)
+def pass_unseen(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """Go on to `at_ns` with everything behind the last sign of life unknown; it is one stretch, however long."""
+    began_ns = max(instance.sign_ns, instance.cut.at_ns)
+    instance = settle(settle(instance, began_ns)._replace(lost=True), at_ns)
+    interim_ns = turn.book.rules_of(instance.rules).interim_ns
+    missed = max(0, at_ns - instance.next_cut_ns + interim_ns) // interim_ns
+    return instance._replace(next_cut_ns=instance.next_cut_ns + missed * interim_ns)

@@ -1,6 +1,7 @@
 """The books: whatever is killed when, the ledger ends up with the same records, each once."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from taximeter.events import Clock
 from taximeter.hardware.inventory import Hardware
+from taximeter.kernel import boot_id
 from tests.agent.desks import SECOND, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
 from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, sample_lines
@@ -150,7 +152,7 @@ def test_lines_that_cannot_be_believed_are_counted_and_the_others_booked(tmp_pat
     node.books.read(INSTANCE)
     node.commit()
     assert node.books.tally.counters().journal_faults == {"not_json": 1, "bad_fact": 1}
-    assert [event["data"]["status"] for event in node.usage()] == ["canceled", "succeeded"]
+    assert [event["data"]["status"] for event in node.usage()] == ["canceled", "canceled"]
 
 
 def test_a_journal_of_a_foreign_owner_is_refused_once_and_not_booked(tmp_path: Path) -> None:
@@ -223,3 +225,45 @@ def test_many_refused_files_do_not_fill_the_memory(tmp_path: Path, monkeypatch: 
         node.books.read(name)
     assert not node.books.accounts
     assert len(node.books._refused) <= 2
+
+
+def test_a_fact_from_the_future_of_this_boot_is_not_believed(tmp_path: Path) -> None:
+    this_boot = boot_id().encode()
+    lines = [line.replace(BOOT_ID.encode(), this_boot) for line in sample_lines()]
+    lines[-1] = lines[-1].replace(b'"t": 1700', b'"t": %d' % (time.monotonic_ns() + 3600 * SECOND))
+    node = start(tmp_path / "node")
+    write(node.journal, lines)
+    node.books.read(INSTANCE)
+    assert node.books.tally.counters().journal_faults == {"future": 1}
+    assert INSTANCE in node.books.accounts
+
+
+def test_a_newer_version_is_counted_once_however_often_it_is_looked_at(tmp_path: Path) -> None:
+    lines = sample_lines()
+    node = start(tmp_path / "node")
+    write(node.journal, [*lines[:3], lines[-1].replace(b'"v": 1', b'"v": 2')])
+    for _ in range(3):
+        node.books.read(INSTANCE)
+    assert node.books.tally.counters().journal_faults == {"newer_version": 1}
+
+
+def test_a_batch_that_was_put_back_comes_again_before_anything_newer(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    lines = long_run()
+    with held(write(node.journal, lines[:8])):
+        node.read()
+        batch = node.books.take_batch()
+        assert batch is not None
+        node.books.put_back(batch)
+        write(node.journal, lines)
+        node.read()
+        assert node.books.take_batch() is batch
+        assert node.books.take_batch() is not None
+
+
+def test_warnings_about_journals_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, [*sample_lines()[:3], *[b"{not json"] * 500])
+    node.books.read(INSTANCE)
+    assert node.books.tally.counters().journal_faults == {"not_json": 500}
+    assert len(caplog.records) <= 62

@@ -13,7 +13,6 @@ from taximeter.agent.desk import Desk
 from taximeter.agent.watcher import Watcher, read_clock
 from taximeter.config import load
 from taximeter.errors import JournalFault, LedgerError, TaximeterError
-from taximeter.journal import open_directory
 from tests.agent.desks import Node, start, write
 from tests.journal_samples import INSTANCE, OTHER, held, sample_lines
 
@@ -35,7 +34,7 @@ async def watching(node: Node) -> AsyncIterator[Watcher]:
     config_file = node.path / "agent.toml"
     config_file.write_text("[journal]\npoll_s = 0.05\n")
     desk = Desk(node.ledger, node.books.tally)
-    watcher = Watcher(node.path, open_directory(node.path), node.books, desk, load(config_file, {}))
+    watcher = Watcher(node.path, node.books._directory_fd, node.books, desk, load(config_file, {}))
     async with anyio.create_task_group() as tasks:
         await tasks.start(watcher.run)
         yield watcher
@@ -164,3 +163,69 @@ def test_the_clocks_are_read_together() -> None:
     clock = read_clock()
     assert clock.boottime >= clock.monotonic
     assert clock.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.anyio
+async def test_a_stop_while_the_disk_refuses_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start(tmp_path / "node")
+    real = node.ledger.commit
+    refuse = True
+
+    def commit(batch: object) -> object:
+        if refuse:
+            raise LedgerError("cannot commit: disk full")
+        return real(batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.ledger, "commit", commit)
+    write(node.journal, sample_lines())
+    with anyio.move_on_after(0.3):
+        async with watching(node):
+            pytest.fail("it cannot be ready")
+    refuse = False
+    last = node.books.take_batch()
+    assert last is not None
+    node.ledger.commit(last)
+    assert len(node.usage()) == 2
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_is_replaced_is_followed(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    async with watching(node):
+        node.path.rename(tmp_path / "elsewhere")
+        node.path.mkdir()
+        write(node.journal, sample_lines())
+        await until(lambda: node.books.closed, "the journal in the new directory")
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_is_gone_for_a_while_is_said_and_waited_for(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    async with watching(node) as watcher:
+        node.path.rename(tmp_path / "elsewhere")
+        await until(lambda: watcher.trouble is not None, "the trouble")
+        (tmp_path / "elsewhere").rename(node.path)
+        await until(lambda: watcher.trouble is None, "its end")
+
+
+@pytest.mark.anyio
+async def test_a_linked_journal_whose_wrapper_is_gone_is_closed(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    with held(write(node.journal, sample_lines()[:3])):
+        async with watching(node):
+            (tmp_path / "second name").hardlink_to(node.journal)
+            assert INSTANCE in node.books.accounts
+    async with watching(node):
+        await until(lambda: len(node.usage()) == 2, "an honest end")
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_begins_nothing_is_set_aside_until_it_changes(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines()[1:3])
+    async with watching(node):
+        await until(lambda: INSTANCE in node.books.aside, "the end of looking at it")
+        assert not node.books.accounts
+        node.journal.unlink()
+        write(node.journal, sample_lines())
+        await until(lambda: len(node.usage()) == 2, "what it became")

@@ -1,6 +1,6 @@
 """Histories in a few words: builders of events, a rulebook, and sums over records, for tests of the core."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -137,8 +137,26 @@ def amount_of(record: UsageRecord) -> Decimal:
     return Decimal(billing.amount or "0")
 
 
-def tell(options: Options | None, events: Iterable[Event], rules: Rulebook | None = None, tier: str = "cpu") -> Told:
-    """Fold a history from its opening on."""
+def with_heartbeats(events: Iterable[Event], longest_ns: int) -> Iterator[Event]:
+    """A history with the wrapper's heartbeat in each second of every gap that is not longer than `longest_ns`."""
+    now_ns: int | None = None
+    for event in events:
+        if now_ns is not None and event.at_ns is not None and event.at_ns - now_ns <= longest_ns:
+            yield from (beat(at_ns) for at_ns in range(now_ns + SECOND, event.at_ns, SECOND))
+        yield event
+        now_ns = event.at_ns
+
+
+def tell(
+    options: Options | None,
+    events: Iterable[Event],
+    rules: Rulebook | None = None,
+    tier: str = "cpu",
+    silent: bool = False,
+) -> Told:
+    """Fold a history from its opening on; `silent`: the wrapper's heartbeats are only those that are told."""
+    if not silent:
+        events = with_heartbeats(events, 10 * MINUTE)
     rules = rules or book()
     instance = open_instance(opened(options), rules, Hardware(tier, 1, rule="test"))
     step = fold(instance, events, rules)

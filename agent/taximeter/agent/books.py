@@ -17,6 +17,7 @@ from taximeter.events import Clock, Event, Lost, Opened
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position, read_on
+from taximeter.kernel import boot_id
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import fold, open_instance
@@ -28,9 +29,14 @@ logger = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Instance).decode
-_CHUNK_BYTES = 1 << 20
+#: So much is folded before anybody else has a turn: some hundred marks.
+_CHUNK_BYTES = 1 << 16
+#: No clock of this boot is ahead of ours; what a journal says may be, by what it takes to be written.
+_AHEAD_NS = 1_000_000_000
 #: How many refused files are remembered, so that each is said once; beyond that they may be said again.
 _MOST_REFUSED = 10_000
+#: Warnings a minute.
+_MOST_WARNINGS = 60
 _NEWER = "newer_version"
 _UNREADABLE = "unreadable"
 
@@ -72,10 +78,14 @@ class Books:
         self._owners = owners
         self._book = book
         self._place = place
+        self._boot_id = boot_id()
         self._page = _Page()
+        self._returned: Batch | None = None
+        self._said = (0.0, 0)  # minute, and how many warnings were said in it
         self._refused: set[tuple[str, str]] = set()  # (instance, reason)
         self.accounts: dict[str, Account] = {}
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
+        self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.tally = Tally()
 
@@ -93,14 +103,24 @@ class Books:
         except JournalFault as fault:
             self._refuse(instance, account, fault)
             return False
-        account.stuck = _NEWER if any(doubt.reason == _NEWER for doubt in chunk.faults) else None
+        known, account.stuck = account.stuck, None
         for doubt in chunk.faults:
-            self._count(doubt)
+            if doubt.reason == _NEWER:
+                account.stuck = _NEWER
+            if doubt.reason != known:
+                self._count(doubt)
         account.position = chunk.position
         if chunk.events:
             account.seen_ns = time.monotonic_ns()
-            self._fold(instance, account, chunk.events)
+            self._fold(instance, account, self._of_the_past(account, chunk.events))
         return chunk.more and not chunk.ended
+
+    def set_aside(self, instance: str) -> None:
+        """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
+        self.accounts.pop(instance, None)
+        if len(self.aside) >= _MOST_REFUSED:
+            self.aside.clear()
+        self.aside.add(instance)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
@@ -118,6 +138,9 @@ class Books:
 
     def take_batch(self) -> Batch | None:
         """What is to be committed next, if anything."""
+        if self._returned is not None:
+            returned, self._returned = self._returned, None
+            return returned
         page, self._page = self._page, _Page()
         if not (page.records or page.saved):
             return None
@@ -126,6 +149,10 @@ class Books:
         open_ = [journal.instance for journal in saved if journal.state is not None]
         facts = [(name, _placed(page.placed[name])) for name in open_ if name in page.placed]
         return Batch(tuple(page.records), saved, tuple(facts))
+
+    def put_back(self, batch: Batch) -> None:
+        """Give the next committer the batch that could not be committed: the same one, before anything newer."""
+        self._returned = batch
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
@@ -151,12 +178,25 @@ class Books:
         elif step.records or begins:
             self._page.saved[name] = _state(name, account)
 
+    def _of_the_past(self, account: Account, events: Sequence[Event]) -> Sequence[Event]:
+        """Without facts from the future of this boot: a damaged line, which would make a life of years."""
+        opened = account.instance.opened if account.instance else events[0]
+        if not isinstance(opened, Opened) or opened.clock.boot_id != self._boot_id:
+            return events
+        latest_ns = time.monotonic_ns() + _AHEAD_NS
+        past = [event for event in events if event.at_ns is None or event.at_ns <= latest_ns]
+        for _ in range(len(events) - len(past)):
+            self._count(JournalFault("future", f"cannot believe a fact of {opened.instance}: expected one of the past"))
+        return past
+
     def _begin(self, name: str, events: Sequence[Event]) -> tuple[Instance | None, Sequence[Event]]:
         """The instance that the first opening begins, and the facts behind it; what came before is lost and said."""
         for at, event in enumerate(events):
             if isinstance(event, Opened):
                 return self._open(name, event), events[at + 1 :]
             self.tally.journal_fault("before_open")
+        if events:
+            self._say("journal.fault reason=before_open: cannot book %s: expected an open fact first", name)
         return None, ()
 
     def _open(self, name: str, opened: Opened) -> Instance:
@@ -180,8 +220,10 @@ class Books:
         account.stuck = fault.reason
         if fault.reason == _UNREADABLE:
             self.unread.add(name)
+        elif account.instance is None:
+            self.set_aside(name)
         if account.instance is None:
-            del self.accounts[name]
+            self.accounts.pop(name, None)
         if fault.reason != "missing" and (name, fault.reason) not in self._refused:
             if len(self._refused) >= _MOST_REFUSED:
                 self._refused.clear()
@@ -190,7 +232,16 @@ class Books:
 
     def _count(self, fault: JournalFault) -> None:
         self.tally.journal_fault(fault.reason)
-        logger.warning("journal.fault reason=%s: %s", fault.reason, fault)
+        self._say("journal.fault reason=%s: %s", fault.reason, fault)
+
+    def _say(self, text: str, *values: object) -> None:
+        """Warn, but at most so often: whoever may write to the drop-box must not be able to fill the log."""
+        minute = time.monotonic() // 60
+        self._said = (minute, self._said[1] + 1 if self._said[0] == minute else 1)
+        if self._said[1] <= _MOST_WARNINGS:
+            logger.warning(text, *values)
+        elif self._said[1] == _MOST_WARNINGS + 1:
+            logger.warning("journal.faults: more of them in this minute than are said; see the metric")
 
 
 def _placed(hardware: Hardware) -> bytes:

@@ -54,12 +54,16 @@ class Desk:
                 self._busy_since_s = None
 
     async def commit(self, batch: Batch) -> None:
-        """Have `batch` on the disk, however often that takes; nothing older is dropped for it."""
+        """Have `batch` on the disk, however often that takes; nothing older is dropped for it.
+
+        Cancelled, it raises only between two tries: what was being written is either written or not.
+        """
         retry_s = _FIRST_RETRY_S
         while True:
             began_s = time.perf_counter()
             try:
-                self.head = await self.ask(self._ledger.commit, batch)
+                with anyio.CancelScope(shield=True):
+                    self.head = await self.ask(self._ledger.commit, batch)
                 break
             except LedgerError as error:
                 self._tally.commit_failed()

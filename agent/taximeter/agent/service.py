@@ -14,6 +14,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 #: Of the five seconds that a stop may take, this much is for shipping what is left.
 DRAIN_S = 3.0
+#: A disk that has not answered by then is not waited for.
+END_S = 4.7
 _SWEEP_S = 1.0
 _SECOND = 1_000_000_000
 
@@ -66,7 +69,14 @@ def run(config_path: Path | None) -> int:
             anyio.run(_main, config, where, Notifier(os.environ))
         except ExceptionGroup as group:
             raise _first_of(group) from group
+        except OSError as error:
+            raise TaximeterError(_unusable(error)) from error
     return 0
+
+
+def _unusable(error: OSError) -> str:
+    what = error.filename or "its files"
+    return f"cannot use {what}: {error.strerror}: expected a state directory and a disk that the agent may write to"
 
 
 def _first_of(group: ExceptionGroup) -> Exception:
@@ -74,6 +84,8 @@ def _first_of(group: ExceptionGroup) -> Exception:
     error = group.exceptions[0]
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, OSError):
+        return TaximeterError(_unusable(error))
     return error if isinstance(error, TaximeterError) else group
 
 
@@ -135,7 +147,7 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
 
 
 def _look(scene: Scene, watcher: Watcher) -> Snapshot:
-    scene.lag_since_s = watcher.lag_since_s
+    scene.lag_since_s, scene.trouble = watcher.lag_since_s, watcher.trouble
     return draw(scene)
 
 
@@ -147,8 +159,17 @@ async def _stop_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.Ta
         task_status.started()
         async for number in signals:
             logger.info("agent.stopping signal=%s", signal.Signals(number).name)
+            patience = threading.Timer(END_S, _end_at_once)
+            patience.daemon = True
+            patience.start()
             scope.cancel()
             return
+
+
+def _end_at_once() -> None:
+    """The disk does not answer, and whoever stops us waits: all that was committed is safe, the rest is read again."""
+    logger.warning("agent.stopped at once: the disk did not answer within %g s", END_S)
+    os._exit(0)
 
 
 async def _ship(config: SinkConfig, scene: Scene) -> None:
@@ -192,9 +213,10 @@ async def _drain(config: Config, scene: Scene, watcher: Watcher) -> None:
             while any(state_of.pending for state_of in draw(scene).sinks):  # noqa: ASYNC110 -- DRAIN_S at most
                 await anyio.sleep(0.02)
             tasks.cancel_scope.cancel()
-    last = scene.books.take_everything()
-    if last is not None:
-        with anyio.move_on_after(1):
+    with anyio.move_on_after(1):
+        while (batch := scene.books.take_batch()) is not None:
+            await scene.desk.commit(batch)
+        if (last := scene.books.take_everything()) is not None:
             await scene.desk.commit(last)
 
 
@@ -219,7 +241,10 @@ class _alone:  # noqa: N801 -- used as a function
         self._fd = -1
 
     def __enter__(self) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise TaximeterError(_unusable(error)) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -239,11 +264,13 @@ class _alone:  # noqa: N801 -- used as a function
 def _token(path: Path) -> str:
     """The API's token: made at the first start, kept, readable to the agent's user only."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        token = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
+        token = ""
+    if not token:
         token = secrets.token_urlsafe(32)
         _write_private(path, token, 0o600)
-        return token
+    return token
 
 
 def _write_private(path: Path, content: str, mode: int = 0o640) -> None:

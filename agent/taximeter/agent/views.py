@@ -34,6 +34,7 @@ class Scene:
     ships: Mapping[str, ShipState] = field(default_factory=dict)
     caught_up: bool = False
     lag_since_s: float | None = None
+    trouble: str | None = None  #: of reading journals
 
 
 def draw(scene: Scene) -> Snapshot:
@@ -46,7 +47,7 @@ def draw(scene: Scene) -> Snapshot:
         started_unix_s=scene.started_s,
         taken_unix_s=time.time(),
         version=wire.VERSION,
-        ready=scene.caught_up and desk.trouble is None,
+        ready=scene.caught_up and desk.trouble is None and scene.trouble is None,
         alive=desk.alive,
         region=scene.node.region,
         config=scene.node.config,
@@ -67,7 +68,7 @@ def draw(scene: Scene) -> Snapshot:
 
 
 def _problems(scene: Scene) -> tuple[str, ...]:
-    problems = [scene.desk.trouble] if scene.desk.trouble else []
+    problems = [trouble for trouble in (scene.desk.trouble, scene.trouble) if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
     if scene.whole_node.tier == UNKNOWN_TIER:
         problems.append(f"no tier is known for this node, so what runs here is not priced: {scene.whole_node.rule}")

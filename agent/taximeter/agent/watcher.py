@@ -21,7 +21,7 @@ from taximeter.agent.desk import Desk
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.events import Clock
-from taximeter.journal import journal_name, list_instances, parse_name, remove, sync, writer_pid
+from taximeter.journal import journal_name, list_instances, open_directory, parse_name, remove, sync, writer_pid
 
 logger = logging.getLogger(__name__)
 
@@ -49,23 +49,25 @@ class Watcher:
         self._unsynced: set[str] = set()
         self._unremovable: set[str] = set()
         self.lag_since_s: float | None = None  #: since when journals wait to be read
+        self.trouble: str | None = None  #: why the directory could not be looked through
+        self._kernels_notes: kernel.DirectoryWatch | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; `started` once everything that was there is booked."""
-        watch = self._watch()
+        self._kernels_notes = self._watch()
         try:
             await self.read_everything()
             task_status.started()
             last_poll_s = time.monotonic()
             while True:
-                names = await self._news(watch, max(0.0, last_poll_s + self._poll_s - time.monotonic()))
+                names = await self._news(max(0.0, last_poll_s + self._poll_s - time.monotonic()))
                 await self.read(names)
                 if time.monotonic() - last_poll_s >= self._poll_s:
                     await self._poll()
                     last_poll_s = time.monotonic()
         finally:
-            if watch is not None:
-                watch.close()
+            if self._kernels_notes is not None:
+                self._kernels_notes.close()
 
     async def read_everything(self) -> None:
         """List the directory and read whatever is new in any journal."""
@@ -93,7 +95,11 @@ class Watcher:
         batch = self._books.take_batch()
         if batch is None:
             return
-        await self._desk.commit(batch)
+        try:
+            await self._desk.commit(batch)
+        except BaseException:
+            self._books.put_back(batch)
+            raise
         seq = self._desk.head.seq
         for journal in batch.journals:
             if journal.state is None:
@@ -101,7 +107,8 @@ class Watcher:
 
     async def _unbooked(self, names: list[str]) -> list[str]:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
-        open_, closed = self._books.accounts, self._books.closed
+        open_, closed, aside = self._books.accounts, self._books.closed, self._books.aside
+        names = [name for name in names if name not in aside]
         strange = [name for name in names if name not in open_ and name not in closed]
         if strange:
             for name, seq in (await self._desk.closed_at(strange)).items():
@@ -115,8 +122,23 @@ class Watcher:
             logger.warning("journal.unwatched, polling instead: %s", error)
             return None
 
-    async def _news(self, watch: kernel.DirectoryWatch | None, wait_s: float) -> list[str]:
+    def _keep_directory(self) -> None:
+        """Go over to the directory that has our path now, should somebody have put another one there."""
+        there, ours = os.stat(self._directory), os.fstat(self._directory_fd)
+        if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            return
+        logger.warning("journal.directory_replaced: %s is another directory than before", self._directory)
+        other = open_directory(self._directory)
+        os.dup2(other, self._directory_fd, inheritable=False)
+        os.close(other)
+        if self._kernels_notes is not None:
+            self._kernels_notes.close()
+        self._kernels_notes = self._watch()
+        self._listed_ns = -1
+
+    async def _news(self, wait_s: float) -> list[str]:
         """The instances whose journals changed, once some did or `wait_s` has passed."""
+        watch = self._kernels_notes
         if watch is None:
             await anyio.sleep(wait_s)
             return list(self._books.accounts)
@@ -127,7 +149,9 @@ class Watcher:
         if changes.lost:
             return list(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
         parsed = (parse_name(name) for name in changes.names)
-        return list({found[0] for found in parsed if found is not None})
+        names = {found[0] for found in parsed if found is not None}
+        self._books.aside -= names  # whoever writes to it again is heard again
+        return list(names)
 
     # --- Now and then ---
 
@@ -163,7 +187,19 @@ class Watcher:
         return list_instances(self._directory_fd).get(name, ())
 
     async def _poll(self) -> None:
-        """What nobody wakes us for: files that inotify missed, writers that died, content that must reach the disk."""
+        """What nobody wakes us for, whatever the machine lacks just now; the next poll tries again."""
+        try:
+            await self._look_around()
+        except (OSError, JournalFault) as error:
+            if self.trouble is None:
+                logger.warning("journal.poll_failed: %s", error)
+            self.trouble = f"cannot look through {self._directory}: {error}"
+        else:
+            self.trouble = None
+
+    async def _look_around(self) -> None:
+        """Files that inotify missed, writers that died, content that must reach the disk."""
+        self._keep_directory()
         if os.stat(self._directory_fd).st_mtime_ns != self._listed_ns:
             await self.read_everything()
         unread, self._books.unread = self._books.unread, set()
@@ -186,17 +222,21 @@ class Watcher:
 
     def _close_if_gone(self, name: str) -> None:
         account = self._books.accounts.get(name)
-        if account is None or account.instance is None or account.stuck not in (None, "missing"):
+        if account is None or account.stuck in ("newer_version", "unreadable"):
             return
-        if account.stuck is None and self._has_writer(journal_name(name, account.position.segment)):
+        if self._has_writer(journal_name(name, account.position.segment)):
             return
-        self._books.lose(name, read_clock())
+        if account.instance is None:
+            self._books.set_aside(name)
+        else:
+            self._books.lose(name, read_clock())
 
     def _has_writer(self, name: str) -> bool:
+        """Whether its wrapper lives; a file that cannot be opened now says nothing, so its wrapper is left alone."""
         try:
             return writer_pid(name, self._directory_fd) is not None
-        except JournalFault:
-            return False
+        except JournalFault as fault:
+            return fault.reason == "unreadable"
 
     def _sync(self, names: Iterable[str]) -> None:
         for name in names:
