@@ -7,6 +7,7 @@ for development, says so in the header, and is refused where all tests must run 
 import importlib.metadata
 import json
 import os
+import signal
 import sysconfig
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def is_editable() -> bool:
 
 
 def pytest_configure() -> None:
-    """Refuse to test anything but what was installed."""
+    """Refuse to test anything but what was installed; begin with signals as a terminal gives them."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or behind an `&` in a script
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if INSTALLED.is_relative_to(sysconfig.get_path("purelib")):
         return
     if not is_editable() or ALL:

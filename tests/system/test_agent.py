@@ -336,3 +336,22 @@ def test_a_full_disk_stops_the_books_and_not_the_agent(node: Node) -> None:
             assert agent.get("/healthz")[0] == 200
     finally:
         subprocess.run(["umount", "-l", str(node.state)], check=True)
+
+
+def test_what_a_stopped_wrapper_did_not_see_is_not_billed(node: Node) -> None:
+    """The command ends while its wrapper sleeps: whatever the wrapper says on waking, that silence is unknown."""
+    words = ("--", "sh", "-c", "echo $PPID; read line")
+    with node.agent(), node.spawn(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdin is not None
+        wrapper = int(run.stdout.readline())
+        os.kill(wrapper, signal.SIGSTOP)
+        stopped_ns = time.monotonic_ns()
+        run.stdin.close()
+        wait_until(lambda: time.monotonic_ns() > stopped_ns + 3_000_000_000, "a silence")
+        os.kill(wrapper, signal.SIGCONT)
+        run.wait()
+        (record,) = wait_until(node.predictions, "the record")
+    times = record["data"]["time"]
+    assert times["unknown_ns"] > 1_500_000_000
+    assert record["data"]["interval"]["start_ns"] + times["active_ns"] < stopped_ns + 100_000_000

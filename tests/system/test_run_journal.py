@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,31 @@ def test_a_relative_state_directory_is_meant_from_where_it_was_started(rides: Ri
     out = rides.run("--", "sh", "-c", 'cd /; echo "$TAXIMETER_MARKS"', env=environment, cwd=rides.path).stdout
     assert out.startswith(f"{rides.journal}/")
     assert [fact["f"] for fact in rides.facts()] == ["open", "spawn", "ready", "exit"]
+
+
+@pytest.mark.parametrize("where", ["a link to nowhere", "/proc"])
+def test_a_state_directory_that_cannot_be_made_keeps_no_command_from_running(rides: Rides, where: str) -> None:
+    state = rides.path / "dangling"
+    if where == "/proc":
+        state = Path("/proc/taximeter-cannot-be-here")
+    else:
+        state.symlink_to("/nonexistent/disk")
+    done = rides.run("--", "echo", "it ran", env=rides.environment(TAXIMETER_STATE_DIR=str(state)))
+    assert (done.returncode, done.stdout) == (0, "it ran\n")
+    assert "THIS RUN IS NOT MEASURED" in done.stderr
+
+
+def test_a_wrapper_that_was_stopped_vouches_for_nothing_in_between(rides: Rides) -> None:
+    with rides.start("--", "sh", "-c", "read line", stdin=subprocess.PIPE) as process:
+        command = rides.command_of(process)
+        os.kill(process.pid, signal.SIGSTOP)
+        wait_until(lambda: state_of(process.pid) == "T", "the wrapper to stop")
+        beats = len(rides.facts("heartbeat"))
+        assert process.stdin is not None
+        process.stdin.close()
+        wait_until(lambda: state_of(command) == "Z", "the command to end")
+        (spawned,) = rides.facts("spawn")
+        wait_until(lambda: time.monotonic_ns() > spawned["t"] + 2_500_000_000, "the time for a beat or two")
+        os.kill(process.pid, signal.SIGCONT)
+        process.wait()
+    assert len(rides.facts("heartbeat")) == beats

@@ -83,7 +83,15 @@ def _make(directory: str) -> None:
         pass
     except FileNotFoundError:
         _make(directory.rpartition("/")[0])
-        _make(directory)
+        _make_last(directory)
+
+
+def _make_last(directory: str) -> None:
+    """Make a directory whose parent was made; one that is missing all the same is a link to nowhere."""
+    try:
+        posix.mkdir(directory, _PRIVATE)
+    except FileExistsError:
+        pass
 
 
 def _agent_lives(run: str) -> bool:

@@ -86,7 +86,12 @@ class Watch:
             self._beat(now_ns)
 
     def _beat(self, now_ns: int) -> None:
-        """Note a sign of life; beats that were missed are not made up for."""
+        """Note a sign of life, if there is one; beats that were missed are not made up for.
+
+        Who was stopped and wakes late finds the time for a beat come, and the command perhaps long gone.
+        """
+        if posix.waitid(posix.P_PID, self._run.pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is not None:
+            return
         self._next_beat_ns = max(self._next_beat_ns + wire.HEARTBEAT_NS, now_ns + wire.HEARTBEAT_NS // 2)
         run = self._run
         cpu_ns = proc.cpu_ns(run.pid)
