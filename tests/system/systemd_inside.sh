@@ -14,8 +14,8 @@ restarted() { [ "$(shown NRestarts)" -ge "$1" ] && [ "$(shown SubState)" = runni
 as_alice() { runuser -u alice -- "$@"; }
 taximeter=/opt/taximeter/bin/taximeter
 booked() { $taximeter records --json --account "$1" | grep -q '"final":true'; }
-charged() { # ACCOUNT: how its records call the end
-    $taximeter records --json --type prediction --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
+charged() { # ACCOUNT [TYPE]: how its records call the end
+    $taximeter records --json --type "${2:-prediction}" --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
 }
 
 cd /root && sh ./units; said units $?
@@ -62,7 +62,7 @@ journalctl --quiet --unit taximeter.service --output cat | grep -q 'Watchdog tim
 
 systemctl stop example-worker.service
 said worker_result "$(shown Result example-worker.service)"
-within 10 booked cus_example; said worker_booked "$(charged cus_example)"
+within 10 booked cus_example; said worker_booked "$(charged cus_example instance)"
 
 $taximeter verify >/dev/null; said verify $?
 begin=$(date +%s%3N)
