@@ -26,7 +26,7 @@ from taximeter.journal import journal_name, list_instances, open_directory, pars
 logger = logging.getLogger(__name__)
 
 #: The loop is kept for at most this long at a time; scrapes and health checks come in between.
-_ROUND_S = 0.02
+_ROUND_S = 0.04
 #: A journal without news for this long is asked whether its writer lives.
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
 _SWEPT_AT_ONCE = 2_000
