@@ -243,6 +243,7 @@ class Exited:
     usage: Usage = NO_USAGE
     error: str | None = None
     source: Source = Source.WRAPPER
+    dropped: int = 0  #: facts before this one that found no room on the disk
 
 
 @dataclass(frozen=True, slots=True)

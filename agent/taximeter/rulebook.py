@@ -3,13 +3,12 @@
 Both are facts of the ledger, found again by their hash, so that a replay judges by what was in force then.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from taximeter.billing.classes import Classes, parse_classes
 from taximeter.billing.rates import RateCard, card_in_force
+from taximeter.digest import digest
 from taximeter.errors import ConfigError
 
 
@@ -30,8 +29,7 @@ class Rules:
 def make_rules(interim_ns: int, belief_ns: int, classes: Classes) -> Rules:
     """Rules under the hash of their content."""
     rules = Rules(interim_ns, belief_ns, classes, "")
-    canonical = json.dumps(rules.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return replace(rules, hash=f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}")
+    return replace(rules, hash=digest(rules.content()))
 
 
 def parse_rules(mapping: Mapping[str, object], source: str) -> Rules:
@@ -51,17 +49,17 @@ class Rulebook:
     cards: tuple[RateCard, ...] = ()
     source: str = ""  #: the CloudEvents source of this node's records, for corrections to name
 
-    def rules_of(self, digest: str) -> Rules:
+    def rules_of(self, known_as: str) -> Rules:
         """The rules that a state names; today's where they were lost."""
-        return self.rules.get(digest) or self.rules[self.current]
+        return self.rules.get(known_as) or self.rules[self.current]
 
     def card_at(self, utc_ns: int) -> RateCard | None:
         """The card in force at an instant."""
         return card_in_force(self.cards, utc_ns)
 
-    def card_of(self, digest: str | None) -> RateCard | None:
+    def card_of(self, known_as: str | None) -> RateCard | None:
         """The card that a state names."""
         for card in self.cards:
-            if card.hash == digest:
+            if card.hash == known_as:
                 return card
         return None

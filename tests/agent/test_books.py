@@ -267,3 +267,12 @@ def test_warnings_about_journals_are_bounded(tmp_path: Path, caplog: pytest.LogC
     node.books.read(INSTANCE)
     assert node.books.tally.counters().journal_faults == {"not_json": 500}
     assert len(caplog.records) <= 62
+
+
+def test_facts_that_the_wrapper_had_to_drop_are_counted(tmp_path: Path) -> None:
+    lines = sample_lines()
+    lines[-1] = lines[-1].replace(b'"error": null', b'"error": null, "dropped": 17')
+    node = start(tmp_path / "node")
+    write(node.journal, lines)
+    node.books.read(INSTANCE)
+    assert node.books.tally.counters().journal_faults == {"dropped": 17}

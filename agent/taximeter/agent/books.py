@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Lost, Opened
+from taximeter.events import Clock, Event, Exited, Lost, Opened
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position, read_on
@@ -110,6 +110,9 @@ class Books:
             if doubt.reason != known:
                 self._count(doubt)
         account.position = chunk.position
+        last = chunk.events[-1] if chunk.events else None
+        if isinstance(last, Exited) and last.dropped:
+            self.tally.journal_fault("dropped", last.dropped)
         if chunk.events:
             account.seen_ns = time.monotonic_ns()
             self._fold(instance, account, self._of_the_past(account, chunk.events))

@@ -4,8 +4,6 @@ Owns the ledger's own records. Whatever was ever in force is found again in them
 when it began, whatever the config says today. Refuses to know what any of it means.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +11,7 @@ import orjson
 
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.config import Config, fingerprint
+from taximeter.digest import digest
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.records import PLATFORM, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, Rules, make_rules, parse_rules
@@ -41,12 +40,12 @@ def read_known(reader: LedgerReader) -> Known:
     for body in reader.records(RecordFilter(type=RecordType.FACT, limit=None)):
         count += 1
         data = orjson.loads(body)["data"]
-        kind, digest = data["fact"], data.get("hash", "")
-        newest[kind] = digest
+        kind, known_as = data["fact"], data.get("hash", "")
+        newest[kind] = known_as
         if kind == _RULES:
-            rules[digest] = parse_rules(data["content"], "ledger")
+            rules[known_as] = parse_rules(data["content"], "ledger")
         elif kind == _CARD:
-            cards[digest] = parse_card(data["content"], "ledger")
+            cards[known_as] = parse_card(data["content"], "ledger")
     return Known(count, newest, rules, tuple(cards.values()))
 
 
@@ -57,10 +56,10 @@ def put_in_force(
     rules = make_rules(config.billing.interim_s * _SECOND, config.marks.belief_ms * _MS, config.billing.classes)
     card = config.rate_card
     facts: tuple[tuple[str, str, object], ...] = (
-        (_BEGUN, _digest(ledger_id), {"ledger": ledger_id}),
+        (_BEGUN, digest(ledger_id), {"ledger": ledger_id}),
         (_CONFIG, fingerprint(config), config.content),
         (_RULES, rules.hash, rules.content()),
-        (_TIERS, _digest(config.tiers_content), config.tiers_content),
+        (_TIERS, digest(config.tiers_content), config.tiers_content),
         (_CARD, card.hash, card.content()),
     )
     news = [fact for fact in facts if known.newest.get(fact[0]) != fact[1]]
@@ -75,11 +74,6 @@ def _with(cards: Iterable[RateCard], card: RateCard) -> tuple[RateCard, ...]:
 
 
 def _record(ledger_id: str, number: int, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
-    kind, digest, content = fact
-    data = {"fact": kind, "hash": digest, "content": content}
+    kind, known_as, content = fact
+    data = {"fact": kind, "hash": known_as, "content": content}
     return UsageRecord(f"{ledger_id}-{number:08d}", RecordType.FACT, PLATFORM, now_utc_ns, data)
-
-
-def _digest(content: object) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

@@ -3,14 +3,13 @@
 Owns the card's shape and its checks, every fault of a card named at once. Refuses to know where a card came from.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from taximeter.billing.money import decimal_of, plain
+from taximeter.digest import digest
 from taximeter.errors import ConfigError
 
 _KEYS = ("version", "effective", "currency", "tiers")
@@ -43,9 +42,7 @@ def parse_card(mapping: Mapping[str, object], source: str) -> RateCard:
     if faults:
         raise ConfigError(tuple(faults))
     content = _content(version, effective_utc_ns, currency, tiers)
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return RateCard(version, effective_utc_ns, currency, tiers, f"sha256:{digest}")
+    return RateCard(version, effective_utc_ns, currency, tiers, digest(content))
 
 
 def card_in_force(cards: tuple[RateCard, ...], at_utc_ns: int) -> RateCard | None:

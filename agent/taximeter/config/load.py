@@ -4,8 +4,6 @@ Owns the order: the shipped agent.toml, the node's own laid over it, then the ti
 Refuses to know how anything is matched, priced or used.
 """
 
-import hashlib
-import json
 import os
 import pwd
 import stat
@@ -21,6 +19,7 @@ from taximeter.config import files, model
 from taximeter.config.agent_file import check_agent
 from taximeter.config.check import Faults
 from taximeter.config.tiers_file import parse_catalogue
+from taximeter.digest import digest
 from taximeter.errors import ConfigError
 from taximeter.hardware.tiers import Catalogue
 
@@ -60,9 +59,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> model.Config:
 
 def fingerprint(config: model.Config) -> str:
     """Return `sha256:…` over all settings, the tiers and the rate card, whatever files they came from."""
-    content = {"agent": config.content, "tiers": config.tiers_content, "rates": config.rate_card.content()}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return digest({"agent": config.content, "tiers": config.tiers_content, "rates": config.rate_card.content()})
 
 
 def _config(

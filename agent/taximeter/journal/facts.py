@@ -112,6 +112,7 @@ class _Exit(_Fact, tag=wire.FACT_EXIT, kw_only=True):
     clock: _Clock | None = None
     usage: _Usage | None = None
     error: str | None = None
+    dropped: _Count = 0
 
 
 class _Version(msgspec.Struct):
@@ -209,7 +210,10 @@ def _marked(fact: _Mark) -> events.Marked | events.BadMark:
 
 def _exited(fact: _Exit) -> events.Exited:
     clock = None if fact.clock is None else _clock(fact.clock)
-    return events.Exited(fact.t, fact.code, fact.signal, fact.core, clock, _usage(fact.usage), fact.error)
+    usage = _usage(fact.usage)
+    return events.Exited(
+        fact.t, fact.code, fact.signal, fact.core, clock, usage, fact.error, events.Source.WRAPPER, fact.dropped
+    )
 
 
 def _clock(said: _Clock) -> events.Clock:

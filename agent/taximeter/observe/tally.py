@@ -43,9 +43,9 @@ class Tally:
         """Count a commit that the disk did not take."""
         self._commit_failures += 1
 
-    def journal_fault(self, reason: str) -> None:
-        """Count a journal, or a line of one, that cannot be believed."""
-        self._word("journal_faults", reason)
+    def journal_fault(self, reason: str, count: int = 1) -> None:
+        """Count a journal, or lines of one, that cannot be believed or were never written."""
+        self._word("journal_faults", reason, count)
 
     def rejected_mark(self, reason: str) -> None:
         """Count a mark that had no effect."""
@@ -67,8 +67,8 @@ class Tally:
             **words,
         )
 
-    def _word(self, name: str, word: str) -> None:
-        _add(self._words.setdefault(name, {}), (word,), 1)
+    def _word(self, name: str, word: str, count: int = 1) -> None:
+        _add(self._words.setdefault(name, {}), (word,), count)
 
     def _count(self, record: UsageRecord) -> None:
         data: Mapping[str, Any] = record.data
