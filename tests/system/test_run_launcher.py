@@ -1,7 +1,9 @@
 """The launcher finds its Python and its package wherever an installer, a link or a shell puts it."""
 
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +182,21 @@ def test_the_working_directory_is_not_searched_for_modules(rides: Rides) -> None
     for name in ("resource", "marshal", "taximeter", "select"):
         (rides.path / f"{name}.py").write_text("raise SystemExit(99)")
     assert interpreter(rides, PROGRAM, cwd=rides.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_while_it_starts_it_leaves_nothing_behind(rides: Rides, number: int) -> None:
+    for delay_ms in range(16):
+        with subprocess.Popen(rides.words("--", "true"), env=rides.environment(), stdout=subprocess.PIPE) as process:
+            select.select([], [], [], delay_ms / 1000)
+            process.send_signal(number)
+            assert process.stdout is not None
+            assert process.stdout.read() == b""  # and the end of it: nobody holds the pipe
+            assert process.wait(30) in (0, -number)
+
+
+def test_all_descriptors_with_a_name_may_be_taken(rides: Rides) -> None:
+    line = 'exec 3<&0 4<&0 5<&0 6<&0 7<&0 8<&0 9<&0; "$@"'
+    words = ["sh", "-c", line, "-", *rides.words("--", "sh", "-c", "cat <&3 <&9; exit 4")]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, env=rides.environment(), timeout=60)
+    assert done.returncode == 4

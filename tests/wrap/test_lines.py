@@ -18,9 +18,8 @@ ANY_TEXT = st.text(st.characters(codec=None) | SURROGATES)
 
 
 def open_line(options: Options, command: list[str], values: dict[str, str] | None = None) -> bytes:
-    environment = opening.format_environment(values or {})
-    said = opening.Opening(INSTANCE, 0, opening.format_options(options), environment, lines.clock(BOOT, 7))
-    return opening.open_line(said, command, 7)
+    description = opening.describe(options, command, values or {}, lines.clock(BOOT, 7))
+    return opening.open_line(INSTANCE, 0, description, 7)
 
 
 def parsed(line: bytes) -> events.Event:

@@ -12,23 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READY_NOW = ("exec", "notify")
-#: What breaks a line or a terminal, or makes two names look alike: the journal's reader refuses it too.
-_UNFIT = frozenset(
-    (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-)
-_SURROGATES = range(0xD800, 0xE000)
 
 
 class UsageError(Exception):
-    """A command line that cannot be understood; its text says what was expected."""
+    """A command line that cannot be understood, and what was expected. `unknown` is a word like an option, but none."""
 
-
-class UnknownOption(UsageError):
-    """A word that looks like an option and is none; `word` is that word."""
-
-    def __init__(self, word: str) -> None:
-        super().__init__(f"unknown option {word}")
-        self.word = word
+    unknown = ""
 
 
 class Options:
@@ -114,9 +103,17 @@ def name_fault(value: str) -> str | None:
         return f"expected at most {wire.NAME_MAX_CHARS} characters, got {len(value)}"
     if not (value.isascii() and value.isprintable()):
         for char in value:
-            if ord(char) in _UNFIT or ord(char) in _SURROGATES:
+            if _is_unfit(ord(char)):
                 return f"expected printable UTF-8, got {value!a}"
     return None
+
+
+def _is_unfit(code: int) -> bool:
+    """Whether a character breaks a line or a terminal, or makes two names look alike."""
+    if code < 0x2000:
+        return code < 0x20 or 0x7F <= code < 0xA0
+    is_direction = code in (0x200E, 0x200F) or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    return is_direction or code in (0x2028, 0x2029, 0xFEFF) or 0xD800 <= code <= 0xDFFF
 
 
 def _checked(options: Options, command: list[str]) -> list[str]:
@@ -152,4 +149,6 @@ def _setter(word: str) -> "Callable[[Options, str, str], None]":
         from taximeter.wrap import values
 
         return values.SETTERS[word]
-    raise UnknownOption(word)
+    error = UsageError(f"unknown option {word}")
+    error.unknown = word
+    raise error

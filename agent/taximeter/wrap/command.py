@@ -11,6 +11,13 @@ import time
 from taximeter import wire
 from taximeter.wrap.entry import Entry
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
 _SHELL = "/bin/sh"
 _DEFAULT_PATH = "/bin:/usr/bin"
 _ENOENT, _ENOEXEC, _EACCES = 2, 8, 13
@@ -20,21 +27,12 @@ _PASSED_OVER = (_ENOENT, _EACCES, 19, 20, 40, 110, 116)  # ENODEV, ENOTDIR, ELOO
 _SYNCHRONOUS = (_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL)
 
 
-class NotStarted(Exception):
-    """The command could not be started; `code` is the exit status that says so."""
+class Refused(Exception):
+    """The command is not started; `code` is the exit status that says why."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class Spawned:
-    """A started command; posix_spawn was called at `before_ns` and had returned at `at_ns`."""
-
-    def __init__(self, pid: int, before_ns: int, at_ns: int) -> None:
-        self.pid = pid
-        self.before_ns = before_ns
-        self.at_ns = at_ns
 
 
 class Environment:
@@ -70,61 +68,49 @@ class Environment:
         return [value for _, value in self._pairs]
 
 
-class Recipe:
-    """What posix_spawn is told besides the program: words, environment, signal mask, signals set to their default."""
-
-    def __init__(self, entry: Entry, words: list[str], changes: dict[str, str | None]) -> None:
-        self.words = words
-        self.environment = Environment(entry.environment, changes)
-        self.mask = entry.mask
-        self.default = {_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD} - entry.ignored
-
-    def start(self, program: str, words: list[str]) -> Spawned:
-        """Start a program. Raises OSError."""
-        before_ns = time.monotonic_ns()
-        pid = posix.posix_spawn(
-            program,
-            words,
-            self.environment,  # type: ignore[arg-type]  # the parts of a mapping that it looks at
-            setsigmask=self.mask,
-            setsigdef=self.default,
-        )
-        return Spawned(pid, before_ns, time.monotonic_ns())
-
-
 def forwarded_signals(ignored: frozenset[int]) -> set[int]:
     """What we take in for the command; what is ignored stays ignored, by us and by the command."""
     every: set[int] = _signal.valid_signals()
     return every - ignored.union(_SYNCHRONOUS, (_signal.SIGKILL, _signal.SIGSTOP))
 
 
-def spawn(entry: Entry, words: list[str], changes: dict[str, str | None], path: str | None) -> Spawned:
-    """Start the command with our own signals blocked. Raises NotStarted, with the signals as they were before."""
-    recipe = Recipe(entry, words, changes)
+def spawn(entry: Entry, words: list[str], changes: dict[str, str | None], path: str | None) -> tuple[int, int, int]:
+    """Start the command with our own signals blocked.
+
+    Returns its pid, the time before posix_spawn was called and the time when it had returned. Raises Refused, with the
+    signals as they were before.
+    """
+    environment = Environment(entry.environment, changes)
+    default = {_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD} - entry.ignored
+
+    def start(program: str, words: list[str]) -> tuple[int, int, int]:
+        before_ns = time.monotonic_ns()
+        pid = posix.posix_spawn(program, words, environment, setsigmask=entry.mask, setsigdef=default)  # type: ignore[arg-type]
+        return pid, before_ns, time.monotonic_ns()
+
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would take the exit status with it
     _signal.pthread_sigmask(_signal.SIG_BLOCK, forwarded_signals(entry.ignored - {_signal.SIGCHLD}))
     try:
-        return _search(recipe, path)
+        return _search(start, words, path)
     except BaseException:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, entry.mask)
         raise
 
 
-def _search(recipe: Recipe, path: str | None) -> Spawned:
+def _search(start: "Callable[[str, list[str]], _T]", words: list[str], path: str | None) -> "_T":
     """Try one candidate after the other, as execvp does."""
-    worst = _ENOENT
-    for program in _candidates(recipe.words[0], path):
+    worst, name = _ENOENT, words[0]
+    for program in _candidates(name, path):
         try:
-            return _start(recipe, program)
+            return _start(start, program, words)
         except OSError as error:
-            if error.errno == _EACCES or error.errno not in _PASSED_OVER or "/" in recipe.words[0]:
+            if error.errno == _EACCES or error.errno not in _PASSED_OVER or "/" in name:
                 worst = error.errno or _ENOENT
             if error.errno not in _PASSED_OVER:
                 break
-    reason, name = posix.strerror(worst), recipe.words[0]
-    if worst == _ENOENT:
-        raise NotStarted(wire.EXIT_NOT_FOUND, f"cannot run {name!a}: expected a command, got: {reason}")
-    raise NotStarted(wire.EXIT_NOT_EXECUTABLE, f"cannot run {name!a}: expected an executable, got: {reason}")
+    code = wire.EXIT_NOT_FOUND if worst == _ENOENT else wire.EXIT_NOT_EXECUTABLE
+    expected = "a command" if worst == _ENOENT else "an executable"
+    raise Refused(code, f"cannot run {name!a}: expected {expected}, got: {posix.strerror(worst)}")
 
 
 def _candidates(name: str, path: str | None) -> list[str]:
@@ -136,10 +122,10 @@ def _candidates(name: str, path: str | None) -> list[str]:
     return [place for place in places if posix.access(place, posix.F_OK)]
 
 
-def _start(recipe: Recipe, program: str) -> Spawned:
+def _start(start: "Callable[[str, list[str]], _T]", program: str, words: list[str]) -> "_T":
     try:
-        return recipe.start(program, recipe.words)
+        return start(program, words)
     except OSError as error:
         if error.errno != _ENOEXEC:
             raise
-    return recipe.start(_SHELL, [_SHELL, program, *recipe.words[1:]])
+    return start(_SHELL, [_SHELL, program, *words[1:]])

@@ -31,8 +31,6 @@ def attend(run: Run) -> None:
     """Note the start, see the command to its end, note that. Raises whatever goes wrong; `run.status` may be known."""
     run.own_bytes = proc.rss_bytes(posix.getpid())
     _note_start(run)
-    import resource  # noqa: F401  # wait4 needs it: now, while the command runs, rather than then
-
     intake = None
     if _ends_soon(run.pid):
         run.end_ns = time.monotonic_ns()

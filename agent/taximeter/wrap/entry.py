@@ -2,8 +2,8 @@
 
 Owns the exactness of what is handed on. Neither Python nor sh leaves these as they were (Python ignores SIGPIPE and
 SIGXFSZ and sets LC_CTYPE; sh sets PWD, drops names that it cannot pronounce, and sorts), so the launcher leaves behind
-a stopped copy of itself, the witness, whose environment and dispositions are those that we were started with. Refuses
-to know what any variable means.
+a copy of itself, the witness, whose environment and dispositions are those that we were started with. Refuses to know
+what any variable means.
 """
 
 import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
@@ -17,10 +17,9 @@ _PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
 class Entry:
     """What this process was started with."""
 
-    def __init__(self, environment: list[bytes], ignored: frozenset[int], witness: int) -> None:
+    def __init__(self, environment: list[bytes], ignored: frozenset[int]) -> None:
         self.environment = environment  #: NAME=VALUE, in order, duplicates and all
         self.ignored = ignored  #: signal numbers
-        self.witness = witness  #: killed already, not yet waited for; 0: there is none
         self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self.descriptors = _descriptors()
 
@@ -33,27 +32,29 @@ class Entry:
         return found
 
 
-def read_entry(witness: int) -> Entry:
-    """Read how we were started from the launcher's `witness` (a pid; 0: there is none), and take that away."""
+def read_entry(witness: str) -> Entry:
+    """Read how we were started from the launcher's `witness` (PID:DESCRIPTOR, or a dash for none); it may go then."""
+    pid, _, gate = witness.partition(":")
+    environment, ignored = None, _ignored_here()
     try:
-        if witness and posix.waitpid(witness, posix.WNOHANG)[0] == 0:  # a child of ours, and it lives
-            environment = read_file(f"/proc/{witness}/environ")
-            status = read_file(f"/proc/{witness}/status")
-            posix.kill(witness, _signal.SIGKILL)
-            mask = int(status.partition(b"SigIgn:")[2].split(None, 1)[0], 16)
-            ignored = {number for number in _PYTHON_IGNORES if mask >> (number - 1) & 1}
-            return Entry(_split(environment), frozenset(ignored | _ignored_here()), witness)
-    except (OSError, IndexError, ValueError):
-        pass
-    return Entry(_own_environment(), frozenset(_ignored_here()), witness)
+        if gate:
+            environment = _split(read_file(f"/proc/{pid}/environ"))
+            mask = int(read_file(f"/proc/{pid}/status").partition(b"SigIgn:")[2].split(None, 1)[0], 16)
+            ignored.update(number for number in _PYTHON_IGNORES if mask >> (number - 1) & 1)
+    except (OSError, IndexError):
+        environment = None
+    if gate:
+        posix.close(int(gate))
+    return Entry(_own_environment() if environment is None else environment, frozenset(ignored))
 
 
-def reap(witness: int) -> None:
-    """Wait for the witness, which was killed long ago."""
+def take_away(witness: str) -> None:
+    """Wait for the witness to be gone; done once the command runs, which need not wait for it."""
+    pid = witness.partition(":")[0]
     try:
-        if witness:
-            posix.kill(witness, _signal.SIGKILL)
-            posix.waitpid(witness, 0)
+        if pid.isdigit() and posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
+            posix.kill(int(pid), _signal.SIGKILL)  # it may have been stopped with all of the group
+            posix.waitpid(int(pid), 0)
     except OSError:
         pass
 

@@ -10,13 +10,16 @@ from taximeter import wire
 
 #: Left to argv in the open line; the other fields have bounds of their own.
 _ARGV_MAX_BYTES = 16_384
-_ESCAPES = {34: '\\"', 92: "\\\\", **{code: f"\\u{code:04x}" for code in range(32)}}
 _HEAD = f'{{"v":{wire.JOURNAL_VERSION},"f":"%s","t":%d'
 
 
 def text(value: str | None) -> str:
     """A JSON string, or null; what is no Unicode becomes a question mark once it is encoded."""
-    return "null" if value is None else f'"{value.translate(_ESCAPES)}"'
+    if value is None:
+        return "null"
+    if not value.isprintable() or '"' in value or "\\" in value:
+        value = value.translate({34: '\\"', 92: "\\\\", **{code: f"\\u{code:04x}" for code in range(32)}})
+    return f'"{value}"'
 
 
 def strings(values: dict[str, str]) -> str:

@@ -4,13 +4,12 @@ Owns the order of things: nothing is imported before the command runs that it do
 to the meter once it runs, the command never notices. Refuses to be slow.
 """
 
-import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
 import time
 
 from taximeter import wire
 from taximeter.wrap import argv, command, entry, lines, opening, places
-from taximeter.wrap.run import HelpWanted, Refused, Run
+from taximeter.wrap.run import Run
 from taximeter.wrap.writer import Writer, make_fifo
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
@@ -19,47 +18,47 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def main(words: list[str], witness: int = 0, load: "Callable[[str], object]" = __import__) -> "NoReturn":
+def main(words: list[str], witness: str = "-", load: "Callable[[str], object]" = __import__) -> "NoReturn":
     """Run a command under the meter and end as it does; never returns.
 
-    `witness` is the launcher's stopped copy of itself (see entry); `load` imports a module by name, faster than Python.
+    `witness` is the launcher's copy of itself (see entry); `load` imports a module by name, faster than Python.
     """
     started = entry.read_entry(witness)
-    if _signal.SIGINT not in started.ignored:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own would end in a traceback
     try:
-        run, spawned = _start(words, started)
+        run = _start(words, started)
     except Exception as error:
         from taximeter.wrap.trouble import give_up
 
-        entry.reap(witness)
+        entry.take_away(witness)
         posix._exit(give_up(error))
-    _attend(run, spawned, started, load)
+    _attend(run, started, witness, load)
 
 
-def _start(words: list[str], started: entry.Entry) -> tuple[Run, command.Spawned]:
+def _start(words: list[str], started: entry.Entry) -> Run:
+    """Start the command; returns once it runs. Raises UsageError, Refused and whatever else goes wrong before."""
     entry.hold_standard_descriptors(started.descriptors)
     options, words = argv.parse(words)
     if options.help:
-        raise HelpWanted
+        raise command.Refused(0, "")  # nothing is wrong, and nothing is to be run
     values = started.values()
     argv.inherit(options, values.get(wire.ENV_PARENT), values.get(wire.ENV_ROOT), values.get(wire.ENV_ACCOUNT))
     state, run_directory = places.directories(values)
     refusal = places.refusal(run_directory, options.account)
     if refusal is not None:
-        raise Refused(wire.EXIT_REFUSED, f"refused: {refusal}")
+        raise command.Refused(wire.EXIT_REFUSED, f"refused: {refusal}")
     if not options.worker and options.prediction is None:
         options.prediction = places.make_id()
     run = Run(options, words, places.make_id())
     run.ignored = started.ignored
     changes = _prepare(run, state, values)
     try:
-        return run, command.spawn(started, words, changes, values.get("PATH"))
+        run.pid, run.before_ns, run.spawn_ns = command.spawn(started, words, changes, values.get("PATH"))
     except Exception as error:
         from taximeter.wrap.trouble import note_failure
 
         note_failure(run, error)
         raise
+    return run
 
 
 def _prepare(run: Run, state: str, values: dict[str, str]) -> dict[str, str | None]:
@@ -86,12 +85,10 @@ def _open_journal(run: Run, state: str, values: dict[str, str]) -> None:
     directory = places.make_journal_directory(state)
     run.boot_id = entry.read_file("/proc/sys/kernel/random/boot_id").decode().strip()
     at_ns = time.monotonic_ns()
-    environment, clock = opening.format_environment(values), lines.clock(run.boot_id, at_ns)
-    options = opening.format_options(run.options)
+    description = opening.describe(run.options, run.command, values, lines.clock(run.boot_id, at_ns))
 
     def head(segment: int) -> bytes:
-        said = opening.Opening(run.instance, segment, options, environment, clock)
-        return opening.open_line(said, run.command, at_ns)
+        return opening.open_line(run.instance, segment, description, at_ns)
 
     path = f"{directory}/{run.instance}{wire.MARKS_SUFFIX}"
     run.fifo = make_fifo(path)
@@ -107,14 +104,14 @@ def _open_notify(run: Run, values: dict[str, str]) -> str:
     return run.notify.address
 
 
-def _attend(run: Run, spawned: command.Spawned, started: entry.Entry, load: "Callable[[str], object]") -> "NoReturn":
+def _attend(run: Run, started: entry.Entry, witness: str, load: "Callable[[str], object]") -> "NoReturn":
     """See the command to its end, whatever becomes of the meter; never returns."""
-    run.pid, run.before_ns, run.spawn_ns = spawned.pid, spawned.before_ns, spawned.at_ns
     try:
         entry.drop_descriptors(started.descriptors, (2,) if run.options.summary else ())
-        entry.reap(started.witness)
-        load("taximeter.wrap.proc")
-        load("taximeter.wrap.ending")
+        entry.take_away(witness)
+        for name in ("proc", "facts", "ending"):
+            load("taximeter.wrap." + name)
+        load("resource")  # wait4 needs it: now, while the command runs, rather than then
         from taximeter.wrap import ending
 
         ending.attend(run)

@@ -35,32 +35,19 @@ def format_options(options: Options) -> str:
     return said
 
 
-class Opening:
-    """What is said of a run in each of its segments; options, environment and clock are JSON already."""
-
-    def __init__(self, instance: str, segment: int, options: str, environment: str, clock: str) -> None:
-        self.instance = instance
-        self.segment = segment
-        self.options = options
-        self.environment = environment
-        self.clock = clock
-
-
-def format_environment(values: dict[str, str]) -> str:
-    """Keys of the open fact that come from the environment: visible devices, the trace."""
+def describe(options: Options, command: list[str], values: dict[str, str], clock: str) -> str:
+    """What every segment says of a run, as further keys; `values` is the environment, `clock` is JSON already."""
     visible = {name: lines.cut(values[name], _ENV_MAX_BYTES) for name in wire.ENV_VISIBLE if name in values}
     trace = values.get(wire.ENV_TRACEPARENT)
     if trace is not None and len(trace) > wire.NAME_MAX_CHARS:
         trace = None
-    return f'"env":{lines.strings(visible)},"traceparent":{lines.text(trace)}'
-
-
-def open_line(said: Opening, command: list[str], at_ns: int) -> bytes:
-    """The open fact."""
-    return lines.fact(
-        wire.FACT_OPEN,
-        at_ns,
-        f',"instance":"{said.instance}","segment":{said.segment},"argv":{lines.argv(command)},'
-        f'"options":{said.options},"clock":{said.clock},"uid":{posix.getuid()},"pid":{posix.getpid()},'
-        f'{said.environment},"software":"taximeter {wire.VERSION}"',
+    return (
+        f',"argv":{lines.argv(command)},"options":{format_options(options)},"clock":{clock},"uid":{posix.getuid()},'
+        f'"pid":{posix.getpid()},"env":{lines.strings(visible)},"traceparent":{lines.text(trace)},'
+        f'"software":"taximeter {wire.VERSION}"'
     )
+
+
+def open_line(instance: str, segment: int, description: str, at_ns: int) -> bytes:
+    """The open fact of a segment."""
+    return lines.fact(wire.FACT_OPEN, at_ns, f',"instance":"{instance}","segment":{segment}{description}')

@@ -14,18 +14,6 @@ if TYPE_CHECKING:
 _IMPORTANT = 16
 
 
-class Refused(Exception):
-    """The command is not started; `code` is the exit status that says why."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class HelpWanted(Exception):
-    """Nothing is to be run: help was asked for."""
-
-
 class Run:
     """What is known of one run."""
 

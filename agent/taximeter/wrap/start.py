@@ -4,6 +4,8 @@ Owns how modules of the wrapper are loaded: a compiled file is read and executed
 what an import costs. Refuses to know options. Written so that a Python that is too old can read it, and say so.
 """
 
+import _imp
+import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import marshal
 import posix
 import sys
@@ -11,6 +13,7 @@ import sys
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
+    from typing import Any
 
 #: What `taximeter run` needs before the command runs, each after those that it imports.
 NAMES = ("argv", "entry", "command", "lines", "opening", "places", "writer", "run", "main")
@@ -20,7 +23,7 @@ _MAX_BYTES = 65536
 
 
 def main(lib: str, witness: str, words: "list[str]") -> None:
-    """Begin. `lib` holds the package, if it is known; `witness` is a pid for entry.read_entry, or a dash."""
+    """Begin. `lib` holds the package, if it is known; `witness` is PID:DESCRIPTOR for entry.Witness, or a dash."""
     if sys.version_info < _OLDEST:
         _other_python()
     bare = bool(sys.flags.no_site)
@@ -29,13 +32,15 @@ def main(lib: str, witness: str, words: "list[str]") -> None:
     else:
         _make_importable(lib)
     if words[:1] == ["run"]:
+        if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own would end in a traceback
         if bare:
             load("taximeter.wire")
             for name in NAMES:
                 load("taximeter.wrap." + name)
         from taximeter.wrap.main import main as run
 
-        run(words[1:], int(witness) if witness.isdigit() else 0, load if bare else __import__)
+        run(words[1:], witness, load if bare else __import__)
     from taximeter.cli import main as command_line
 
     sys.argv = ["taximeter"]
@@ -44,8 +49,10 @@ def main(lib: str, witness: str, words: "list[str]") -> None:
 
 
 def load(name: str) -> "ModuleType":
-    """Import a module of a package that is loaded, from its compiled file if that is up to date."""
+    """Import a module of a package that is loaded from its compiled file, if that is up to date, or an extension."""
     package_name, _, last = name.rpartition(".")
+    if not package_name:
+        return load_extension(name)
     package = sys.modules[package_name]
     code = read_code(package.__path__[0], last)
     if code is None:
@@ -54,6 +61,22 @@ def load(name: str) -> "ModuleType":
     exec(code, module.__dict__)  # noqa: S102 -- as an import does
     setattr(package, last, module)
     return module
+
+
+def load_extension(name: str) -> "ModuleType":
+    """Import an extension module of the standard library from where those lie, or wherever else it is."""
+    for path in sys.path:
+        if path.endswith("/lib-dynload"):
+            origin = f"{path}/{name}{_imp.extension_suffixes()[0]}"
+            try:
+                spec: Any = type(sys.implementation)(name=name, origin=origin)  # type: ignore[call-arg]  # a namespace
+                module = _imp.create_dynamic(spec)
+                _imp.exec_dynamic(module)
+            except ImportError:
+                break
+            sys.modules[name] = module
+            return module
+    return __import__(name)
 
 
 def read_code(path: str, last: str) -> "CodeType | None":
@@ -105,3 +128,10 @@ def _other_python() -> None:
             pass
     version = ".".join(map(str, sys.version_info[:2]))
     sys.exit(f"taximeter: cannot run on Python {version}: expected Python 3.11 or later on PATH")
+
+
+if __name__ == "__main__":  # the launcher runs the compiled file where it can tell which one its Python reads
+    if read_code(sys.argv[1] + "/taximeter/wrap", "start") is None:
+        sys.path.append(sys.argv[1])
+        from taximeter.wrap.start import main
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

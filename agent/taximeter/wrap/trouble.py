@@ -10,7 +10,7 @@ from taximeter import wire
 from taximeter.wrap import argv, command, facts, lines
 from taximeter.wrap.ending import clean_up
 from taximeter.wrap.helptext import TEXT, guess
-from taximeter.wrap.run import HelpWanted, Refused, Run
+from taximeter.wrap.run import Run
 
 _EXIT_USAGE = 2
 
@@ -23,7 +23,7 @@ def do_without(run: Run, state: str, error: OSError) -> None:
     run.writer, run.fifo_path, run.fifo, run.notify = None, None, -1, None
     why = f"cannot keep a journal in {state}/{wire.JOURNAL_DIR}: {error.strerror or error}"
     if run.options.require_meter:
-        raise Refused(wire.EXIT_METER, f"{why}: expected a directory to write to, because of --require-meter")
+        raise command.Refused(wire.EXIT_METER, f"{why}: expected a directory to write to, because of --require-meter")
     complain(f"{why}: THIS RUN IS NOT MEASURED; expected a directory to write to (see TAXIMETER_STATE_DIR)")
 
 
@@ -32,7 +32,7 @@ def note_failure(run: Run, error: Exception) -> None:
     clean_up(run)
     if run.writer is None:
         return
-    code = error.code if isinstance(error, command.NotStarted) else wire.EXIT_METER
+    code = error.code if isinstance(error, command.Refused) else wire.EXIT_METER
     at_ns = time.monotonic_ns()
     try:
         run.writer.append_last(facts.failure(at_ns, lines.clock(run.boot_id, at_ns), code, str(error)))
@@ -43,19 +43,19 @@ def note_failure(run: Run, error: Exception) -> None:
 
 def give_up(error: Exception) -> int:
     """Say why nothing was started; returns the exit status that says it to a shell."""
-    if isinstance(error, HelpWanted):
-        posix.write(1, TEXT.encode())
-        return 0
     if isinstance(error, argv.UsageError):
-        near = guess(error.word) if isinstance(error, argv.UnknownOption) else None
+        near = guess(error.unknown) if error.unknown else None
         meant = f"; did you mean {near}?" if near else ""
         complain(f"{error}{meant} (see `taximeter run --help`)")
         return _EXIT_USAGE
-    if isinstance(error, Refused | command.NotStarted):
+    if not isinstance(error, command.Refused):
+        complain(f"cannot start: {type(error).__name__}: {error}")  # our own failure, which is not the command's
+        return wire.EXIT_METER
+    if error.code == 0:
+        posix.write(1, TEXT.encode())
+    else:
         complain(str(error))
-        return error.code
-    complain(f"cannot start: {type(error).__name__}: {error}")  # our own failure, which is not the command's
-    return wire.EXIT_METER
+    return error.code
 
 
 def complain(message: str) -> None:
