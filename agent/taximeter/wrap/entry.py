@@ -50,9 +50,9 @@ def read_entry(witness: str) -> Entry:
 
 def take_away(witness: str) -> None:
     """Wait for the witness to be gone; done once the command runs, which need not wait for it."""
-    pid = witness.partition(":")[0]
+    pid, gate, _ = witness.partition(":")
     try:
-        if pid.isdigit() and posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
+        if gate and int(pid) > 0 and posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
             posix.kill(int(pid), _signal.SIGKILL)  # it may have been stopped with all of the group
             posix.waitpid(int(pid), 0)
     except OSError:
