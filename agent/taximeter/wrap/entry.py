@@ -33,7 +33,7 @@ class Entry:
 
 
 def read_entry(witness: str) -> Entry:
-    """Read how we were started from the launcher's `witness` (PID:DESCRIPTOR, or a dash for none); it may go then."""
+    """Read how we were started from the launcher's `witness` (PID:DESCRIPTOR, or a dash for none)."""
     pid, _, gate = witness.partition(":")
     environment, ignored = None, _ignored_here()
     try:
@@ -43,16 +43,21 @@ def read_entry(witness: str) -> Entry:
             ignored.update(number for number in _PYTHON_IGNORES if mask >> (number - 1) & 1)
     except (OSError, IndexError):
         environment = None
+    entry = Entry(_own_environment() if environment is None else environment, frozenset(ignored))
     if gate:
-        posix.close(int(gate))
-    return Entry(_own_environment() if environment is None else environment, frozenset(ignored))
+        posix.set_inheritable(int(gate), False)
+        entry.descriptors.remove(int(gate))
+    return entry
 
 
 def take_away(witness: str) -> None:
-    """Wait for the witness to be gone; done once the command runs, which need not wait for it."""
-    pid, gate, _ = witness.partition(":")
+    """Let the witness go; done once the command runs, which need not wait for it."""
+    pid, _, gate = witness.partition(":")
     try:
-        if gate and int(pid) > 0 and posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
+        if not gate:
+            return
+        posix.close(int(gate))
+        if posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
             posix.kill(int(pid), _signal.SIGKILL)  # it may have been stopped with all of the group
             posix.waitpid(int(pid), 0)
     except OSError:

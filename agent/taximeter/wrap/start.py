@@ -6,6 +6,7 @@ what an import costs. Refuses to know options. Written so that a Python that is 
 
 import _imp
 import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
+import gc
 import marshal
 import posix
 import sys
@@ -32,6 +33,7 @@ def main(lib: str, witness: str, words: "list[str]") -> None:
     else:
         _make_importable(lib)
     if words[:1] == ["run"]:
+        gc.disable()  # a collection costs as much as a module, and finds nothing; watch enables it again
         if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own would end in a traceback
         if bare:
@@ -81,23 +83,29 @@ def load_extension(name: str) -> "ModuleType":
 
 def read_code(path: str, last: str) -> "CodeType | None":
     """Return the compiled code of a module in a directory; None where it is missing or not made from the source."""
-    try:
-        fd = posix.open(f"{path}/__pycache__/{last}.{sys.implementation.cache_tag}.pyc", posix.O_RDONLY)
-        data = posix.read(fd, _MAX_BYTES)
-        posix.close(fd)
-        source = posix.stat(f"{path}/{last}.py")
-    except OSError:
-        return None
-    # As importlib has it: magic number, flags (0: valid by time and size), seconds and size modulo 2**32.
-    magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
-    stamps = (int(source.st_mtime) & 0xFFFFFFFF) << 32 | (source.st_size & 0xFFFFFFFF) << 64
-    if len(data) == _MAX_BYTES or data[:_HEADER_BYTES] != magic + stamps.to_bytes(12, "little"):
+    data = read_compiled(path, last, _MAX_BYTES)
+    if not data or len(data) == _MAX_BYTES:
         return None
     try:
         code: CodeType = marshal.loads(memoryview(data)[_HEADER_BYTES:])  # noqa: S302 -- as an import does
     except (EOFError, ValueError, TypeError):
         return None
     return code
+
+
+def read_compiled(path: str, last: str, size: int) -> bytes:
+    """Return the first `size` bytes of a compiled module; nothing where it is missing or not made from the source."""
+    try:
+        fd = posix.open(f"{path}/__pycache__/{last}.{sys.implementation.cache_tag}.pyc", posix.O_RDONLY)
+        data = posix.read(fd, size)
+        posix.close(fd)
+        source = posix.stat(f"{path}/{last}.py")
+    except OSError:
+        return b""
+    # As importlib has it: magic number, flags (0: valid by time and size), seconds and size modulo 2**32.
+    magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+    stamps = (int(source.st_mtime) & 0xFFFFFFFF) << 32 | (source.st_size & 0xFFFFFFFF) << 64
+    return data if data[:_HEADER_BYTES] == magic + stamps.to_bytes(12, "little") else b""
 
 
 def _make_packages(lib: str) -> None:
@@ -131,7 +139,7 @@ def _other_python() -> None:
 
 
 if __name__ == "__main__":  # the launcher runs the compiled file where it can tell which one its Python reads
-    if read_code(sys.argv[1] + "/taximeter/wrap", "start") is None:
+    if not read_compiled(sys.argv[1] + "/taximeter/wrap", "start", _HEADER_BYTES):
         sys.path.append(sys.argv[1])
         from taximeter.wrap.start import main
     main(sys.argv[1], sys.argv[2], sys.argv[3:])

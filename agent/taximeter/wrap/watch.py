@@ -4,6 +4,7 @@ Owns the loop around epoll. Order is the rule in it: signals first, then the end
 no flood of marks delays a signal or the end. Refuses to judge what it writes down.
 """
 
+import gc
 import posix
 import select
 import time
@@ -23,6 +24,7 @@ class Watch:
 
     def __init__(self, run: Run) -> None:
         """Take hold of everything. Raises OSError, which costs the meter but not the command."""
+        gc.enable()
         libc.become_subreaper()
         self._run = run
         self._children = Children(run)

@@ -1,0 +1,128 @@
+"""What `taximeter run -- /bin/true` adds to `/bin/true`, against a bare interpreter and other tools that measure.
+
+Every tool starts the same command in the same rounds, in an order that changes from round to round. Added is the
+median of a tool's rounds less that of a bare posix_spawn; the ratio is to the whole of `python3 -I -S -c pass`, which
+is what any wrapper in Python pays at least. `systemd-run` is measured where systemd runs, else in a throw-away
+container.
+
+    python benchmarks/wrapper_cost.py [--rounds 200] [--state DIR]
+"""
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+from interpreter import describe
+
+ROOT = Path(__file__).parent.parent
+COMMAND = "/bin/true"
+BARE, PYTHON, TAXIMETER, SYSTEMD = "posix_spawn", "python3 -I -S -c pass", "taximeter run", "systemd-run --wait"
+WARM_UP = 5
+GOAL = 1.2
+
+
+def program() -> Path:
+    """The installed `taximeter`: $TAXIMETER_BIN, else the one beside this interpreter."""
+    return Path(os.environ.get("TAXIMETER_BIN") or Path(sysconfig.get_path("scripts")) / "taximeter")
+
+
+def tools() -> dict[str, list[str]]:
+    """Every tool that is here, as the words that start the command."""
+    words = {
+        BARE: [COMMAND],
+        PYTHON: [str(program().parent / "python3"), "-I", "-S", "-c", "pass"],
+        TAXIMETER: [str(program()), "run", "--", COMMAND],
+        "/usr/bin/time": ["/usr/bin/time", "-o", "/dev/null", COMMAND],
+        "perf stat": ["perf", "stat", "-o", "/dev/null", COMMAND],
+        SYSTEMD: ["systemd-run", "--wait", "--quiet", "--collect", COMMAND],
+    }
+    if not Path("/run/systemd/system").is_dir():
+        del words[SYSTEMD]
+    found = {name: shutil.which(argv[0]) for name, argv in words.items()}
+    here = {name: [path, *words[name][1:]] for name, path in found.items() if path is not None}
+    return {name: argv for name, argv in here.items() if name in (BARE, PYTHON, TAXIMETER) or works(argv)}
+
+
+def works(argv: list[str]) -> bool:
+    """Whether a tool does its work here; `perf stat` may lack permission."""
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def once(argv: list[str]) -> float:
+    """Milliseconds from the start of `argv` to its end."""
+    began = time.monotonic_ns()
+    pid = os.posix_spawn(argv[0], argv, os.environ)
+    _, status = os.waitpid(pid, 0)
+    took = time.monotonic_ns() - began
+    if status != 0:
+        sys.exit(f"cannot measure {argv}: expected exit status 0, got wait status {status}")
+    return took / 1e6
+
+
+def measure(words: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every tool, sorted; rounds are interleaved."""
+    order, dice = list(words), random.Random(0)
+    took: dict[str, list[float]] = {name: [] for name in words}
+    for number in range(WARM_UP + rounds):
+        dice.shuffle(order)
+        for name in order:
+            ms = once(words[name])
+            if number >= WARM_UP:
+                took[name].append(ms)
+    return {name: sorted(values) for name, values in took.items()}
+
+
+def report(took: dict[str, list[float]]) -> float:
+    """Print the table; returns the wrapper's ratio."""
+    median = {name: statistics.median(values) for name, values in took.items()}
+    print("| started with | median ms | p99 ms | added ms | added / bare interpreter |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, values in took.items():
+        added = median[name] - median[BARE]
+        p99 = values[min(len(values) - 1, len(values) * 99 // 100)]
+        print(f"| `{name}` | {median[name]:.2f} | {p99:.2f} | {added:.2f} | {added / median[PYTHON]:.2f} |")
+    return (median[TAXIMETER] - median[BARE]) / median[PYTHON]
+
+
+def in_bed(rounds: int) -> str:
+    """The same table from a container with a systemd of its own, or why there is none."""
+    bed = ROOT / "tests" / "system" / "bed"
+    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
+        return "skipped: needs root and systemd-nspawn"
+    binds = {str(ROOT), sys.prefix, str(program().resolve().parent.parent)}
+    words = [sys.executable, str(bed), "--timeout", "300"]
+    for path in sorted(binds):
+        if not path.startswith("/usr") and not any(path.startswith(f"{other}/") for other in binds):
+            words += ["--bind", f"{path}:{path}"]
+    script = [str(Path(__file__).resolve()), "--rounds", str(rounds), "--no-bed"]
+    done = subprocess.run([*words, "--", sys.executable, *script], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else f"skipped: the container failed: {done.stderr.strip()[-300:]}"
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--state", type=Path, help="state directory (default: a temporary one)")
+    parser.add_argument("--no-bed", action="store_true", help="do not boot a container for systemd-run")
+    said = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["TAXIMETER_STATE_DIR"] = str(said.state or temporary)
+        words = tools()
+        print(f"{describe()}; {said.rounds} interleaved rounds; {program()}\n")
+        ratio = report(measure(words, said.rounds))
+    print(f"\n`{TAXIMETER}` adds {ratio:.2f} × `{PYTHON}` (goal: at most {GOAL}).")
+    if SYSTEMD not in words and not said.no_bed:
+        print(f"\n`{SYSTEMD}`, in a container of its own:\n\n{in_bed(max(20, said.rounds // 4))}")
+
+
+if __name__ == "__main__":
+    main()
