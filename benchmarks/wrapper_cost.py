@@ -97,13 +97,14 @@ def in_bed(rounds: int) -> str:
     bed = ROOT / "tests" / "system" / "bed"
     if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
         return "skipped: needs root and systemd-nspawn"
-    binds = {str(ROOT), sys.prefix, str(program().resolve().parent.parent)}
+    binds = {str(ROOT), sys.prefix, str(program().parent.parent), str(program().resolve().parent.parent)}
     words = [sys.executable, str(bed), "--timeout", "300"]
     for path in sorted(binds):
         if not path.startswith("/usr") and not any(path.startswith(f"{other}/") for other in binds):
             words += ["--bind", f"{path}:{path}"]
-    script = [str(Path(__file__).resolve()), "--rounds", str(rounds), "--no-bed"]
-    done = subprocess.run([*words, "--", sys.executable, *script], capture_output=True, text=True, check=False)
+    script = ["env", f"TAXIMETER_BIN={program()}", sys.executable, str(Path(__file__).resolve()), "--no-bed"]
+    script += ["--rounds", str(rounds)]
+    done = subprocess.run([*words, "--", *script], capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else f"skipped: the container failed: {done.stderr.strip()[-300:]}"
 
 

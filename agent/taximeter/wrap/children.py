@@ -63,11 +63,15 @@ class Children:
 
 
 def _stop(number: int) -> None:
-    """Stop ourselves; returns when we are continued. Sent while blocked, it merges with what the terminal sent us."""
+    """Stop ourselves; returns when we are continued, having taken in what continued us: later it might undo a stop.
+
+    Sent while blocked, the signal merges with what the terminal sent us.
+    """
     posix.kill(posix.getpid(), number)
     if number != _signal.SIGSTOP:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
         _signal.pthread_sigmask(_signal.SIG_BLOCK, (number,))
+    _signal.sigtimedwait((_signal.SIGCONT,), 0)
 
 
 def _pass_terminal_on(group: int) -> None:
