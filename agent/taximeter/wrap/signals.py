@@ -72,11 +72,13 @@ class Signals:
                 return
         if not kernel and sender == self._own_pid:
             return  # SIGPIPE or SIGXFSZ for a write of our own
-        if number in _NOTED:
-            outside = kernel or sender == 0 or not proc.descends(sender, self._own_pid)
-            self._run.write_important(facts.signal(now_ns, number, kernel, 0 if kernel else sender, outside))
+        noted = number in _NOTED
+        # Who it was is looked up first, since senders go; what they sent goes on before it is written down.
+        outside = noted and (kernel or sender == 0 or not proc.descends(sender, self._own_pid))
         if is_forwarded(number, kernel, self._leads_session):
             posix.kill(self._run.pid, number)
+        if noted:
+            self._run.write_important(facts.signal(now_ns, number, kernel, 0 if kernel else sender, outside))
 
 
 def is_forwarded(number: int, kernel: bool, leads_session: bool) -> bool:
