@@ -78,8 +78,9 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# Wheels only: nothing is compiled here, and no setup script of others runs.
-INSTALL := $(PIP) install --require-hashes --only-binary :all: --progress-bar off
+# Wheels only: nothing is compiled here, and no setup script of others runs. The lock is the whole answer (--no-deps): older
+# pips would look for a newer release of a package that another asks for with an extra, and then miss its hash.
+INSTALL := $(PIP) install --require-hashes --no-deps --only-binary :all: --progress-bar off
 
 $(VENV)/.runtime: requirements/build.txt requirements/runtime.txt | $(BIN)/python
 	@echo "Installing what Taximeter runs on, and what builds it (each by its hash)"
