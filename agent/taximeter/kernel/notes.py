@@ -1,7 +1,7 @@
-"""The kernel's doors: which files of a directory changed (inotify), and whether a pid is still that process (pidfd).
+"""Which files of a directory changed (inotify).
 
-Owns the system calls that Python lacks. Refuses to wait: every descriptor here is given to the event loop, which says
-when it is readable. Refuses to know journals and instances.
+Owns the system calls that Python lacks. Refuses to wait: the descriptor is given to the event loop, which says when it
+is readable. Refuses to know journals and instances.
 """
 
 import ctypes
@@ -39,6 +39,7 @@ class Changes:
 
     names: frozenset[str]  #: files that were created or written to, without their directory
     lost: bool  #: the kernel dropped notes, or the directory itself is gone: look at everything
+    closed: frozenset[str] = frozenset()  #: those of `names` that somebody who could write to them closed, or died with
 
 
 class DirectoryWatch:
@@ -56,13 +57,16 @@ class DirectoryWatch:
     def read(self) -> Changes:
         """Take what is there, without waiting."""
         names: set[str] = set()
+        closed: set[str] = set()
         lost = False
         while data := self._read_some():
             for mask, name in parse_notes(data):
                 lost = lost or bool(mask & _LOSSES)
                 if name:
                     names.add(name)
-        return Changes(frozenset(names), lost)
+                    if mask & _IN_CLOSE_WRITE:
+                        closed.add(name)
+        return Changes(frozenset(names), lost, frozenset(closed))
 
     def close(self) -> None:
         """Stop watching; once is enough, twice does no harm."""
@@ -96,40 +100,6 @@ def parse_notes(data: bytes) -> list[tuple[int, str]]:
         offset += length
         notes.append((mask, os.fsdecode(name)))
     return notes
-
-
-def start_ticks(pid: int) -> int | None:
-    """When `pid` was started, in clock ticks since boot (field 22 of its stat); None where it is gone or hidden."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The command's name may hold anything, spaces and parentheses included: count from its last parenthesis.
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
-def open_process(pid: int, ticks: int) -> int | None:
-    """A pidfd of exactly the process that had `pid` and start time `ticks`; None where that one is gone or hidden.
-
-    The descriptor is readable once the process has ended; the caller closes it. It is opened before the start time is
-    compared, so that a pid recycled in between inherits nothing.
-    """
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    except OSError as error:
-        message = f"cannot hold process {pid}: expected a pidfd from the kernel, got: {error.strerror}"
-        raise TaximeterError(message) from error
-    if start_ticks(pid) != ticks:
-        os.close(fd)
-        return None
-    return fd
-
-
-def boot_id() -> str:
-    """Which boot this is: pids, start times and CLOCK_MONOTONIC mean nothing beyond it."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _checked(result: int, doing: str) -> int:
