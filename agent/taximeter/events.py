@@ -2,12 +2,16 @@
 
 Owns the vocabulary that crosses from the doors (journal, kernel, hardware) into the core. Time is data:
 every event carries `at_ns`, CLOCK_MONOTONIC in nanoseconds of the boot named by the instance's clock.
+Named tuples, for a fact is made for each line of every journal, and a frozen dataclass takes three times as long to
+make; marks are few, and told apart by their class alone, so they are dataclasses. A kept state holds an opening as a
+row of values: a new field goes last and has a default.
 Refuses to know bytes, files, money and records.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class ServiceClass(StrEnum):
@@ -48,8 +52,11 @@ class Source(StrEnum):
     HEARTBEAT = "heartbeat"
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+#: No labels, no units: what is left out, once for all.
+NOTHING: Mapping[str, str] = {}
+
+
+class Clock(NamedTuple):
     """The three clocks and the calendar, read together."""
 
     monotonic: int  #: CLOCK_MONOTONIC, ns
@@ -59,8 +66,7 @@ class Clock:
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What the process and its waited-for children used so far; None is unknown, never zero."""
 
     cpu_ns: int | None = None
@@ -70,8 +76,7 @@ class Usage:
 NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What `taximeter run` was told; None is left open, for marks to set."""
 
     worker: bool = False
@@ -83,14 +88,13 @@ class Options:
     prediction: str | None = None  #: the one-shot's prediction id; None for a worker
     parent: str | None = None
     root: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)  #: unit name -> decimal string
+    labels: Mapping[str, str] = NOTHING
+    units: Mapping[str, str] = NOTHING  #: unit name -> decimal string
     on_term: StopReason = StopReason.CANCELED
     ready: str = "exec"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A wrapper began an instance's journal (or a segment of it)."""
 
     at_ns: int
@@ -101,12 +105,11 @@ class Opened:
     clock: Clock
     uid: int
     wrapper_pid: int
-    visible: Mapping[str, str] = field(default_factory=dict)  #: CUDA_VISIBLE_DEVICES and its kin
+    visible: Mapping[str, str] = NOTHING  #: CUDA_VISIBLE_DEVICES and its kin
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(NamedTuple):
     """The command runs: posix_spawn was called at `before_ns` and had returned at `at_ns`."""
 
     at_ns: int
@@ -115,16 +118,14 @@ class Spawned:
     start_ticks: int | None  #: field 22 of /proc/PID/stat; with the boot id it makes the pid unique
 
 
-@dataclass(frozen=True, slots=True)
-class BecameReady:
+class BecameReady(NamedTuple):
     """The instance can take work."""
 
     at_ns: int
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyTimedOut:
+class ReadyTimedOut(NamedTuple):
     """It did not become ready in the time it was given; noted, and stops nothing."""
 
     at_ns: int
@@ -187,8 +188,7 @@ class StoppingMark:
 Mark = StartMark | ActiveMark | UnitsMark | FinishMark | ReadyMark | StoppingMark
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(NamedTuple):
     """A mark as it was received at `at_ns`; `said_ns` is the sender's claim of when, if it made one."""
 
     at_ns: int
@@ -196,24 +196,21 @@ class Marked:
     said_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BadMark:
+class BadMark(NamedTuple):
     """A mark that could not be read; kept in the journal, counted, and otherwise without effect."""
 
     at_ns: int
     reason: str  #: a bounded word for the metric
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(NamedTuple):
     """The instance was asked to stop, or says that it stops."""
 
     at_ns: int
     reason: StopReason
 
 
-@dataclass(frozen=True, slots=True)
-class Signaled:
+class Signaled(NamedTuple):
     """A signal reached the wrapper."""
 
     at_ns: int
@@ -222,8 +219,7 @@ class Signaled:
     outside: bool  #: the sender is not known to be a process of the instance itself
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(NamedTuple):
     """The wrapper lives, and so does its command."""
 
     at_ns: int
@@ -231,8 +227,7 @@ class Heartbeat:
     usage: Usage = NO_USAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
     at_ns: int
@@ -246,8 +241,7 @@ class Exited:
     dropped: int = 0  #: facts before this one that found no room on the disk
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """Nobody saw the end: the wrapper is gone and so is the command.
 
     `at_ns` is when the agent found out, by the clock of the same boot; None after a reboot, when the last

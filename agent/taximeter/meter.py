@@ -5,7 +5,7 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from taximeter.booking import End, utc_ns
@@ -92,7 +92,7 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
         return instance
     settled_ns = max(instance.sign_ns, instance.since_ns)
     if event.at_ns is not None and event.at_ns < settled_ns:
-        event = replace(event, at_ns=settled_ns)
+        event = event._replace(at_ns=settled_ns)
     return _HANDLERS[type(event)](instance, event, turn)
 
 
