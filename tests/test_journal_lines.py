@@ -75,6 +75,7 @@ def test_an_open_line_carries_all_that_the_wrapper_was_told() -> None:
         (fact("spawn", 7, before=5, pid=9, start=None), events.Spawned(7, 5, 9, None)),
         (fact("spawn", 7, before=5, pid=9, start=3), events.Spawned(7, 5, 9, 3)),
         (fact("ready", 7, by="notify"), events.BecameReady(7, "notify")),
+        (fact("ready", 7, by="http", within=3), events.BecameReady(7, "http", 3)),
         (fact("ready_timeout", 7), events.ReadyTimedOut(7)),
         (fact("stopping", 7, by="notify"), events.Stopping(7, events.StopReason.DRAIN)),
         (

@@ -119,10 +119,11 @@ class Spawned(NamedTuple):
 
 
 class BecameReady(NamedTuple):
-    """The instance can take work."""
+    """The instance can take work: since `at_ns`, or for `within_ns` longer, where that was found out by asking."""
 
     at_ns: int
     by: str
+    within_ns: int = 0
 
 
 class ReadyTimedOut(NamedTuple):

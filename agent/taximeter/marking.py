@@ -24,6 +24,9 @@ from taximeter.records import Witness
 from taximeter.spans import settle
 from taximeter.turn import Turn, arrive, is_late
 
+#: A mark that says ready was read by the wrapper, and nothing says how long it had been so.
+_SAID = Witness(Source.WRAPPER, None)
+
 
 def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
     """The instance after a mark; a one-shot takes only what does not end its own bill."""
@@ -35,7 +38,7 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
         return arrive(_finished(instance, event, mark, turn), event.at_ns, turn)
     instance = arrive(instance, event.at_ns, turn)
     if isinstance(mark, ReadyMark):
-        return become_ready(instance, event.at_ns, "mark", turn)
+        return become_ready(instance, event.at_ns, _SAID, turn)
     if isinstance(mark, UnitsMark):
         return _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
     if isinstance(mark, StoppingMark) and (worker or mark.reason is StopReason.DRAIN):
@@ -83,7 +86,7 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
         return instance
     instance = settle(arrive(instance, at_ns, turn), at_ns)
     if instance.stage is Stage.BOOT:
-        instance = become_ready(instance, at_ns, "mark", turn)
+        instance = become_ready(instance, at_ns, _SAID, turn)
     return join(instance, prediction)
 
 

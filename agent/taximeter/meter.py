@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from taximeter import wire
 from taximeter.booking import End, utc_ns
 from taximeter.events import (
     BadMark,
@@ -39,6 +40,9 @@ from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, pass
 
 #: A pidfd wake-up comes up to this late, at p99 with every core loaded (promises, P3).
 WRAPPER_END_NS = 10_000_000
+
+#: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
+_ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 
 _SIGTERM = 15
 
@@ -116,7 +120,14 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
 
 
 def _ready(instance: Instance, event: BecameReady, turn: Turn) -> Instance:
-    return become_ready(arrive(instance, event.at_ns, turn), event.at_ns, event.by, turn)
+    return become_ready(arrive(instance, event.at_ns, turn), event.at_ns, _ready_witness(instance, event), turn)
+
+
+def _ready_witness(instance: Instance, event: BecameReady) -> Witness:
+    """Who is ready as soon as it runs began when it ran; who is asked had just not been; who says so may be late."""
+    if event.by == wire.BY_EXEC:
+        return instance.start
+    return Witness(Source.WRAPPER, event.within_ns if event.by in _ASKED else None)
 
 
 def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:

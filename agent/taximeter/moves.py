@@ -13,14 +13,13 @@ from taximeter.spans import settle
 from taximeter.turn import Turn
 
 
-def become_ready(instance: Instance, at_ns: int, by: str, turn: Turn) -> Instance:
-    """The instance can take work from `at_ns` on; a one-shot's prediction begins here."""
+def become_ready(instance: Instance, at_ns: int, witness: Witness, turn: Turn) -> Instance:
+    """The instance can take work from `at_ns` on, as `witness` saw; a one-shot's prediction begins here."""
     first = instance.stage is Stage.BOOT
     stage = advance(instance.stage, Input.READY)
     after = settle(instance, at_ns)._replace(stage=stage, readied=instance.readied or stage in READIED)
     if not first or instance.opened.options.worker:
         return after
-    witness = instance.start if by == "exec" else Witness(Source.WRAPPER, None)
     return join(after, begin_one_shot(after, at_ns, witness, turn.book))
 
 

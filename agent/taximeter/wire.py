@@ -20,6 +20,13 @@ FACT_SIGNAL = "signal"
 FACT_HEARTBEAT = "heartbeat"
 FACT_EXIT = "exit"
 
+# Who found an instance ready, key "by" of that fact: its start, the worker itself, or what asked it.
+BY_EXEC = "exec"
+BY_NOTIFY = "notify"
+BY_HTTP = "http"
+BY_TCP = "tcp"
+BY_LOG = "log"
+
 # Marks: what a worker says, one JSON object a line, key "mark".
 MARK_READY = "ready"
 MARK_START = "start"

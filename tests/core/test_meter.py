@@ -8,6 +8,8 @@ import pytest
 from taximeter.events import (
     ActiveMark,
     BadMark,
+    BecameReady,
+    Event,
     Exited,
     FinishMark,
     Lost,
@@ -427,6 +429,20 @@ def test_a_private_boot_is_billed_once_it_became_ready() -> None:
     options = Options(worker=True, service_class=ServiceClass.PRIVATE)
     told = tell(options, [spawned(0), beat(61 * SECOND), ready(90 * SECOND), beat(99 * SECOND), exited(100 * SECOND)])
     assert told.amount() == Decimal("0.01")
+
+
+@pytest.mark.parametrize("by", ["http", "tcp", "log"])
+def test_who_is_asked_whether_it_is_ready_began_at_most_so_long_before(by: str) -> None:
+    facts = [spawned(0), BecameReady(SECOND, by, 100 * MS), exited(2 * SECOND)]
+    (record,) = tell(Options(prediction="p1", ready=by), facts).predictions()
+    start = record.data["timing"]["start"]
+    assert (start.source, start.uncertainty_ns, record.data["time"]["active_ns"]) == ("wrapper", 100 * MS, SECOND)
+
+
+@pytest.mark.parametrize("said", [BecameReady(SECOND, "notify"), Marked(SECOND, ReadyMark())])
+def test_who_says_that_it_is_ready_may_have_been_so_for_any_time(said: Event) -> None:
+    (record,) = tell(Options(prediction="p1", ready="notify"), [spawned(0), said, exited(2 * SECOND)]).predictions()
+    assert record.data["timing"]["start"].uncertainty_ns is None
 
 
 def test_boot_at_half_price_is_billed_to_whoever_the_class_says() -> None:

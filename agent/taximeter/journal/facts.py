@@ -80,6 +80,7 @@ class _Spawn(_Fact, tag=wire.FACT_SPAWN, kw_only=True):
 
 class _Ready(_Fact, tag=wire.FACT_READY, kw_only=True):
     by: str
+    within: _Ns = 0
 
 
 class _ReadyTimeout(_Fact, tag=wire.FACT_READY_TIMEOUT):
@@ -229,7 +230,7 @@ def _spawned(fact: _Spawn) -> events.Spawned:
 
 
 def _became_ready(fact: _Ready) -> events.BecameReady:
-    return events.BecameReady(fact.t, text.name(fact.by))
+    return events.BecameReady(fact.t, text.name(fact.by), fact.within)
 
 
 def _ready_timed_out(fact: _ReadyTimeout) -> events.ReadyTimedOut:
