@@ -116,6 +116,9 @@ class Spawned(NamedTuple):
     before_ns: int
     pid: int
     start_ticks: int | None  #: field 22 of /proc/PID/stat; with the boot id it makes the pid unique
+    # What the agent puts beside the wrapper's words:
+    host_pid: int | None = None  #: the pid as the agent sees it; another one where the wrapper is in a pid namespace
+    exec_ns: int | None = None  #: the kernel's own stamp of the exec
 
 
 class BecameReady(NamedTuple):
@@ -228,6 +231,17 @@ class Heartbeat(NamedTuple):
     usage: Usage = NO_USAGE
 
 
+class Alive(NamedTuple):
+    """The agent holds the command itself: it has lived without a break since it was first seen, whoever was silent.
+
+    The agent's own heartbeat for an instance whose wrapper is gone.
+    """
+
+    at_ns: int
+    clock: Clock
+    usage: Usage = NO_USAGE
+
+
 class Exited(NamedTuple):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
@@ -240,6 +254,7 @@ class Exited(NamedTuple):
     error: str | None = None
     source: Source = Source.WRAPPER
     dropped: int = 0  #: facts before this one that found no room on the disk
+    kernel_ns: int | None = None  #: the kernel's own stamp of the end
 
 
 class Lost(NamedTuple):
@@ -254,5 +269,16 @@ class Lost(NamedTuple):
 
 
 Event = (
-    Opened | Spawned | BecameReady | ReadyTimedOut | Marked | BadMark | Stopping | Signaled | Heartbeat | Exited | Lost
+    Opened
+    | Spawned
+    | BecameReady
+    | ReadyTimedOut
+    | Marked
+    | BadMark
+    | Stopping
+    | Signaled
+    | Heartbeat
+    | Alive
+    | Exited
+    | Lost
 )

@@ -102,6 +102,9 @@ class Instance(NamedTuple):
     interrupted: int | None = None  #: the terminal's signal, so that dying of it is a cancelation
     usage: Usage = _NO_USAGE
     lost: bool = False  #: time passes unseen: it counts as unknown
+    host_pid: int | None = None  #: the command's pid as the agent sees it
+    start_ticks: int | None = None  #: when that process was started; with the boot id it makes the pid unique
+    adopted: bool = False  #: its wrapper is gone, and the agent watches the command itself
 
     @property
     def service_class(self) -> ServiceClass:

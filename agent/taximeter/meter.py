@@ -11,6 +11,7 @@ from typing import Any
 from taximeter import wire
 from taximeter.booking import End, utc_ns
 from taximeter.events import (
+    Alive,
     BadMark,
     BecameReady,
     Event,
@@ -38,8 +39,10 @@ from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
 from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, pass_unseen
 
+#: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
+KERNEL_NS = 100_000
 #: A pidfd wake-up comes up to this late, at p99 with every core loaded (promises, P3).
-WRAPPER_END_NS = 10_000_000
+PIDFD_NS = 10_000_000
 
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
 _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
@@ -106,21 +109,32 @@ def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
 
 
 def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
-    """The bill runs from spawn-returned: exec lay before it, by `uncertainty_ns` at most."""
+    """The bill runs from the kernel's stamp of the exec; without one from spawn-returned, which exec came before."""
+    if event.exec_ns is None:
+        start_ns, start = event.at_ns, Witness(Source.WRAPPER, event.at_ns - event.before_ns)
+    else:
+        start_ns, start = max(event.exec_ns, instance.since_ns), Witness(Source.KERNEL, KERNEL_NS)
     return instance._replace(
         stage=advance(instance.stage, Input.SPAWNED),
         pid=event.pid,
-        start_ns=event.at_ns,
-        since_ns=event.at_ns,
-        sign_ns=event.at_ns,
-        start=Witness(Source.WRAPPER, event.at_ns - event.before_ns),
-        cut=Cut(event.at_ns),
-        next_cut_ns=event.at_ns + turn.book.rules_of(instance.rules).interim_ns,
+        host_pid=event.host_pid,
+        start_ticks=event.start_ticks,
+        start_ns=start_ns,
+        since_ns=start_ns,
+        sign_ns=max(start_ns, event.at_ns),
+        start=start,
+        cut=Cut(start_ns),
+        next_cut_ns=start_ns + turn.book.rules_of(instance.rules).interim_ns,
     )
 
 
 def _ready(instance: Instance, event: BecameReady, turn: Turn) -> Instance:
-    return become_ready(arrive(instance, event.at_ns, turn), event.at_ns, _ready_witness(instance, event), turn)
+    """Ready; who is so by exec was it from the start, whose witness may be better than who says it."""
+    with_the_spawn = (
+        event.by == wire.BY_EXEC and event.at_ns == instance.sign_ns and instance.since_ns == instance.start_ns
+    )
+    at_ns = instance.start_ns if with_the_spawn else event.at_ns
+    return become_ready(arrive(instance, at_ns, turn), at_ns, _ready_witness(instance, event), turn)
 
 
 def _ready_witness(instance: Instance, event: BecameReady) -> Witness:
@@ -153,8 +167,19 @@ def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
     return stop(arrive(instance, event.at_ns, turn), event.at_ns, event.reason, turn)
 
 
+def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
+    """The agent's own heartbeat: the command was never out of its hands, so no silence before it is unknown."""
+    instance = look_at_clock(cut_until(instance, event.at_ns, turn), event.clock)
+    usage = event.usage if event.usage.cpu_ns is not None else instance.usage
+    return instance._replace(sign_ns=event.at_ns, lost=False, adopted=True, usage=usage)
+
+
 def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
-    at_ns = event.at_ns
+    at_ns, source, uncertainty_ns = event.at_ns, event.source, PIDFD_NS
+    if event.kernel_ns is not None and event.kernel_ns <= at_ns:
+        # Not before what is settled already: a mark that was read in between.
+        at_ns, source = max(event.kernel_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
+        uncertainty_ns = KERNEL_NS + at_ns - event.kernel_ns
     if is_late(instance, at_ns):
         instance = pass_unseen(instance, at_ns, turn)
     else:
@@ -163,7 +188,9 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
         instance = look_at_clock(instance, event.clock)
     if event.usage.cpu_ns is not None or event.usage.rss_peak_bytes is not None:
         instance = instance._replace(usage=event.usage)
-    witness = Witness(event.source, WRAPPER_END_NS if not instance.lost else at_ns - instance.sign_ns)
+    if instance.lost and source is not Source.KERNEL:
+        uncertainty_ns = at_ns - instance.sign_ns
+    witness = Witness(source, uncertainty_ns)
     end = End(at_ns, ended_status(instance, event.code, event.signal), final=True, witness=witness)
     return close(instance, end, Exit(event.code, event.signal, None, _exit_reason(event), None), turn)
 
@@ -185,7 +212,9 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
 def _exit_reason(event: Exited) -> str:
     if event.error is not None:
         return "not_started"
-    return "exited" if event.signal is None else "signaled"
+    if event.signal is not None:
+        return "signaled"
+    return "exited" if event.code is not None else "unseen"
 
 
 def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
@@ -203,6 +232,7 @@ _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Stopping: _stopping,
     Signaled: _signaled,
     Heartbeat: _heartbeat,
+    Alive: _alive,
     Exited: _exited,
     Lost: _lost,
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from taximeter.billing.money import EXACT, plain, rounded, seconds
 from taximeter.events import (
     ActiveMark,
+    Alive,
     BadMark,
     Event,
     Lost,
@@ -34,6 +35,7 @@ from tests.core.stories import (
     amount_of,
     beat,
     book,
+    clock,
     exited,
     finish,
     opened,
@@ -69,6 +71,7 @@ def _happening(kind: str, at_ns: int, name: str, said_ns: int | None, slept_ns: 
         "term": Signaled(at_ns, 15, by_kernel=False, outside=True),
         "bad": BadMark(at_ns, "not_json"),
         "beat": beat(at_ns, slept_ns),
+        "alive": Alive(at_ns, clock(at_ns, slept_ns)),
     }
     return made[kind]
 
@@ -77,9 +80,9 @@ KINDS = [
     *["beat"] * 6,
     *["start"] * 4,
     *["finish"] * 4,
-    *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad"],
+    *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad", "alive"],
 ]
-ENDS = st.sampled_from(["exit", "fail", "lost", "rebooted", "open"])
+ENDS = st.sampled_from(["exit", "seen", "fail", "lost", "rebooted", "open"])
 
 
 @st.composite
@@ -91,7 +94,9 @@ def histories(draw: st.DrawFn) -> tuple[Options, list[Event]]:
     prediction = None if worker else "a"
     options = Options(worker=worker, service_class=service_class, prediction=prediction, on_term=on_term)
     at_ns, slept_ns = draw(st.integers(0, SECOND)), 0
-    events: list[Event] = [spawned(at_ns)]
+    off_ns = draw(st.one_of(st.none(), st.integers(-300_000, 5_000_000)))
+    exec_ns = None if off_ns is None else max(0, at_ns + off_ns)
+    events: list[Event] = [spawned(at_ns)._replace(exec_ns=exec_ns)]
     if draw(st.booleans()):
         events.append(ready(at_ns))
     for kind in draw(st.lists(st.sampled_from(KINDS), max_size=25)):
@@ -109,6 +114,8 @@ def _end(kind: str, at_ns: int, slept_ns: int) -> list[Event]:
     match kind:
         case "exit":
             return [exited(at_ns, slept_ns=slept_ns)]
+        case "seen":
+            return [exited(at_ns, slept_ns=slept_ns)._replace(kernel_ns=max(0, at_ns - 5_000_000))]
         case "fail":
             return [exited(at_ns, code=None, signal=9, slept_ns=slept_ns)]
         case "lost":
