@@ -91,6 +91,14 @@ def test_an_open_line_carries_all_that_the_wrapper_was_told() -> None:
             events.Exited(7, None, 9, True, events.Clock(7, 12, 0, 1795341603000000007, BOOT_ID)),
         ),
         (
+            fact("exit", 7, code=None, signal=9, core=False, clock=None, usage=None, error=None, oom="node", left=3),
+            events.Exited(7, None, 9, False, None, oom=events.Oom.NODE, left=3),
+        ),
+        (
+            fact("exit", 7, code=None, signal=9, core=False, clock=None, usage=None, error=None, oom="cosmic rays"),
+            events.Exited(7, None, 9, False, None),
+        ),
+        (
             fact("exit", 7, code=127, signal=None, core=False, clock=None, usage=None, error="not found"),
             events.Exited(7, 127, None, False, None, error="not found"),
         ),

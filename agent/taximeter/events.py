@@ -52,6 +52,14 @@ class Source(StrEnum):
     HEARTBEAT = "heartbeat"
 
 
+class Oom(StrEnum):
+    """Whose want of memory the kernel killed a command for; where that is not known there is no word."""
+
+    LIMIT = "limit"  #: a memory limit of its own, or of a group that it is in
+    NODE = "node"  #: the node had none left
+    NONE = "none"  #: nobody's: it was killed for something else
+
+
 #: No labels, no units: what is left out, once for all.
 NOTHING: Mapping[str, str] = {}
 
@@ -255,6 +263,8 @@ class Exited(NamedTuple):
     source: Source = Source.WRAPPER
     dropped: int = 0  #: facts before this one that found no room on the disk
     kernel_ns: int | None = None  #: the kernel's own stamp of the end
+    oom: str | None = None  #: an Oom, where the wrapper knows
+    left: int | None = None  #: descendants that lived on
 
 
 class Lost(NamedTuple):

@@ -19,6 +19,7 @@ from taximeter.events import (
     Heartbeat,
     Lost,
     Marked,
+    Oom,
     Opened,
     ReadyTimedOut,
     Signaled,
@@ -47,7 +48,7 @@ PIDFD_NS = 10_000_000
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
 _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 
-_SIGTERM = 15
+_SIGKILL, _SIGTERM = 9, 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +192,8 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if instance.lost and source is not Source.KERNEL:
         uncertainty_ns = at_ns - instance.sign_ns
     witness = Witness(source, uncertainty_ns)
-    end = End(at_ns, ended_status(instance, event.code, event.signal), final=True, witness=witness)
-    return close(instance, end, Exit(event.code, event.signal, None, _exit_reason(event), None), turn)
+    end = End(at_ns, ended_status(instance, event), final=True, witness=witness)
+    return close(instance, end, _told(event), turn)
 
 
 def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
@@ -209,9 +210,22 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     return close(instance, end, Exit(None, None, None, event.reason, None), turn)
 
 
+def _told(event: Exited) -> Exit:
+    """How the command ended. What kills for want of memory is SIGKILL, which others send as well."""
+    seen = event.error is None and (event.code is not None or event.signal is not None)
+    oom: bool | None = None
+    if event.oom is not None:
+        oom = event.oom != Oom.NONE
+    elif seen and event.signal != _SIGKILL:
+        oom = False
+    return Exit(event.code, event.signal, oom, _exit_reason(event), event.left, event.core_dumped if seen else None)
+
+
 def _exit_reason(event: Exited) -> str:
     if event.error is not None:
         return "not_started"
+    if event.oom in (Oom.LIMIT, Oom.NODE):
+        return f"oom_{event.oom}"
     if event.signal is not None:
         return "signaled"
     return "exited" if event.code is not None else "unseen"

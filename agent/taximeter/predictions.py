@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from taximeter.billing.money import EXACT, plain
 from taximeter.booking import utc_ns
-from taximeter.events import ServiceClass, Source, StartMark, Status, StopReason
+from taximeter.events import Exited, Oom, ServiceClass, Source, StartMark, Status, StopReason
 from taximeter.instance import Instance, Prediction
 from taximeter.records import Witness
 from taximeter.rulebook import Rulebook
@@ -122,15 +122,18 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     return instance._replace(predictions=predictions)
 
 
-def ended_status(instance: Instance, code: int | None, signal: int | None) -> Status:
-    """How the instance, and whatever is open on it, ends when its command exits."""
+def ended_status(instance: Instance, event: Exited) -> Status:
+    """How the instance, and whatever is open on it, ends when its command exits.
+
+    A node without memory is the platform's doing; a memory limit is the worker's own, as any other crash.
+    """
     if instance.stop is StopReason.CANCELED:
         return Status.CANCELED
     if instance.stop is StopReason.ABORTED:
         return Status.ABORTED
     one_shot = not instance.opened.options.worker
-    if code == 0 and (one_shot or not instance.predictions):
+    if event.code == 0 and (one_shot or not instance.predictions):
         return Status.SUCCEEDED
-    if instance.stop is StopReason.DRAIN:
+    if instance.stop is StopReason.DRAIN or event.oom == Oom.NODE:
         return Status.ABORTED
-    return Status.CANCELED if signal is not None and signal == instance.interrupted else Status.FAILED
+    return Status.CANCELED if event.signal is not None and event.signal == instance.interrupted else Status.FAILED

@@ -158,6 +158,7 @@ class Exit:
     oom: bool | None
     reason: str
     left_running: int | None
+    core: bool | None = None  #: whether it left a core dump
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ ENV_VISIBLE = (
 
 CLASSES = ("public", "private", "fast_boot", "deployment", "training")
 ON_TERM = ("canceled", "aborted", "drain")
+#: Whose want of memory the kernel killed a command for; nobody's, where it was killed for something else.
+OOM = ("limit", "node", "none")
 
 EXIT_REFUSED = 77
 EXIT_METER = 125

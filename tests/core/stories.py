@@ -14,6 +14,7 @@ from taximeter.events import (
     FinishMark,
     Heartbeat,
     Marked,
+    Oom,
     Opened,
     Options,
     Spawned,
@@ -101,9 +102,11 @@ def finish(at_ns: int, prediction: str, status: Status = Status.SUCCEEDED, said_
     return Marked(at_ns, FinishMark(prediction, status), said_ns)
 
 
-def exited(at_ns: int, code: int | None = 0, signal: int | None = None, slept_ns: int = 0) -> Exited:
+def exited(
+    at_ns: int, code: int | None = 0, signal: int | None = None, slept_ns: int = 0, oom: Oom | None = None
+) -> Exited:
     """The command ended."""
-    return Exited(at_ns, code, signal, False, clock(at_ns, slept_ns), Usage(5 * MS, 1 << 20))
+    return Exited(at_ns, code, signal, False, clock(at_ns, slept_ns), Usage(5 * MS, 1 << 20), oom=oom)
 
 
 class Told:

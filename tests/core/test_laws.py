@@ -16,6 +16,7 @@ from taximeter.events import (
     Event,
     Lost,
     Marked,
+    Oom,
     Options,
     ReadyMark,
     ServiceClass,
@@ -82,7 +83,7 @@ KINDS = [
     *["finish"] * 4,
     *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad", "alive"],
 ]
-ENDS = st.sampled_from(["exit", "seen", "fail", "lost", "rebooted", "open"])
+ENDS = st.sampled_from(["exit", "seen", "fail", "oom", "lost", "rebooted", "open"])
 
 
 @st.composite
@@ -118,6 +119,8 @@ def _end(kind: str, at_ns: int, slept_ns: int) -> list[Event]:
             return [exited(at_ns, slept_ns=slept_ns)._replace(kernel_ns=max(0, at_ns - 5_000_000))]
         case "fail":
             return [exited(at_ns, code=None, signal=9, slept_ns=slept_ns)]
+        case "oom":
+            return [exited(at_ns, code=None, signal=9, slept_ns=slept_ns, oom=Oom.NODE)]
         case "lost":
             return [Lost(at_ns, "wrapper_lost")]
         case "rebooted":

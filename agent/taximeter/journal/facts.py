@@ -23,6 +23,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 _CLASSES = {word: events.ServiceClass(word) for word in wire.CLASSES}
+_OOM: dict[str | None, str] = {word: events.Oom(word) for word in wire.OOM}
 _ON_TERM = {word: events.StopReason(word) for word in wire.ON_TERM}
 
 
@@ -114,6 +115,8 @@ class _Exit(_Fact, tag=wire.FACT_EXIT, kw_only=True):
     usage: _Usage | None = None
     error: str | None = None
     dropped: _Count = 0
+    oom: str | None = None
+    left: _Number | None = None
 
 
 class _Version(msgspec.Struct):
@@ -213,7 +216,16 @@ def _exited(fact: _Exit) -> events.Exited:
     clock = None if fact.clock is None else _clock(fact.clock)
     usage = _usage(fact.usage)
     return events.Exited(
-        fact.t, fact.code, fact.signal, fact.core, clock, usage, fact.error, events.Source.WRAPPER, fact.dropped
+        at_ns=fact.t,
+        code=fact.code,
+        signal=fact.signal,
+        core_dumped=fact.core,
+        clock=clock,
+        usage=usage,
+        error=fact.error,
+        dropped=fact.dropped,
+        oom=_OOM.get(fact.oom),  # a word that a younger wrapper may know is none
+        left=fact.left,
     )
 
 
