@@ -74,7 +74,7 @@ def test_a_mark_that_was_read_after_the_kernels_end_is_told_in_its_uncertainty()
 
 
 def test_the_kernel_knows_the_end_that_a_stopped_wrapper_slept_through() -> None:
-    """Stopped at 1 s, the command ended at 3 s, the wrapper woke at 30 s: what lies in between is unknown, not longer."""
+    """Stopped at 1 s, the command ended at 3 s, the wrapper woke at 30 s: what lies in between is unknown."""
     record = one([seen_start(), ready(SPAWNED_NS), seen_end(30 * SECOND)])
     assert record.data["interval"]["end_ns"] == KERNEL_END_NS
     assert record.data["time"]["unknown_ns"] == KERNEL_END_NS - SPAWNED_NS
