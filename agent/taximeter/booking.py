@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.money import plain
 from taximeter.billing.rating import Charge, Rating, informative, rate_time
-from taximeter.events import Opened, Options, ServiceClass, Status
+from taximeter.events import NOTHING, Opened, Options, ServiceClass, Status
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance, Phases, Prediction, Times
 from taximeter.records import (
@@ -35,6 +35,7 @@ from taximeter.records import (
 from taximeter.rulebook import Rulebook
 
 _ONE = Decimal(1)
+_NO_PHASES = Phases()
 _HUNDREDTH = Decimal("0.01")
 _NO_RESOURCES = Resources(cpu_ns=None, rss_peak_bytes=None, gpu_memory_peak_bytes=None, energy_mj=None)
 _UNKNOWN_HARDWARE = HardwareUse(UNKNOWN_TIER, 0, (), "declared", "the hardware was not looked at")
@@ -66,29 +67,10 @@ def instance_records(
 ) -> tuple[UsageRecord, ...]:
     """The record of `instance` since its last cut, and a correction where its end changes what was billed before."""
     rating = _rate_instance(instance, phases, end, book)
-    cut, options = instance.cut, instance.opened.options
-    data = _told(instance, None, end)
-    data |= {
-        "interval": _interval(instance.opened, cut.at_ns, end.at_ns),
-        "time": _instance_time(cut.at_ns, end.at_ns, cut.phases, phases),
-        "to_date": _instance_time(instance.start_ns, end.at_ns, Phases(), phases),
-        "concurrency": _concurrency(
-            phases.crowd - cut.phases.crowd, phases.active - cut.phases.active, instance.crowd_max
-        ),
-        "units": {},
-        "attributes": {},
-        "labels": options.labels,
-        "hardware": _hardware(instance),
-        "resources": _resources(instance),
-        "billing": rating.billing,
-        "timing": Timing(
-            start=_start_witness(instance.start, instance.start_ns, cut.at_ns), end=end.witness, clock="ok"
-        ),
-        "traceparent": instance.opened.traceparent,
-    }
+    data = _instance_data(instance, phases, end, rating.billing)
     if left is not None:
         data["exit"] = left
-    record = _record(instance, RecordType.INSTANCE, None, cut.at_ns, data)
+    record = _record(instance, RecordType.INSTANCE, None, instance.cut.at_ns, data)
     if rating.correction is None:
         return (record,)
     return (record, _correction(instance, None, end, rating.correction, book.source))
@@ -127,28 +109,45 @@ def _told(instance: Instance, prediction: Prediction | None, end: End) -> dict[s
 def _prediction_data(
     instance: Instance, prediction: Prediction, times: Times, end: End, billing: Billing
 ) -> dict[str, object]:
-    cut = prediction.cut_times
-    return _told(instance, prediction, end) | {
-        "interval": _interval(instance.opened, prediction.cut_ns, end.at_ns),
-        "time": _prediction_time(prediction.cut_ns, end.at_ns, cut, times),
-        "to_date": {
-            "wall_ns": end.at_ns - prediction.start_ns + times.suspended,
-            "load_ns": times.load,
-            "active_ns": times.active,
-            "share_ns": times.share,
-        },
-        "concurrency": _concurrency(times.crowd - cut.crowd, times.active - cut.active, prediction.crowd_max),
-        "units": prediction.units,
-        "attributes": prediction.attributes,
-        "labels": instance.opened.options.labels,
-        "hardware": _hardware(instance),
-        "resources": _NO_RESOURCES if instance.opened.options.worker else _resources(instance),
-        "billing": billing,
-        "timing": Timing(
-            start=_start_witness(prediction.start, prediction.start_ns, prediction.cut_ns), end=end.witness, clock="ok"
-        ),
-        "traceparent": prediction.traceparent,
+    before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
+    data = _told(instance, prediction, end)
+    data["interval"] = _interval(opened, cut_ns, end.at_ns)
+    data["time"] = _prediction_time(cut_ns, end.at_ns, before, times)
+    data["to_date"] = {
+        "wall_ns": end.at_ns - prediction.start_ns + times.suspended,
+        "load_ns": times.load,
+        "active_ns": times.active,
+        "share_ns": times.share,
     }
+    data["concurrency"] = _concurrency(times.crowd - before.crowd, times.active - before.active, prediction.crowd_max)
+    data["units"] = prediction.units
+    data["attributes"] = prediction.attributes
+    data["labels"] = opened.options.labels
+    data["hardware"] = _hardware(instance)
+    data["resources"] = _NO_RESOURCES if opened.options.worker else _resources(instance)
+    data["billing"] = billing
+    data["timing"] = _timing(prediction.start, prediction.start_ns, cut_ns, end)
+    data["traceparent"] = prediction.traceparent
+    return data
+
+
+def _instance_data(instance: Instance, phases: Phases, end: End, billing: Billing) -> dict[str, object]:
+    cut, opened = instance.cut, instance.opened
+    before = cut.phases
+    data = _told(instance, None, end)
+    data["interval"] = _interval(opened, cut.at_ns, end.at_ns)
+    data["time"] = _instance_time(cut.at_ns, end.at_ns, before, phases)
+    data["to_date"] = _instance_time(instance.start_ns, end.at_ns, _NO_PHASES, phases)
+    data["concurrency"] = _concurrency(phases.crowd - before.crowd, phases.active - before.active, instance.crowd_max)
+    data["units"] = NOTHING
+    data["attributes"] = NOTHING
+    data["labels"] = opened.options.labels
+    data["hardware"] = _hardware(instance)
+    data["resources"] = _resources(instance)
+    data["billing"] = billing
+    data["timing"] = _timing(instance.start, instance.start_ns, cut.at_ns, end)
+    data["traceparent"] = opened.traceparent
+    return data
 
 
 def _record(
@@ -230,52 +229,53 @@ def _tier(instance: Instance) -> str:
 
 
 def _interval(opened: Opened, start_ns: int, end_ns: int) -> Interval:
-    return Interval(
-        start_utc=utc_text(utc_ns(opened, start_ns)),
-        end_utc=utc_text(utc_ns(opened, end_ns)),
-        start_ns=start_ns,
-        end_ns=end_ns,
-        boot_id=opened.clock.boot_id,
-    )
+    return {
+        "start_utc": utc_text(utc_ns(opened, start_ns)),
+        "end_utc": utc_text(utc_ns(opened, end_ns)),
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "boot_id": opened.clock.boot_id,
+    }
 
 
 def _prediction_time(start_ns: int, end_ns: int, before: Times, now: Times) -> PredictionTime:
     suspended_ns = now.suspended - before.suspended
-    return PredictionTime(
-        wall_ns=end_ns - start_ns + suspended_ns,
-        load_ns=now.load - before.load,
-        active_ns=now.active - before.active,
-        share_ns=now.share - before.share,
-        suspended_ns=suspended_ns,
-        unknown_ns=now.unknown - before.unknown,
-    )
+    return {
+        "wall_ns": end_ns - start_ns + suspended_ns,
+        "load_ns": now.load - before.load,
+        "active_ns": now.active - before.active,
+        "share_ns": now.share - before.share,
+        "suspended_ns": suspended_ns,
+        "unknown_ns": now.unknown - before.unknown,
+    }
 
 
 def _instance_time(start_ns: int, end_ns: int, before: Phases, now: Phases) -> InstanceTime:
     suspended_ns = now.suspended - before.suspended
-    return InstanceTime(
-        wall_ns=end_ns - start_ns + suspended_ns,
-        boot_ns=now.boot - before.boot,
-        idle_ns=now.idle - before.idle,
-        active_ns=now.active - before.active,
-        teardown_ns=now.teardown - before.teardown,
-        suspended_ns=suspended_ns,
-        unknown_ns=now.unknown - before.unknown,
-    )
+    return {
+        "wall_ns": end_ns - start_ns + suspended_ns,
+        "boot_ns": now.boot - before.boot,
+        "idle_ns": now.idle - before.idle,
+        "active_ns": now.active - before.active,
+        "teardown_ns": now.teardown - before.teardown,
+        "suspended_ns": suspended_ns,
+        "unknown_ns": now.unknown - before.unknown,
+    }
 
 
 def _concurrency(crowd: int, active_ns: int, most: int) -> Concurrency:
     if not active_ns:
-        return Concurrency(mean="0", max=most)
+        return {"mean": "0", "max": most}
     if crowd == active_ns:
-        return Concurrency(mean="1", max=most)
+        return {"mean": "1", "max": most}
     mean = (Decimal(crowd) / Decimal(active_ns)).quantize(_HUNDREDTH)
-    return Concurrency(mean=plain(mean), max=most)
+    return {"mean": plain(mean), "max": most}
 
 
-def _start_witness(start: Witness, start_ns: int, from_ns: int) -> Witness:
+def _timing(start: Witness, start_ns: int, from_ns: int, end: End) -> Timing:
     """An interim record begins where the last one was cut: at an exact instant, by definition."""
-    return start if from_ns == start_ns else Witness(start.source, 0)
+    start = start if from_ns == start_ns else Witness(start.source, 0)
+    return {"start": start, "end": end.witness, "clock": "ok"}
 
 
 def _hardware(instance: Instance) -> HardwareUse:
@@ -289,10 +289,10 @@ def _use_of(hardware: Hardware) -> HardwareUse:
 
 
 def _resources(instance: Instance) -> Resources:
-    cpu_ns = instance.usage.cpu_ns
-    return Resources(
-        cpu_ns=None if cpu_ns is None else max(cpu_ns - instance.cut.cpu_ns, 0),
-        rss_peak_bytes=instance.usage.rss_peak_bytes,
-        gpu_memory_peak_bytes=None,
-        energy_mj=None,
-    )
+    cpu_ns, rss_peak_bytes = instance.usage
+    return {
+        "cpu_ns": None if cpu_ns is None else max(cpu_ns - instance.cut.cpu_ns, 0),
+        "rss_peak_bytes": rss_peak_bytes,
+        "gpu_memory_peak_bytes": None,
+        "energy_mj": None,
+    }

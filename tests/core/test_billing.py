@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.billing.classes import Quantity, parse_classes
-from taximeter.billing.money import decimal_of, plain, rounded, seconds
+from taximeter.billing.money import decimal_of, plain, rounded, seconds, seconds_text
 from taximeter.billing.rates import card_in_force, parse_card
 from taximeter.billing.rating import Charge, rate_time
 from taximeter.errors import ConfigError
@@ -74,6 +74,11 @@ def test_rounding_is_half_to_even_at_18_places() -> None:
 def test_nanoseconds_are_exact_seconds() -> None:
     assert seconds(1) == Decimal("1e-9")
     assert seconds(2**63 - 1) == Decimal("9223372036.854775807")
+
+
+@given(st.integers(0, 2**63 - 1) | st.integers(0, 10**4).map(lambda count: count * 10**8))
+def test_seconds_are_written_as_any_number_is(duration_ns: int) -> None:
+    assert seconds_text(duration_ns) == plain(seconds(duration_ns))
 
 
 # --- rate cards ---

@@ -24,6 +24,9 @@ class Quantity(StrEnum):
 ONLINE = frozenset({ServiceClass.PRIVATE, ServiceClass.DEPLOYMENT})
 
 
+_ONE = Decimal(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """One class's row: a multiplier per phase, one per way to end, and the quantity that bills."""
@@ -40,9 +43,11 @@ class Terms:
 
     def on(self, status: Status) -> Decimal:
         """The multiplier that an end in `status` puts on the whole run."""
-        return {Status.FAILED: self.failed, Status.CANCELED: self.canceled, Status.ABORTED: self.aborted}.get(
-            status, Decimal(1)
-        )
+        if status is Status.FAILED:
+            return self.failed
+        if status is Status.CANCELED:
+            return self.canceled
+        return self.aborted if status is Status.ABORTED else _ONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ PLACES = Decimal("1e-18")
 #: Wide enough that no product of a price, a multiplier and 292 years of nanoseconds is ever rounded.
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 
+_GIGA = 1_000_000_000
 _LONGEST_NUMBER = 40
 
 
@@ -32,7 +33,7 @@ def decimal_of(text: object) -> Decimal:
 
 def rounded(amount: Decimal) -> Decimal:
     """The one rounding of money: half to even, at 18 places."""
-    return amount.quantize(PLACES, context=EXACT)
+    return amount.quantize(PLACES, None, EXACT)
 
 
 def plain(number: Decimal) -> str:
@@ -46,3 +47,9 @@ def plain(number: Decimal) -> str:
 def seconds(duration_ns: int) -> Decimal:
     """Nanoseconds as exact seconds."""
     return EXACT.scaleb(Decimal(duration_ns), -9)
+
+
+def seconds_text(duration_ns: int) -> str:
+    """Nanoseconds, none of them negative, as exact seconds, written as `plain` writes them."""
+    whole, fraction = divmod(duration_ns, _GIGA)
+    return f"{whole}.{fraction:09d}".rstrip("0") if fraction else str(whole)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-from taximeter.billing.money import EXACT, plain, rounded, seconds
+from taximeter.billing.money import EXACT, plain, rounded, seconds, seconds_text
 from taximeter.billing.rates import RateCard
 from taximeter.records import Billing, BillingStatus, Line
 
@@ -32,6 +32,8 @@ class Rating(NamedTuple):
 
 
 _ONE = Decimal(1)
+#: Prices and multipliers come again with every record.
+_repeated = lru_cache(maxsize=256)(plain)
 
 
 def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Rating:
@@ -74,10 +76,11 @@ def _price(duration_ns: int, price: Decimal, multiplier: Decimal) -> Decimal:
 
 
 def _line(charge: Charge, price: Decimal) -> Line:
-    amount = _price(charge.now_ns, price, charge.multiplier)
-    if charge.before_ns:
-        amount = EXACT.subtract(amount, _price(charge.before_ns, price, charge.multiplier))
-    return _written(charge.meter, charge.now_ns - charge.before_ns, price, charge.multiplier, amount)
+    meter, before_ns, now_ns, multiplier, _ = charge
+    amount = _price(now_ns, price, multiplier)
+    if before_ns:
+        amount = EXACT.subtract(amount, _price(before_ns, price, multiplier))
+    return _written(meter, now_ns - before_ns, price, multiplier, amount)
 
 
 def _redo(charge: Charge, price: Decimal) -> Line:
@@ -90,12 +93,17 @@ def _redo(charge: Charge, price: Decimal) -> Line:
 
 
 def _written(meter: str, duration_ns: int, price: Decimal, multiplier: Decimal, amount: Decimal) -> Line:
-    quantity = plain(seconds(duration_ns))
-    return Line(meter, quantity, "computing_second", plain(price), plain(multiplier), plain(amount))
+    quantity = seconds_text(duration_ns)
+    return Line(meter, quantity, "computing_second", _repeated(price), _repeated(multiplier), plain(amount))
 
 
 def _billing(lines: tuple[Line, ...], card: RateCard) -> Billing:
+    amount = lines[0].amount if len(lines) == 1 else _sum(lines)
+    return Billing(BillingStatus.RATED, lines, amount, card.currency, card.hash)
+
+
+def _sum(lines: Sequence[Line]) -> str:
     total = Decimal(0)
     for line in lines:
         total = EXACT.add(total, Decimal(line.amount))
-    return Billing(BillingStatus.RATED, lines, plain(total), card.currency, card.hash)
+    return plain(total)
