@@ -18,7 +18,7 @@ ANY_TEXT = st.text(st.characters(codec=None) | SURROGATES)
 
 
 def open_line(options: Options, command: list[str], values: dict[str, str] | None = None) -> bytes:
-    description = opening.describe(options, command, values or {}, lines.clock(BOOT, 7))
+    description = opening.describe(options, command, values or {}, lines.clock(BOOT))
     return opening.open_line(INSTANCE, 0, description, 7)
 
 
@@ -132,9 +132,9 @@ def test_a_fact_is_read_as_the_event_it_means(line: bytes, event: events.Event) 
 
 
 def test_a_heartbeat_carries_the_clock_and_the_usage() -> None:
-    event = parsed(facts.heartbeat(5, lines.clock(BOOT, 5), facts.usage(10, None)))
+    event = parsed(facts.heartbeat(5, lines.clock(BOOT), facts.usage(10, None)))
     assert isinstance(event, events.Heartbeat)
-    assert (event.clock.monotonic, event.clock.boot_id, event.usage) == (5, BOOT, events.Usage(10, None))
+    assert (event.at_ns, event.clock.boot_id, event.usage) == (5, BOOT, events.Usage(10, None))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _open_journal(run: Run, state: str, values: dict[str, str]) -> None:
     directory = places.make_journal_directory(state)
     run.boot_id = entry.read_file("/proc/sys/kernel/random/boot_id").decode().strip()
     at_ns = time.monotonic_ns()
-    description = opening.describe(run.options, run.command, values, lines.clock(run.boot_id, at_ns))
+    description = opening.describe(run.options, run.command, values, lines.clock(run.boot_id))
 
     def head(segment: int) -> bytes:
         return opening.open_line(run.instance, segment, description, at_ns)

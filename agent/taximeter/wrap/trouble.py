@@ -35,7 +35,7 @@ def note_failure(run: Run, error: Exception) -> None:
     code = error.code if isinstance(error, command.Refused) else wire.EXIT_METER
     at_ns = time.monotonic_ns()
     try:
-        run.writer.append_last(facts.failure(at_ns, lines.clock(run.boot_id, at_ns), code, str(error)))
+        run.writer.append_last(facts.failure(at_ns, lines.clock(run.boot_id), code, str(error)))
         run.writer.close()
     except OSError:
         pass

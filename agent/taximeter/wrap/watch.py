@@ -17,6 +17,10 @@ from taximeter.wrap.run import Run
 from taximeter.wrap.signals import Signals
 
 _NS_PER_S = 1_000_000_000
+#: The calendar moves against CLOCK_MONOTONIC when it is set, and when the machine has slept, and not otherwise.
+_MOVED_NS = 1_000_000
+#: ... which is noted at once, but not again and again.
+_AGAIN_NS = 100_000_000
 
 
 class Watch:
@@ -44,6 +48,7 @@ class Watch:
         if run.writer is not None:
             run.writer.reserve()
         self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
+        self._calendar_ns = time.time_ns() - time.monotonic_ns()
         timeout_ns = run.options.ready_timeout_ns
         self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
         self._children.look()  # it may have been stopped before anybody looked
@@ -53,6 +58,7 @@ class Watch:
         while True:
             ready = [fd for fd, _ in self._epoll.poll(self._timeout_s())]
             now_ns = time.monotonic_ns()
+            self._look_at_calendar(now_ns)
             if self._signals.fd in ready:
                 self._signals.take(now_ns)
             if self._pidfd in ready:
@@ -63,6 +69,15 @@ class Watch:
                 self._epoll.unregister(self._run.fifo)
                 self._takes_marks = False
             self._keep_time(now_ns)
+
+    def _look_at_calendar(self, now_ns: int) -> None:
+        """Note a step or a sleep before what is said after it: it is of those predictions that were open then."""
+        calendar_ns = time.time_ns() - now_ns
+        if abs(calendar_ns - self._calendar_ns) <= _MOVED_NS:
+            return
+        if now_ns > self._next_beat_ns - wire.HEARTBEAT_NS + _AGAIN_NS:
+            self._calendar_ns = calendar_ns
+            self._beat(now_ns)
 
     def _take_marks_again(self) -> None:
         self._epoll.register(self._run.fifo, select.EPOLLIN)
@@ -94,13 +109,14 @@ class Watch:
         """
         if posix.waitid(posix.P_PID, self._run.pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is not None:
             return
-        self._next_beat_ns = max(self._next_beat_ns + wire.HEARTBEAT_NS, now_ns + wire.HEARTBEAT_NS // 2)
+        next_ns = max(self._next_beat_ns + wire.HEARTBEAT_NS, now_ns + wire.HEARTBEAT_NS // 2)
+        self._next_beat_ns = min(next_ns, now_ns + wire.HEARTBEAT_NS)
         run = self._run
         cpu_ns = proc.cpu_ns(run.pid)
         run.rss_peak_bytes = proc.rss_peak_bytes(run.pid) or run.rss_peak_bytes
         if cpu_ns is not None:
             cpu_ns += run.orphans_cpu_ns
         used = facts.usage(cpu_ns, run.rss_peak_bytes)
-        wrote = run.write_or_drop(facts.heartbeat(now_ns, lines.clock(run.boot_id, now_ns), used))
+        wrote = run.write_or_drop(facts.heartbeat(now_ns, lines.clock(run.boot_id), used))
         if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
             self._take_marks_again()
