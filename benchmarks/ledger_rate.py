@@ -96,7 +96,9 @@ def make_record(number: int) -> UsageRecord:
         "billing": Billing("informative", (), None, "USD", HASH)
         if own
         else Billing("rated", (line,), RATE, "USD", HASH),
-        "timing": Timing(start=Witness("wrapper", 41_000), end=Witness("wrapper", 10_000_000), clock="ok"),
+        "timing": Timing(
+            start=Witness("wrapper", 41_000), end=Witness("wrapper", 10_000_000), clock="ok", utc_uncertainty_ns=None
+        ),
         "traceparent": None,
         "final": True,
     }

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter import events
-from taximeter.booking import utc_ns
+from taximeter.clockwork import utc_ns
 from taximeter.errors import JournalFault
 from taximeter.journal import parse_line
 from taximeter.records import utc_text

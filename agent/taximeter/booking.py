@@ -9,34 +9,27 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE, Quantity
-from taximeter.billing.money import plain
 from taximeter.billing.rating import Charge, Rating, informative, rate_time
-from taximeter.events import NOTHING, Opened, Options, ServiceClass, Status
+from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance, Phases, Prediction, Times
+from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing, utc_ns
 from taximeter.records import (
     PLATFORM,
     UNATTRIBUTED,
     Billing,
-    Concurrency,
     DeviceUse,
     Exit,
     HardwareUse,
-    InstanceTime,
-    Interval,
-    PredictionTime,
     RecordType,
     Resources,
-    Timing,
     UsageRecord,
     Witness,
-    utc_text,
 )
 from taximeter.rulebook import Rulebook
 
 _ONE = Decimal(1)
 _NO_PHASES = Phases()
-_HUNDREDTH = Decimal("0.01")
 _NO_RESOURCES = Resources(cpu_ns=None, rss_peak_bytes=None, gpu_memory_peak_bytes=None, energy_mj=None)
 _UNKNOWN_HARDWARE = HardwareUse(UNKNOWN_TIER, 0, (), "declared", "the hardware was not looked at")
 
@@ -56,7 +49,7 @@ def prediction_records(
     """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
     rating = _rate_prediction(instance, prediction, times, end, book)
     data = _prediction_data(instance, prediction, times, end, rating.billing)
-    record = _record(instance, RecordType.PREDICTION, prediction, prediction.cut_ns, data)
+    record = _record(instance, RecordType.PREDICTION, prediction, _began(instance, prediction, times), data)
     if rating.correction is None:
         return (record,)
     return (record, _correction(instance, prediction, end, rating.correction, book.source))
@@ -70,7 +63,8 @@ def instance_records(
     data = _instance_data(instance, phases, end, rating.billing)
     if left is not None:
         data["exit"] = left
-    record = _record(instance, RecordType.INSTANCE, None, instance.cut.at_ns, data)
+    began = Moment(instance.cut.at_ns, instance.cut.phases.suspended)
+    record = _record(instance, RecordType.INSTANCE, None, began, data)
     if rating.correction is None:
         return (record,)
     return (record, _correction(instance, None, end, rating.correction, book.source))
@@ -79,11 +73,6 @@ def instance_records(
 def record_id(instance: str, number: int) -> str:
     """The id of an instance's record: deterministic, so that a replay yields the same, and of fixed width."""
     return f"{instance}-{number:08d}"
-
-
-def utc_ns(opened: Opened, at_ns: int) -> int:
-    """The UTC label of a monotonic instant, by the one clock reading that the instance began with."""
-    return opened.clock.realtime + (at_ns - opened.clock.monotonic)
 
 
 def _told(instance: Instance, prediction: Prediction | None, end: End) -> dict[str, object]:
@@ -111,22 +100,24 @@ def _prediction_data(
 ) -> dict[str, object]:
     before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
     data = _told(instance, prediction, end)
-    data["interval"] = _interval(opened, cut_ns, end.at_ns)
-    data["time"] = _prediction_time(cut_ns, end.at_ns, before, times)
+    ended = Moment(end.at_ns, instance.phases.suspended)
+    data["interval"] = interval(opened, _began(instance, prediction, times), ended)
+    data["time"] = prediction_time(cut_ns, end.at_ns, before, times)
     data["to_date"] = {
         "wall_ns": end.at_ns - prediction.start_ns + times.suspended,
         "load_ns": times.load,
         "active_ns": times.active,
         "share_ns": times.share,
     }
-    data["concurrency"] = _concurrency(times.crowd - before.crowd, times.active - before.active, prediction.crowd_max)
+    data["concurrency"] = concurrency(times.crowd - before.crowd, times.active - before.active, prediction.crowd_max)
     data["units"] = prediction.units
     data["attributes"] = prediction.attributes
     data["labels"] = opened.options.labels
     data["hardware"] = _hardware(instance)
     data["resources"] = _NO_RESOURCES if opened.options.worker else _resources(instance)
     data["billing"] = billing
-    data["timing"] = _timing(prediction.start, prediction.start_ns, cut_ns, end)
+    start = _start(prediction.start, prediction.start_ns, cut_ns)
+    data["timing"] = timing(instance, start, end.witness, prediction.faults)
     data["traceparent"] = prediction.traceparent
     return data
 
@@ -135,23 +126,25 @@ def _instance_data(instance: Instance, phases: Phases, end: End, billing: Billin
     cut, opened = instance.cut, instance.opened
     before = cut.phases
     data = _told(instance, None, end)
-    data["interval"] = _interval(opened, cut.at_ns, end.at_ns)
-    data["time"] = _instance_time(cut.at_ns, end.at_ns, before, phases)
-    data["to_date"] = _instance_time(instance.start_ns, end.at_ns, _NO_PHASES, phases)
-    data["concurrency"] = _concurrency(phases.crowd - before.crowd, phases.active - before.active, instance.crowd_max)
+    began, ended = Moment(cut.at_ns, before.suspended), Moment(end.at_ns, phases.suspended)
+    data["interval"] = interval(opened, began, ended)
+    data["time"] = instance_time(cut.at_ns, end.at_ns, before, phases)
+    data["to_date"] = instance_time(instance.start_ns, end.at_ns, _NO_PHASES, phases)
+    data["concurrency"] = concurrency(phases.crowd - before.crowd, phases.active - before.active, instance.crowd_max)
     data["units"] = NOTHING
     data["attributes"] = NOTHING
     data["labels"] = opened.options.labels
     data["hardware"] = _hardware(instance)
     data["resources"] = _resources(instance)
     data["billing"] = billing
-    data["timing"] = _timing(instance.start, instance.start_ns, cut.at_ns, end)
+    start = _start(instance.start, instance.start_ns, cut.at_ns)
+    data["timing"] = timing(instance, start, end.witness, instance.faults)
     data["traceparent"] = opened.traceparent
     return data
 
 
 def _record(
-    instance: Instance, kind: RecordType, prediction: Prediction | None, from_ns: int, data: Mapping[str, object]
+    instance: Instance, kind: RecordType, prediction: Prediction | None, began: Moment, data: Mapping[str, object]
 ) -> UsageRecord:
     opened = instance.opened
     about: Options | Prediction = prediction or opened.options
@@ -161,7 +154,7 @@ def _record(
         record_id(opened.instance, instance.records + ahead),
         kind,
         (about.account or UNATTRIBUTED) if theirs else PLATFORM,
-        utc_ns(opened, from_ns),
+        utc_ns(opened, began),
         data,
         opened.instance,
         prediction.id if prediction else None,
@@ -175,19 +168,21 @@ def _correction(
     instance: Instance, prediction: Prediction | None, end: End, billing: Billing, source: str
 ) -> UsageRecord:
     """A signed delta: the end put another multiplier on what interim records had billed; no time changes."""
-    start_ns = prediction.start_ns if prediction else instance.start_ns
-    cut_ns = prediction.cut_ns if prediction else instance.cut.at_ns
+    cut = Moment(instance.cut.at_ns, instance.cut.phases.suspended)  # whatever has one was cut there
+    began = Moment(instance.start_ns, 0)
+    if prediction is not None:
+        began = Moment(prediction.start_ns, cut.slept_ns - prediction.cut_times.suspended)
     data = _told(instance, prediction, end)
     del data["final"]
     data |= {
         "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
         "reason": end.status,
-        "interval": _interval(instance.opened, start_ns, cut_ns),
+        "interval": interval(instance.opened, began, cut),
         "time": {"active_ns": 0, "share_ns": 0},
         "hardware": _hardware(instance),
         "billing": billing,
     }
-    return _record(instance, RecordType.CORRECTION, prediction, start_ns, data)
+    return _record(instance, RecordType.CORRECTION, prediction, began, data)
 
 
 def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook) -> Rating:
@@ -228,54 +223,15 @@ def _tier(instance: Instance) -> str:
     return instance.hardware.tier if instance.hardware else UNKNOWN_TIER
 
 
-def _interval(opened: Opened, start_ns: int, end_ns: int) -> Interval:
-    return {
-        "start_utc": utc_text(utc_ns(opened, start_ns)),
-        "end_utc": utc_text(utc_ns(opened, end_ns)),
-        "start_ns": start_ns,
-        "end_ns": end_ns,
-        "boot_id": opened.clock.boot_id,
-    }
-
-
-def _prediction_time(start_ns: int, end_ns: int, before: Times, now: Times) -> PredictionTime:
-    suspended_ns = now.suspended - before.suspended
-    return {
-        "wall_ns": end_ns - start_ns + suspended_ns,
-        "load_ns": now.load - before.load,
-        "active_ns": now.active - before.active,
-        "share_ns": now.share - before.share,
-        "suspended_ns": suspended_ns,
-        "unknown_ns": now.unknown - before.unknown,
-    }
-
-
-def _instance_time(start_ns: int, end_ns: int, before: Phases, now: Phases) -> InstanceTime:
-    suspended_ns = now.suspended - before.suspended
-    return {
-        "wall_ns": end_ns - start_ns + suspended_ns,
-        "boot_ns": now.boot - before.boot,
-        "idle_ns": now.idle - before.idle,
-        "active_ns": now.active - before.active,
-        "teardown_ns": now.teardown - before.teardown,
-        "suspended_ns": suspended_ns,
-        "unknown_ns": now.unknown - before.unknown,
-    }
-
-
-def _concurrency(crowd: int, active_ns: int, most: int) -> Concurrency:
-    if not active_ns:
-        return {"mean": "0", "max": most}
-    if crowd == active_ns:
-        return {"mean": "1", "max": most}
-    mean = (Decimal(crowd) / Decimal(active_ns)).quantize(_HUNDREDTH)
-    return {"mean": plain(mean), "max": most}
-
-
-def _timing(start: Witness, start_ns: int, from_ns: int, end: End) -> Timing:
+def _start(start: Witness, start_ns: int, from_ns: int) -> Witness:
     """An interim record begins where the last one was cut: at an exact instant, by definition."""
-    start = start if from_ns == start_ns else Witness(start.source, 0)
-    return {"start": start, "end": end.witness, "clock": "ok"}
+    return start if from_ns == start_ns else Witness(start.source, 0)
+
+
+def _began(instance: Instance, prediction: Prediction, times: Times) -> Moment:
+    """Where a prediction's record begins; of sleep it knows its own, its instance all."""
+    slept_ns = times.suspended - prediction.cut_times.suspended
+    return Moment(prediction.cut_ns, instance.phases.suspended - slept_ns)
 
 
 def _hardware(instance: Instance) -> HardwareUse:

@@ -64,14 +64,27 @@ class Oom(StrEnum):
 NOTHING: Mapping[str, str] = {}
 
 
+#: What is assumed of wrappers that do not say how long they took to read the clocks.
+UNTOLD_NS = 10_000_000
+
+
 class Clock(NamedTuple):
-    """The three clocks and the calendar, read together."""
+    """The three clocks and the calendar, read one after the other, MONOTONIC first."""
 
     monotonic: int  #: CLOCK_MONOTONIC, ns
     boottime: int  #: CLOCK_BOOTTIME, ns
     raw: int  #: CLOCK_MONOTONIC_RAW, ns
     realtime: int  #: CLOCK_REALTIME, ns since 1970 UTC; a label only, never subtracted
     boot_id: str
+    took_ns: int = UNTOLD_NS  #: none of them was read later than this after MONOTONIC
+    utc_error_ns: int | None = None  #: how far off the kernel says that REALTIME may be; None: nobody knows
+
+
+class TimeOffsets(NamedTuple):
+    """By how much the clocks of a time namespace are ahead of the machine's own (time_namespaces(7))."""
+
+    monotonic: int = 0  #: of CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW, ns
+    boottime: int = 0
 
 
 class Usage(NamedTuple):
@@ -115,6 +128,9 @@ class Opened(NamedTuple):
     wrapper_pid: int
     visible: Mapping[str, str] = NOTHING  #: CUDA_VISIBLE_DEVICES and its kin
     traceparent: str | None = None
+    timens: TimeOffsets | None = (
+        None  #: of the time namespace that the wrapper is in, if its clocks are not the machine's
+    )
 
 
 class Spawned(NamedTuple):
@@ -276,6 +292,7 @@ class Lost(NamedTuple):
 
     at_ns: int | None
     reason: str  #: "wrapper_lost" or "rebooted"
+    clock: Clock | None = None
 
 
 Event = (

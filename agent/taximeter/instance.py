@@ -8,6 +8,7 @@ Refuses to know how it changes (meter, spans) and how it is told (booking).
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from taximeter.clockwork import Reading
 from taximeter.events import Opened, ServiceClass, Source, StopReason, Usage
 from taximeter.hardware.inventory import Hardware
 from taximeter.lifecycle import Stage
@@ -64,6 +65,7 @@ class Prediction(NamedTuple):
     cut_ns: int = 0
     cut_times: Times = Times()
     last_interim: str | None = None  #: id of its latest interim record, for a correction to name
+    faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
 
 
 class Cut(NamedTuple):
@@ -105,6 +107,9 @@ class Instance(NamedTuple):
     host_pid: int | None = None  #: the command's pid as the agent sees it
     start_ticks: int | None = None  #: when that process was started; with the boot id it makes the pid unique
     adopted: bool = False  #: its wrapper is gone, and the agent watches the command itself
+    reading: Reading | None = None  #: of the clocks, from which is measured what they do; None: the opening's
+    faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
+    utc_error_ns: int | None = None  #: how far off its UTC labels may be; None where nobody knows
 
     @property
     def service_class(self) -> ServiceClass:

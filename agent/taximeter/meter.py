@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from taximeter import wire
-from taximeter.booking import End, utc_ns
+from taximeter.booking import End
+from taximeter.clockwork import utc_error_ns, utc_ns
 from taximeter.events import (
     Alive,
     BadMark,
     BecameReady,
+    Clock,
     Event,
     Exited,
     Heartbeat,
@@ -38,7 +40,7 @@ from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
-from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, pass_unseen
+from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark_faults, pass_unseen
 
 #: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
 KERNEL_NS = 100_000
@@ -58,6 +60,7 @@ class Step:
     instance: Instance
     records: tuple[UsageRecord, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()  #: kind of event and a bounded word, for the metric
+    faults: tuple[str, ...] = ()  #: of the clocks, a bounded word each
 
 
 def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = None) -> Instance:
@@ -76,9 +79,14 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
     )
 
 
-def fold(instance: Instance, events: Iterable[Event], book: Rulebook) -> Step:
-    """The instance after `events`, with the records that they led to; what is illegal changes nothing and is named."""
+def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock | None = None) -> Step:
+    """The instance after `events`, with the records that they led to; what is illegal changes nothing and is named.
+
+    `now` is what the agent reads of the machine's clocks: the last word on how far UTC labels may be off.
+    """
     turn = Turn(book)
+    if now is not None:
+        instance = instance._replace(utc_error_ns=utc_error_ns(instance.opened, now))
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
     for event in events:
@@ -91,7 +99,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook) -> Step:
         if rejected:
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
-    return Step(instance, tuple(records), tuple(refused))
+    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
@@ -101,6 +109,9 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     settled_ns = max(instance.sign_ns, instance.since_ns)
     if event.at_ns is not None and event.at_ns < settled_ns:
         event = event._replace(at_ns=settled_ns)
+    turn.moved = 0
+    if isinstance(event, _READINGS) and event.clock is not None:
+        instance = mark_faults(instance, event.clock, turn)
     return _HANDLERS[type(event)](instance, event, turn)
 
 
@@ -202,6 +213,8 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     at_ns = sign_ns if event.at_ns is None else max(event.at_ns, sign_ns)
     if instance.stage is not Stage.PENDING:
         instance = pass_unseen(instance, at_ns, turn)
+    if event.clock is not None:
+        instance = look_at_clock(instance, event.clock)
     witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)
     status = Status.ABORTED if event.at_ns is None else Status.FAILED
     if instance.stop is not None and instance.stop is not StopReason.DRAIN:
@@ -235,6 +248,9 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
     turn.rejected.append(event.reason)
     return arrive(instance, event.at_ns, turn)
 
+
+#: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
+_READINGS = (Heartbeat, Alive, Exited, Lost)
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Opened: _opened_again,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from taximeter.billing.money import EXACT, plain
-from taximeter.booking import utc_ns
+from taximeter.clockwork import utc_ns
 from taximeter.events import Exited, Oom, ServiceClass, Source, StartMark, Status, StopReason
 from taximeter.instance import Instance, Prediction
 from taximeter.records import Witness
@@ -32,7 +32,7 @@ def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Ruleb
     """The one prediction that a one-shot's command is."""
     options = instance.opened.options
     name = options.prediction or instance.opened.instance
-    card = book.card_at(utc_ns(instance.opened, at_ns))
+    card = book.card_at(utc_ns(instance.opened, at_ns, instance.phases.suspended))
     return Prediction(
         id=name,
         model=options.model,
@@ -63,7 +63,7 @@ def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, 
         return refusal
     options = instance.opened.options
     service_class = options.service_class or mark.service_class or ServiceClass.PUBLIC
-    card = book.card_at(utc_ns(instance.opened, at_ns))
+    card = book.card_at(utc_ns(instance.opened, at_ns, instance.phases.suspended))
     return Prediction(
         id=mark.prediction,
         model=options.model or mark.model,

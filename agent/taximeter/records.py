@@ -80,11 +80,12 @@ class Witness:
 
 
 class Timing(TypedDict):
-    """The witnesses of both ends, and what the clocks did in between ("ok", or what was wrong)."""
+    """The witnesses of both ends, and what the clocks did in between ("ok", or words of clockwork joined by `+`)."""
 
     start: Witness
     end: Witness
     clock: str
+    utc_uncertainty_ns: int | None  #: of the UTC labels; None where nobody knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ event came.
 
 from dataclasses import dataclass, field
 
-from taximeter import wire
+from taximeter import clockwork, wire
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Clock, Status
 from taximeter.instance import Cut, Instance, Prediction
@@ -17,8 +17,6 @@ from taximeter.spans import phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
 LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
-#: BOOTTIME and MONOTONIC are read one after the other; only a difference that grows by more than this is suspension.
-SUSPEND_NOISE_NS = 10_000_000
 
 
 @dataclass(slots=True)
@@ -28,6 +26,8 @@ class Turn:
     book: Rulebook
     records: list[UsageRecord] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  #: of the clocks, in words; each once while it goes on
+    moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
 
 
 def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -56,7 +56,9 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         records = prediction_records(instance, prediction, times, end, turn.book)
         turn.records.extend(records)
         instance = instance._replace(records=instance.records + len(records))
-        kept.append(prediction._replace(cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id))
+        kept.append(
+            prediction._replace(cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id, faults=turn.moved)
+        )
     phases = phases_at(instance, at_ns)
     records = instance_records(instance, phases, end, None, turn.book)
     turn.records.extend(records)
@@ -66,16 +68,36 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         predictions=tuple(kept),
         cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id),
         next_cut_ns=at_ns + turn.book.rules_of(instance.rules).interim_ns,
+        faults=turn.moved,
     )
+
+
+def mark_faults(instance: Instance, clock: Clock, turn: Turn) -> Instance:
+    """Mark what the clocks did since they were read before; comes first, for a cut on the way lies within that time."""
+    now = clockwork.reading(clock)
+    before = instance.reading or clockwork.reading(instance.opened.clock)
+    turn.moved = moved = clockwork.moved(before, now)
+    found = moved | (clockwork.SUSPENDED if clockwork.slept_ns(instance.offset_ns, clock) else 0)
+    if found:
+        turn.faults.extend(clockwork.words(found & ~instance.faults))
+    if moved:
+        return _marked(instance, moved)._replace(reading=now)
+    return instance._replace(reading=now) if clockwork.outdates(before, now) else instance
+
+
+def _marked(instance: Instance, faults: int) -> Instance:
+    """The instance, and whatever is open on it, with these faults of the clocks."""
+    predictions = tuple([open_._replace(faults=open_.faults | faults) for open_ in instance.predictions])
+    return instance._replace(faults=instance.faults | faults, predictions=predictions)
 
 
 def look_at_clock(instance: Instance, clock: Clock) -> Instance:
     """Growth of BOOTTIME - MONOTONIC is time that the machine slept."""
-    offset_ns = clock.boottime - clock.monotonic
-    grown_ns = offset_ns - instance.offset_ns
-    if grown_ns <= SUSPEND_NOISE_NS:
+    slept_ns = clockwork.slept_ns(instance.offset_ns, clock)
+    if not slept_ns:
         return instance
-    return suspend(instance, grown_ns)._replace(offset_ns=offset_ns)
+    slept = _marked(suspend(instance, slept_ns), clockwork.SUSPENDED)
+    return slept._replace(offset_ns=instance.offset_ns + slept_ns)
 
 
 def pass_unseen(instance: Instance, at_ns: int, turn: Turn) -> Instance:

@@ -101,7 +101,9 @@ def prediction_record(
             cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=7_516_192_768, energy_mj=812_345
         ),
         "billing": billed("1", RATE),
-        "timing": Timing(start=Witness("mark", 41_000), end=Witness("mark", 38_000), clock="ok"),
+        "timing": Timing(
+            start=Witness("mark", 41_000), end=Witness("mark", 38_000), clock="ok", utc_uncertainty_ns=None
+        ),
         "traceparent": None,
     }
     data |= changes

@@ -131,7 +131,7 @@ class Books:
         if account.instance is None:
             return
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
-        lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost")
+        lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost", now)
         self._fold(instance, account, (lost,))
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from taximeter import wire
 from taximeter.agent.books import Account, Books
 from taximeter.agent.desk import Desk
-from taximeter.booking import utc_ns
+from taximeter.clockwork import utc_ns
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware, Inventory
 from taximeter.instance import Instance, Prediction
 from taximeter.ledger.values import NodeInfo
@@ -86,7 +86,7 @@ def _instance(instance: Instance) -> InstanceView:
         instance=opened.instance,
         phase=phase.value if phase else instance.stage.value,
         started_utc=utc_text(utc_ns(opened, instance.start_ns)),
-        since_utc=utc_text(utc_ns(opened, instance.since_ns)),
+        since_utc=utc_text(utc_ns(opened, instance.since_ns, instance.phases.suspended)),
         tier=hardware.tier if hardware else UNKNOWN_TIER,
         account=options.account,
         model=options.model,
@@ -102,10 +102,11 @@ def _instance(instance: Instance) -> InstanceView:
 
 
 def _prediction(instance: Instance, prediction: Prediction) -> PredictionView:
+    slept_ns = instance.phases.suspended - prediction.times.suspended
     return PredictionView(
         prediction=prediction.id,
         phase="active" if prediction.active else "load",
-        started_utc=utc_text(utc_ns(instance.opened, prediction.start_ns)),
+        started_utc=utc_text(utc_ns(instance.opened, prediction.start_ns, slept_ns)),
         account=prediction.account,
         model=prediction.model,
         version=prediction.version,

@@ -19,6 +19,7 @@ from taximeter.journal.marks import parse_mark
 # A machine that was up for 36 years, the year 2116: sums and differences of these still fit 64 bits and a calendar.
 _Ns = Annotated[int, msgspec.Meta(ge=0, le=2**60 - 1)]
 _Utc = Annotated[int, msgspec.Meta(ge=0, le=2**62 - 1)]
+_Offset = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -33,6 +34,12 @@ class _Clock(msgspec.Struct):
     raw: _Ns
     realtime: _Utc
     boot_id: str
+    took: _Ns = events.UNTOLD_NS
+
+
+class _TimeOffsets(msgspec.Struct):
+    monotonic: _Offset
+    boottime: _Offset
 
 
 class _Usage(msgspec.Struct):
@@ -71,6 +78,7 @@ class _Open(_Fact, tag=wire.FACT_OPEN, kw_only=True):
     pid: _Number
     env: dict[str, str] = {}
     traceparent: str | None = None
+    timens: _TimeOffsets | None = None
 
 
 class _Spawn(_Fact, tag=wire.FACT_SPAWN, kw_only=True):
@@ -180,6 +188,7 @@ def _opened(fact: _Open) -> events.Opened:
         wrapper_pid=fact.pid,
         visible=fact.env,
         traceparent=text.traceparent(fact.traceparent),
+        timens=None if fact.timens is None else events.TimeOffsets(fact.timens.monotonic, fact.timens.boottime),
     )
 
 
@@ -230,7 +239,7 @@ def _exited(fact: _Exit) -> events.Exited:
 
 
 def _clock(said: _Clock) -> events.Clock:
-    return events.Clock(said.monotonic, said.boottime, said.raw, said.realtime, text.name(said.boot_id))
+    return events.Clock(said.monotonic, said.boottime, said.raw, said.realtime, text.name(said.boot_id), said.took)
 
 
 def _usage(said: _Usage | None) -> events.Usage:
