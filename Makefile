@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest
 CODE   := agent tests benchmarks examples docs/draw.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs install dev test check lint format bench lock packages clean distclean
+.PHONY: help demo docs install dev test check lint format bench truth lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -48,6 +48,9 @@ docs: $(VENV)/.wheel  ## draw anew what the documentation takes from the code
 
 bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentation claims
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+
+truth: $(VENV)/.wheel  ## measure durations against the kernel's own, into docs/timing.md (root; a quarter of an hour)
+	$(BIN)/python benchmarks/timing_truth.py --write-docs --csv $(VENV)/timing_truth.csv
 
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCKFLAGS)

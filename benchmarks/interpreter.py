@@ -10,8 +10,17 @@ from pathlib import Path
 def describe() -> str:
     """One line for the head of every benchmark's output."""
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
-    python = f"CPython {platform.python_version()} ({_build()}, {sys.base_prefix})"
-    return f"{python}; {platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}"
+    return f"{_python()}; {platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}"
+
+
+def describe_kind() -> str:
+    """The same for a page: what kind of machine it was, and not which."""
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{_python()}; {platform.system()} {kernel}, {os.cpu_count()} {platform.machine()} cores"
+
+
+def _python() -> str:
+    return f"CPython {platform.python_version()} ({_build()}, {sys.base_prefix})"
 
 
 def _build() -> str:
