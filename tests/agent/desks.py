@@ -57,7 +57,7 @@ class Node:
 
     def read(self, instance: str = INSTANCE) -> None:
         """Read as the agent does: never what was closed before."""
-        if self.ledger.closed_at(instance) is None:
+        if not self.ledger.closed_at([instance]):
             self.books.read(instance)
 
     def commit(self) -> None:

@@ -67,7 +67,7 @@ def test_an_instance_that_was_closed_is_known_as_booked(tmp_path: Path) -> None:
     write(node.journal, long_run())
     node.books.read(INSTANCE)
     node.commit()
-    assert node.crash().ledger.closed_at(INSTANCE) == len(node.usage())
+    assert node.crash().ledger.closed_at([INSTANCE]) == {INSTANCE: len(node.usage())}
 
 
 def test_an_orderly_stop_keeps_the_state_of_what_runs(tmp_path: Path, whole: list[dict[str, object]]) -> None:

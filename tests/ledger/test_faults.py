@@ -207,5 +207,5 @@ def test_a_journal_that_was_closed_in_a_failed_commit_is_still_open(tmp_path: Pa
     ledger.commit(run_batch(1))
     with pytest.raises(LedgerError):
         ledger.commit(run_batch(2, 1))
-    assert ledger.closed_at(instance_id(2)) is None
+    assert ledger.closed_at([instance_id(2)]) == {}
     ledger.close()

@@ -147,14 +147,13 @@ def test_a_closed_journal_is_not_read_on(ledger: Ledger) -> None:
 
 
 def test_an_instance_that_was_closed_is_known_by_its_last_record_for_ever(tmp_path: Path, ledger: Ledger) -> None:
-    assert ledger.closed_at(instance_id(1)) is None
+    assert ledger.closed_at([instance_id(1)]) == {}
     ledger.commit(Batch(run(1)[:1], (JournalState(instance_id(1), 0, 9, b"state"),)))
-    assert ledger.closed_at(instance_id(1)) is None
+    assert ledger.closed_at([instance_id(1)]) == {}
     ledger.commit(Batch(run(1)[1:], (JournalState(instance_id(1), 0, 99, None),)))
     ledger.close()
     again = opened(tmp_path)
-    assert again.closed_at(instance_id(1)) == 2
-    assert again.closed_at(instance_id(2)) is None
+    assert again.closed_at([instance_id(2), instance_id(1)]) == {instance_id(1): 2}
     again.close()
 
 

@@ -49,13 +49,6 @@ def test_a_fact_is_a_record_and_nothing_else() -> None:
     assert counters.records == {("taximeter.ledger.fact.v1", "none"): 1}
 
 
-def test_a_record_that_was_read_back_counts_like_a_new_one() -> None:
-    told = histories.one_shot()
-    event_data = [histories.data_of(body) for body in histories.bodies(told)]
-    again = [UsageRecord(r.id, r.type, r.subject, 0, data) for r, data in zip(told, event_data, strict=True)]
-    assert counted(again).counters() == counted(told).counters()
-
-
 @pytest.mark.parametrize("took_s", [0.0, 0.0005, 0.00051, 0.7, 5.0, 60.0])
 def test_a_commit_falls_into_the_bucket_that_it_fits(took_s: float) -> None:
     counts = counted([], took_s).counters().commits.counts

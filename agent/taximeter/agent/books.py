@@ -37,6 +37,7 @@ _AHEAD_NS = 1_000_000_000
 _MOST_REFUSED = 10_000
 #: Warnings a minute.
 _MOST_WARNINGS = 60
+_BEGINNING = Position()
 _NEWER = "newer_version"
 _UNREADABLE = "unreadable"
 
@@ -97,7 +98,9 @@ class Books:
 
     def read(self, instance: str) -> bool:
         """Fold what an instance's journal has anew; True if there is more than one round should take."""
-        account = self.accounts.setdefault(instance, Account(Position()))
+        account = self.accounts.get(instance)
+        if account is None:
+            account = self.accounts[instance] = Account(_BEGINNING)
         try:
             chunk = read_on(self._directory_fd, instance, account.position, self._owners, _CHUNK_BYTES)
         except JournalFault as fault:
@@ -136,8 +139,8 @@ class Books:
 
     @property
     def waiting(self) -> int:
-        """How many records the next batch will have."""
-        return len(self._page.records)
+        """How large the next batch will be: its records, or the instances that it says something of."""
+        return max(len(self._page.records), len(self._page.saved))
 
     def take_batch(self) -> Batch | None:
         """What is to be committed next, if anything."""

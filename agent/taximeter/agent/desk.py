@@ -82,11 +82,7 @@ class Desk:
 
     async def closed_at(self, instances: Sequence[str]) -> dict[str, int]:
         """Those of `instances` that were closed before, each with the number of its last record."""
-        return await self.ask(self._closed_at, instances)
-
-    def _closed_at(self, instances: Sequence[str]) -> dict[str, int]:
-        found = ((name, self._ledger.closed_at(name)) for name in instances)
-        return {name: seq for name, seq in found if seq is not None}
+        return await self.ask(self._ledger.closed_at, instances)
 
     # --- The outbox, as a shipper sees it ---
 

@@ -1,7 +1,7 @@
 """Keeps the books up to date: wakes when a journal grows, looks at everything now and then, and closes what is gone.
 
 Owns the rhythm: inotify wakes, a poll is the net below, a round is bounded in time so that the loop stays free, and
-what a round gathered is committed together. Refuses to know what a fact means.
+what was read is committed in batches. Refuses to know what a fact means.
 """
 
 import logging
@@ -76,7 +76,8 @@ class Watcher:
 
     async def read(self, names: Iterable[str]) -> None:
         """Read on in these instances' journals, and commit what that leads to."""
-        due = await self._unbooked(list(names))
+        # Ids are in the order of their making: the oldest comes first, and the ledger's indexes grow at their end.
+        due = sorted(await self._unbooked(list(names)), reverse=True)
         self.lag_since_s = time.monotonic()
         pause_s = time.monotonic() + _ROUND_S
         while due:
@@ -84,10 +85,12 @@ class Watcher:
             if self._books.read(name):
                 due.append(name)
             self._unsynced.add(name)
-            if self._books.waiting >= self._batch or time.monotonic() > pause_s:
+            if self._books.waiting >= self._batch:
                 await self._commit()
-                await anyio.lowlevel.checkpoint()
-                pause_s = time.monotonic() + _ROUND_S
+            elif time.monotonic() <= pause_s:
+                continue
+            await anyio.lowlevel.checkpoint()
+            pause_s = time.monotonic() + _ROUND_S
         await self._commit()
         self.lag_since_s = None
 

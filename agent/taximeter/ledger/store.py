@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ INSERT INTO journals VALUES (?1, ?2, ?3, ?4) ON CONFLICT (instance) DO UPDATE SE
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
 # An instance's records are those whose id is its own and a count; what has records and is not open was closed.
 _CLOSED_AT = """
-SELECT max(seq) FROM lookups WHERE id >= ?1 || '-' AND id < ?1 || '.'
-AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = ?1)
+SELECT value, (SELECT max(seq) FROM lookups WHERE id >= value || '-' AND id < value || '.') AS last
+FROM json_each(?) WHERE last IS NOT NULL AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = value)
 """
 
 
@@ -146,13 +146,12 @@ class Ledger:
         """What the agent itself saw of an instance, in the order it was committed."""
         return tuple(row[0] for row in self._ask("SELECT body FROM facts WHERE instance = ? ORDER BY number", instance))
 
-    def closed_at(self, instance: str) -> int | None:
-        """The number of a closed instance's last record; None where it is open or unknown.
+    def closed_at(self, instances: Iterable[str]) -> dict[str, int]:
+        """Those of `instances` that are closed, each with the number of its last record.
 
         Known for ever: a journal that reappears, from a backup say, is never booked again.
         """
-        seq = self._ask(_CLOSED_AT, instance)[0][0]
-        return None if seq is None else int(seq)
+        return dict(self._ask(_CLOSED_AT, orjson.dumps(list(instances)).decode()))
 
     # --- Sinks -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
-from taximeter.records import BillingStatus, UsageRecord
+from taximeter.records import Billing, BillingStatus, UsageRecord
 
 LABELS_MAX = 200
 OTHER = "other"
@@ -72,38 +72,27 @@ class Tally:
 
     def _count(self, record: UsageRecord) -> None:
         data: Mapping[str, Any] = record.data
-        _add(self._records, (record.type.value, str(data.get("status") or "none")), 1)
-        billing = data.get("billing")
+        _add(self._records, (record.type, data.get("status") or "none"), 1)
+        billing: Billing | None = data.get("billing")
         if billing is None:
             return  # a fact of the ledger's own
-        timing = data.get("timing")
-        if timing is not None and timing["clock"] != "ok":
-            self._word("clock_flags", str(timing["clock"]))
-        status = _field(billing, "status")
-        if status == BillingStatus.UNRATED:
-            self._word("unrated", str(_field(data.get("hardware"), "tier") or "unknown"))
-        elif status == BillingStatus.RATED:
-            tier = str(_field(data.get("hardware"), "tier") or "unknown")
-            self._charge(billing, tier, str(data.get("class") or "none"))
+        if "timing" in data and data["timing"]["clock"] != "ok":
+            self._word("clock_flags", data["timing"]["clock"])
+        if billing.status == BillingStatus.UNRATED:
+            self._word("unrated", data["hardware"].tier)
+        elif billing.status == BillingStatus.RATED:
+            self._charge(billing, data["hardware"].tier, data["class"])
 
-    def _charge(self, billing: object, tier: str, service_class: str) -> None:
-        for line in _field(billing, "lines") or ():
-            quantity = float(_field(line, "quantity"))
-            if _field(line, "unit") in SECONDS and quantity > 0:
-                _add(self._billed_s, (tier, service_class, str(_field(line, "meter"))), quantity)
-        amount = Decimal(_field(billing, "amount") or "0")
-        currency = (str(_field(billing, "currency")),)
-        _add(self._amounts if amount >= 0 else self._corrected, currency, abs(amount))
+    def _charge(self, billing: Billing, tier: str, service_class: str) -> None:
+        for line in billing.lines:
+            quantity = float(line.quantity)
+            if line.unit in SECONDS and quantity > 0:
+                _add(self._billed_s, (tier, service_class, line.meter), quantity)
+        amount = Decimal(billing.amount or "0")
+        _add(self._amounts if amount >= 0 else self._corrected, (billing.currency or "none",), abs(amount))
 
 
 def _add(counts: dict[tuple[str, ...], Any], labels: tuple[str, ...], by: "int | float | Decimal") -> None:
     if labels not in counts and len(counts) >= LABELS_MAX:
         labels = (OTHER,) * len(labels)
     counts[labels] = counts[labels] + by if labels in counts else by
-
-
-def _field(value: Any, name: str) -> Any:
-    """Read a field of a record's part, which is a frozen value when new and a mapping when read back."""
-    if isinstance(value, Mapping):
-        return value.get(name)
-    return getattr(value, name, None)
