@@ -17,7 +17,7 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.instance import Instance
-from taximeter.lifecycle import Stage
+from taximeter.lifecycle import IllegalInput, Input, Stage
 from taximeter.moves import become_ready, finish, join, stop
 from taximeter.predictions import begin, count_units, find, without
 from taximeter.records import Witness
@@ -84,6 +84,8 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
     if isinstance(prediction, str):
         turn.rejected.append(prediction)
         return instance
+    if instance.stage is Stage.PENDING:  # also for what would only load: nothing runs yet that could
+        raise IllegalInput(instance.stage, Input.BUSY)
     instance = settle(arrive(instance, at_ns, turn), at_ns)
     if instance.stage is Stage.BOOT:
         instance = become_ready(instance, at_ns, _SAID, turn)

@@ -284,6 +284,12 @@ def test_a_mark_before_the_spawn_is_refused() -> None:
     assert tell(WORKER, [start(0, "a"), ready(0)]).rejected == ["busy_in_pending", "ready_in_pending"]
 
 
+def test_nothing_loads_before_the_spawn() -> None:
+    story = [start(0, "a", service_class=ServiceClass.FAST_BOOT), spawned(SECOND), exited(2 * SECOND)]
+    told = tell(WORKER, story)
+    assert (told.rejected, told.predictions()) == (["busy_in_pending"], [])
+
+
 def test_a_start_is_believed_a_little_before_its_receipt() -> None:
     told = tell(WORKER, [spawned(0), ready(0), start(SECOND, "a", said_ns=SECOND - 20 * MS), finish(2 * SECOND, "a")])
     assert told.predictions()[0].data["interval"]["start_ns"] == SECOND - 20 * MS
