@@ -1,0 +1,344 @@
+"""A second opinion on what a history comes to, worked out the slow way: instants are kept, and integrated at the end.
+
+Owns the rules as a person would tell them, over the same facts that the meter is given. It imports no rule of the
+meter, keeps no running total, and knows neither records nor cuts but for one thing: what was told in an interim record
+cannot be taken back by a mark that says it was earlier.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from fractions import Fraction
+from itertools import pairwise
+
+from taximeter.events import (
+    ActiveMark,
+    Alive,
+    BecameReady,
+    Event,
+    Exited,
+    FinishMark,
+    Heartbeat,
+    Lost,
+    Marked,
+    Options,
+    ReadyMark,
+    Signaled,
+    Spawned,
+    StartMark,
+    Stopping,
+    StoppingMark,
+    UnitsMark,
+)
+
+BEAT_NS = 1_000_000_000
+SILENCE_NS = BEAT_NS * 5 // 4
+NOISE_NS = 10_000_000
+BELIEF_NS = 50_000_000
+PARTS = ("boot", "idle", "active", "teardown", "unknown")
+_WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)
+
+Row = Mapping[str, str]
+
+
+@dataclass(eq=False)
+class Guest:
+    """One prediction, by its instants."""
+
+    name: str
+    kind: str
+    begins: int
+    processes: int | None  #: from when on it is active
+    ends: int | None = None
+    status: str = "processing"
+    slept: int = 0
+    units: Counter[str] = field(default_factory=Counter)
+
+    def is_here(self, at: int) -> bool:
+        return self.begins <= at and (self.ends is None or at < self.ends)
+
+    def is_active(self, at: int) -> bool:
+        return self.processes is not None and self.processes <= at and self.is_here(at)
+
+
+class Life:
+    """One instance, by its instants."""
+
+    def __init__(self, options: Options, at: int, offset: int, interim: int) -> None:
+        self.options = options
+        self.kind = options.service_class or "public"
+        self.interim = interim
+        self.last = at  #: the last sign of life
+        self.offset = offset  #: BOOTTIME - MONOTONIC
+        self.exec: int | None = None
+        self.ready: int | None = None  #: the end of its boot
+        self.readied = False
+        self.stop: tuple[int, str] | None = None
+        self.interrupted: int | None = None
+        self.end: int | None = None
+        self.status = "processing"
+        self.slept = 0
+        self.unseen: list[tuple[int, int]] = []
+        self.guests: list[Guest] = []
+        self.changed = at  #: nothing that happens now can be put before this: who is here changed then
+        self.changes = 0
+        self.told = at  #: the last interim record's end
+
+    # --- What happens ---
+
+    def hear(self, fact: Event) -> None:
+        """Take a fact as it comes; what makes no sense changes nothing."""
+        if self.end is not None:
+            return
+        at = self.last if fact.at_ns is None else max(fact.at_ns, self.last)
+        match fact:
+            case Spawned():
+                self._spawn(fact, at)
+            case Exited():
+                self._exit(fact, at)
+            case Lost():
+                self._lose(fact, at)
+            case Alive(clock=clock):
+                self.told = max(self.told, self._grid(at))
+                self.last = at
+                self._look(clock.boottime - clock.monotonic)
+            case _:
+                self._hear_of_work(fact, at)
+
+    def _hear_of_work(self, fact: Event, at: int) -> None:
+        match fact:
+            case Marked(mark=StartMark() as mark) if self.options.worker:
+                self._start(fact, mark, at)
+            case Marked(mark=FinishMark() as mark) if self.options.worker:
+                self._finish(fact, mark, at)
+            case BecameReady(by="exec") if self.exec == self.changed and fact.at_ns == self.last:
+                self._ready(self.exec)
+            case BecameReady() | Marked(mark=ReadyMark()):
+                if self.exec is not None:
+                    self._see(at)
+                    self._ready(at)
+            case _ if self._asks_to_stop(fact) is not None:
+                if self.exec is not None:
+                    self._see(at)
+                    self._stop(at, str(self._asks_to_stop(fact)))
+            case _:
+                self._see(at)
+                self._note(fact)
+
+    def _spawn(self, fact: Spawned, at: int) -> None:
+        if self.exec is None:
+            self.exec = self.changed = self.told = at if fact.exec_ns is None else max(fact.exec_ns, self.told)
+            self.last = max(self.exec, at)
+
+    def _grid(self, at: int) -> int:
+        """Where the last interim record before `at` ends."""
+        return self.told if self.exec is None else at - (at - self.exec) % self.interim
+
+    def _see(self, at: int) -> None:
+        """A sign of life; behind a silence nobody knows what was."""
+        if at <= self.last:
+            return
+        if self.exec is not None and at - self.last > SILENCE_NS:
+            self._hide(self.last, at)
+        else:
+            self.told = max(self.told, self._grid(at))
+        self.last = at
+
+    def _hide(self, since: int, at: int) -> None:
+        self.unseen.append((since, at))
+        self._change(at)
+
+    def _change(self, at: int) -> None:
+        self.changed = max(self.changed, at)
+        self.changes += 1
+
+    def _note(self, fact: Event) -> None:
+        match fact:
+            case Heartbeat(clock=clock):
+                self._look(clock.boottime - clock.monotonic)
+            case Signaled(by_kernel=True, signal=number):
+                self.interrupted = number
+            case Marked(mark=UnitsMark(prediction=name, units=units)):
+                if name is None and not self.options.worker and self.here:
+                    name = self.here[0].name
+                self._count(name, units)
+            case Marked(at_ns=_, mark=ActiveMark(prediction=name)) if self.options.worker:
+                for guest in self.here:
+                    if guest.name == name and guest.processes is None:
+                        guest.processes = self.last
+                        self._change(self.last)
+
+    def _count(self, name: str | None, units: Mapping[str, str]) -> None:
+        for guest in self.here:
+            if guest.name == name:
+                guest.units.update({unit: int(amount) for unit, amount in units.items()})
+
+    def _look(self, offset: int) -> None:
+        """What BOOTTIME gained on MONOTONIC, the machine slept."""
+        gained = offset - self.offset
+        if gained > NOISE_NS:
+            self.offset = offset
+            self.slept += gained
+            for guest in self.here:
+                guest.slept += gained
+
+    def _ready(self, at: int) -> None:
+        self._change(at)
+        in_boot = self.ready is None and self.stop is None
+        if self.stop is None or self.active_at_last:
+            self.readied = True
+        if in_boot:
+            self.ready = at
+            if not self.options.worker:
+                self.guests.append(Guest(self.options.prediction or "", self.kind, at, at))
+
+    def _asks_to_stop(self, fact: Event) -> str | None:
+        match fact:
+            case Stopping(reason=reason):
+                return reason
+            case Signaled(by_kernel=False, outside=True, signal=15):
+                return self.options.on_term
+            case Marked(mark=StoppingMark(reason=reason)) if self.options.worker or reason == "drain":
+                return reason
+        return None
+
+    def _stop(self, at: int, reason: str) -> None:
+        if self.stop is not None:
+            return
+        self.stop = (at, reason)
+        self._change(at)
+        if self.options.worker and reason != "drain":
+            for guest in self.here:
+                guest.ends, guest.status = at, reason
+
+    def _start(self, fact: Marked, mark: StartMark, at: int) -> None:
+        taken = any(guest.name == mark.prediction for guest in self.here)
+        fixed = (self.options.account, mark.account), (self.options.service_class, mark.service_class)
+        if taken or any(None not in pair and pair[0] != pair[1] for pair in fixed):
+            self._see(at)
+        elif self.exec is not None:
+            since = at if fact.said_ns is None or at - fact.said_ns > BELIEF_NS else min(fact.said_ns, at)
+            since = max(since, self.changed, self.told)
+            self._see(since)
+            self._change(since)
+            if self.ready is None and self.stop is None:
+                self.ready, self.readied = since, True
+            kind = self.options.service_class or mark.service_class or "public"
+            self.guests.append(Guest(mark.prediction, kind, since, None if kind == "fast_boot" else since))
+            self._see(at)
+
+    def _finish(self, fact: Marked, mark: FinishMark, at: int) -> None:
+        leaving = [guest for guest in self.here if guest.name == mark.prediction]
+        if leaving:
+            silence = self.exec is not None and at - self.last > SILENCE_NS
+            until = min(fact.said_ns, at) if fact.said_ns is not None else self.last if silence else at
+            until = max(until, self.changed, self.told)
+            self._see(until)
+            self._change(until)
+            self._count(mark.prediction, mark.units)
+            leaving[0].ends, leaving[0].status = until, mark.status
+        self._see(at)
+
+    def _exit(self, fact: Exited, at: int) -> None:
+        if fact.kernel_ns is not None and fact.kernel_ns <= at:
+            at = max(fact.kernel_ns, self.changed, self.told)
+        if self.exec is not None and at - self.last > SILENCE_NS:
+            self._hide(self.last, at)
+        if fact.clock is not None:
+            self._look(fact.clock.boottime - fact.clock.monotonic)
+        whole = fact.code == 0 and not (self.options.worker and self.here)
+        if self.stop is not None and self.stop[1] != "drain":
+            status = self.stop[1]
+        elif whole:
+            status = "succeeded"
+        elif self.stop is not None or fact.oom == "node":
+            status = "aborted"
+        else:
+            status = "canceled" if fact.signal is not None and fact.signal == self.interrupted else "failed"
+        self._close(at, status)
+
+    def _lose(self, fact: Lost, at: int) -> None:
+        if self.exec is not None and at > self.last:
+            self._hide(self.last, at)
+        asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
+        self._close(at, asked or ("aborted" if fact.at_ns is None else "failed"))
+
+    def _close(self, at: int, status: str) -> None:
+        if self.exec is None:
+            self.exec = at
+        if not self.options.worker and not self.readied:
+            self.guests.append(Guest(self.options.prediction or "", self.kind, at, None))
+        for guest in self.here:
+            guest.ends, guest.status = at, status
+        self.end, self.status = at, status
+        self._change(at)
+
+    # --- What it comes to ---
+
+    @property
+    def here(self) -> list[Guest]:
+        return [guest for guest in self.guests if guest.ends is None]
+
+    @property
+    def active_at_last(self) -> bool:
+        return any(guest.processes is not None for guest in self.here)
+
+    def stretches(self) -> Iterator[tuple[int, str, list[Guest], list[Guest]]]:
+        """Length, what it is counted as, who is active, who is here: between any two instants of note."""
+        assert self.exec is not None
+        assert self.end is not None
+        stop = self.stop[0] if self.stop is not None else None
+        noted = [self.exec, self.end, self.ready, stop, *(edge for hidden in self.unseen for edge in hidden)]
+        noted += [edge for guest in self.guests for edge in (guest.begins, guest.processes, guest.ends)]
+        for since, until in pairwise(sorted({edge for edge in noted if edge is not None})):
+            if self.exec <= since < self.end:
+                active = [guest for guest in self.guests if guest.is_active(since)]
+                here = [guest for guest in self.guests if guest.is_here(since)]
+                yield until - since, self._word(since, bool(active)), active, here
+
+    def _word(self, at: int, active: bool) -> str:
+        if any(since <= at < until for since, until in self.unseen):
+            return "unknown"
+        if active:
+            return "active"
+        if self.stop is not None and self.stop[0] <= at:
+            return "teardown"
+        return "boot" if self.ready is None or at < self.ready else "idle"
+
+    @property
+    def instants(self) -> list[tuple[int, int | None]]:
+        """Everybody's begin and end."""
+        return [(self.exec or 0, self.end), *((guest.begins, guest.ends) for guest in self.guests)]
+
+    def parts(self) -> dict[str, int]:
+        """The instance's nanoseconds."""
+        total = dict.fromkeys(PARTS, 0)
+        for length, word, _, _ in self.stretches():
+            total[word] += length
+        return total | {"suspended": self.slept}
+
+    def parts_of(self, guest: Guest) -> dict[str, Fraction]:
+        """A prediction's nanoseconds; its share to the last fraction."""
+        total = dict.fromkeys(("load", "active", "share", "unknown"), Fraction(0))
+        for length, word, active, here in self.stretches():
+            if guest in here:
+                part = "unknown" if word == "unknown" else "active" if guest in active else "load"
+                total[part] += length
+                total["share"] += Fraction(length, len(active)) if part == "active" else 0
+        return total | {"suspended": Fraction(guest.slept)}
+
+
+# --- What it costs ---
+
+ONLINE = ("private", "deployment")
+
+
+def price_of(charges: Mapping[str, int], status: str, row: Row, price: str) -> Decimal:
+    """What nanoseconds cost, each meter rounded once to 18 places; an end puts its own multiplier on all of them."""
+    total = Decimal(0)
+    for meter, length in charges.items():
+        factor = _WIDE.multiply(Decimal(row[meter]), Decimal(row.get(status, "1")))
+        cost = _WIDE.multiply(_WIDE.multiply(_WIDE.scaleb(Decimal(length), -9), Decimal(price)), factor)
+        total = _WIDE.add(total, cost.quantize(Decimal("1e-18"), context=_WIDE))
+    return total
