@@ -1,13 +1,23 @@
-"""Whether a pid is still that process: start times, pidfds, and which boot this is.
+"""Whether a pid is still that process, how it ended, which pid it has here, and which boot this is.
 
 Owns /proc's and the pidfd's answers about one process. Refuses to wait: a pidfd is given to the event loop, which says
 when it is readable. Refuses to know instances.
 """
 
+import fcntl
 import os
+import select
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from taximeter.errors import TaximeterError
+
+#: struct pidfd_info as it was first (64 bytes): mask, (cgroup, pids, uids and gids), exit code.
+_PIDFD_INFO = struct.Struct("=Q52xi")
+_PIDFD_INFO_EXIT = 1 << 3
+#: _IOWR(0xFF, 11, struct pidfd_info): the size in the number is the version, and newer kernels know older ones.
+_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 
 
 def start_ticks(pid: int) -> int | None:
@@ -39,6 +49,65 @@ def open_process(pid: int, ticks: int) -> int | None:
     return fd
 
 
+def is_alive(pid: int, ticks: int) -> bool:
+    """Whether exactly the process that had `pid` and start time `ticks` runs: one thread of it at least."""
+    fd = open_process(pid, ticks)
+    if fd is None:
+        return False
+    try:
+        readable = select.poll()
+        readable.register(fd, select.POLLIN)
+        return not readable.poll(0)
+    finally:
+        os.close(fd)
+
+
+def exit_status(pidfd: int) -> int | None:
+    """How the process ended, as wait gives it, of any process and not only of children (Linux 6.15).
+
+    None before its parent has waited for it (its pidfd then says POLLHUP, not only POLLIN), and where the kernel cannot
+    say. It is the status of the process's first thread: where that one ended before the others, wait may give another.
+    """
+    info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    mask, status = _PIDFD_INFO.unpack(info)
+    return status if mask & _PIDFD_INFO_EXIT else None
+
+
+def host_pid(wrapper_pid: int, pid: int, ticks: int) -> int | None:
+    """The pid here of that child of `wrapper_pid` (a pid here) which has `pid` for its parent, in its pid namespace.
+
+    `ticks` is its start time as seen from here. None where it is gone, hidden, or never was.
+    """
+    depth = len(_namespace_pids(wrapper_pid))
+    for child in _children(wrapper_pid):
+        pids = _namespace_pids(child)
+        if depth and pids[depth - 1 : depth] == [pid] and start_ticks(child) == ticks:
+            return child
+    return None
+
+
 def boot_id() -> str:
     """Which boot this is: pids, start times and CLOCK_MONOTONIC mean nothing beyond it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _children(pid: int) -> Iterator[int]:
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            yield from (int(child) for child in (thread / "children").read_bytes().split())
+    except OSError:  # gone, or a kernel without CONFIG_PROC_CHILDREN
+        return
+
+
+def _namespace_pids(pid: int) -> list[int]:
+    """The pids of one process: here, and in each pid namespace that it is in, down to its own."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return []
+    _, found, rest = status.partition(b"\nNSpid:")
+    return [int(one) for one in rest.partition(b"\n")[0].split()] if found else []
