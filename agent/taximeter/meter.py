@@ -188,10 +188,11 @@ def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
 
 def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     at_ns, source, uncertainty_ns = event.at_ns, event.source, PIDFD_NS
-    if event.kernel_ns is not None and event.kernel_ns <= at_ns:
-        # Not before what is settled already: a mark that was read in between.
-        at_ns, source = max(event.kernel_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
-        uncertainty_ns = KERNEL_NS + at_ns - event.kernel_ns
+    if event.kernel_ns is not None and event.kernel_ns - at_ns <= PIDFD_NS:
+        # Either comes after the end, so the earlier is nearer; but not before what is settled: a mark, read in between.
+        seen_ns = min(event.kernel_ns, at_ns)
+        at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
+        uncertainty_ns = KERNEL_NS + at_ns - seen_ns
     if is_late(instance, at_ns):
         instance = pass_unseen(instance, at_ns, turn)
     else:

@@ -9,8 +9,11 @@ import pytest
 
 from taximeter import kernel
 from taximeter.agent import books
+from taximeter.agent.clocks import read_clock
+from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
-from taximeter.agent.watcher import Watcher, read_clock
+from taximeter.agent.eyewitness import Eyewitness
+from taximeter.agent.watcher import Watcher
 from taximeter.config import load
 from taximeter.errors import JournalFault, LedgerError, TaximeterError
 from tests.agent.desks import Node, start, write
@@ -34,11 +37,14 @@ async def watching(node: Node) -> AsyncIterator[Watcher]:
     config_file = node.path / "agent.toml"
     config_file.write_text("[journal]\npoll_s = 0.05\n")
     desk = Desk(node.ledger, node.books.tally)
-    watcher = Watcher(node.path, node.books._directory_fd, node.books, desk, load(config_file, {}))
+    directory_fd = node.books._directory_fd
+    custody = Custody(directory_fd, None, node.books, Eyewitness(directory_fd, None))
+    watcher = Watcher(node.path, directory_fd, node.books, desk, load(config_file, {}), custody)
     async with anyio.create_task_group() as tasks:
         await tasks.start(watcher.run)
         yield watcher
         tasks.cancel_scope.cancel()
+    custody.close()
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ READY = {
     "ready": True,
     "node": {"id": "gpu-node-7", "region": "eu-west", "tier": "gpu-h100-8x"},
     "ledger": {"id": "L", "seq": 12345, "hash": f"sha256:{'ab' * 32}"},
+    "witness": {"kernel": True, "trouble": None, "events": 12, "overruns": 0},
     "sinks": [
         {"name": "usage", "kind": "file", "pending": 0, "shipped": 12345, "last_error": None, "failures": {}},
         {

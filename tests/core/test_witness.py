@@ -60,8 +60,14 @@ def test_boot_runs_from_the_kernels_exec_where_readiness_comes_later() -> None:
     assert (time["boot_ns"], time["active_ns"]) == (2 * SECOND - EXEC_NS, KERNEL_END_NS - 2 * SECOND)
 
 
-def test_a_kernels_end_behind_the_wrappers_is_none() -> None:
-    record = one([seen_start(), ready(SPAWNED_NS), beat(2 * SECOND), seen_end(END_NS, END_NS + 1)])
+def test_of_two_that_saw_the_end_the_earlier_is_nearer() -> None:
+    record = one([seen_start(), ready(SPAWNED_NS), beat(2 * SECOND), seen_end(END_NS, END_NS + MS)])
+    timing: Any = record.data["timing"]
+    assert (record.data["interval"]["end_ns"], timing["end"].source) == (END_NS, "kernel")
+
+
+def test_a_kernels_end_far_behind_the_wrappers_is_not_of_this_process() -> None:
+    record = one([seen_start(), ready(SPAWNED_NS), beat(2 * SECOND), seen_end(END_NS, END_NS + PIDFD_NS + 1)])
     timing: Any = record.data["timing"]
     assert (timing["end"].source, timing["end"].uncertainty_ns) == ("wrapper", PIDFD_NS)
 

@@ -15,6 +15,7 @@ from taximeter.observe.snapshot import (
     PredictionView,
     SinkView,
     Snapshot,
+    WitnessView,
 )
 from taximeter.records import UsageRecord
 from tests.observe.histories import NODE
@@ -47,7 +48,8 @@ BUSY = replace(
     IDLE,
     region="eu-west",
     config=f"sha256:{'a' * 64}",
-    instances=(RUNNING, replace(RUNNING, instance="b", phase="idle", predictions=())),
+    instances=(RUNNING, replace(RUNNING, instance="b", phase="idle", adopted=True, predictions=())),
+    witness=WitnessView(kernel=True, events=12_345, overruns=2),
     counters=Counters(
         records={("taximeter.usage.prediction.v1", "succeeded"): 12, ("taximeter.usage.instance.v1", "failed"): 3},
         billed_s={("gpu-h100", "public", "share"): 41.5, ("cpu", "private", "idle"): 0.25},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Exited, Lost, Opened
+from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position, read_on
@@ -42,6 +42,8 @@ _NEWER = "newer_version"
 _UNREADABLE = "unreadable"
 
 Place = Callable[[Mapping[str, str]], Hardware]
+#: Puts what the agent saw itself beside an instance's new facts; None where that is still to come.
+Attest = Callable[[str, int, Instance | None, Sequence[Event]], Sequence[Event] | None]
 
 
 @dataclass(slots=True)
@@ -52,6 +54,11 @@ class Account:
     instance: Instance | None = None  #: None until its opening was read
     stuck: str | None = None  #: why nothing more of it is read
     seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
+
+    @property
+    def pid_is_open(self) -> bool:
+        """Whether its command was not started yet, as far as was read."""
+        return self.instance is None or self.instance.stage is Stage.PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,25 @@ class _Page:
 
     records: list[UsageRecord] = field(default_factory=list)
     saved: dict[str, JournalState] = field(default_factory=dict)
-    placed: dict[str, Hardware] = field(default_factory=dict)
+    facts: list[tuple[str, bytes]] = field(default_factory=list)  #: instance and what the agent itself saw of it
 
 
 class Books:
     """The open instances of one journal directory."""
 
-    def __init__(self, directory_fd: int, owners: frozenset[int] | None, book: Rulebook, place: Place) -> None:
+    def __init__(
+        self,
+        directory_fd: int,
+        owners: frozenset[int] | None,
+        book: Rulebook,
+        place: Place,
+        attest: Attest | None = None,
+    ) -> None:
         self._directory_fd = directory_fd
         self._owners = owners
         self._book = book
         self._place = place
+        self._attest = attest
         self._boot_id = boot_id()
         self._page = _Page()
         self._returned: Batch | None = None
@@ -88,6 +103,7 @@ class Books:
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
+        self.early: set[str] = set()  #: whose new facts wait for what the kernel is about to tell
         self.tally = Tally()
 
     def resume(self, saved: Iterable[JournalState]) -> None:
@@ -106,6 +122,10 @@ class Books:
         except JournalFault as fault:
             self._refuse(instance, account, fault)
             return False
+        events = self._attested(instance, account, chunk.position.segment, chunk.events)
+        if events is None:
+            self.early.add(instance)
+            return False
         known, account.stuck = account.stuck, None
         for doubt in chunk.faults:
             if doubt.reason == _NEWER:
@@ -113,12 +133,12 @@ class Books:
             if doubt.reason != known:
                 self._count(doubt)
         account.position = chunk.position
-        last = chunk.events[-1] if chunk.events else None
+        last = events[-1] if events else None
         if isinstance(last, Exited) and last.dropped:
             self.tally.journal_fault("dropped", last.dropped)
-        if chunk.events:
+        if events:
             account.seen_ns = time.monotonic_ns()
-            self._fold(instance, account, self._of_the_past(account, chunk.events))
+            self._fold(instance, account, self._of_the_past(account, events))
         return chunk.more and not chunk.ended
 
     def set_aside(self, instance: str) -> None:
@@ -127,6 +147,15 @@ class Books:
         if len(self.aside) >= _MOST_REFUSED:
             self.aside.clear()
         self.aside.add(instance)
+
+    def book_own(self, instance: str, events: Sequence[Event]) -> None:
+        """Fold what the agent itself saw of an open instance; it is kept with whatever it leads to."""
+        account = self.accounts[instance]
+        account.seen_ns = time.monotonic_ns()
+        self._page.facts.extend((instance, _own(event)) for event in events)
+        self._fold(instance, account, events)
+        if instance in self.accounts:
+            self._page.saved[instance] = _state(instance, account)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
@@ -151,9 +180,9 @@ class Books:
         if not (page.records or page.saved):
             return None
         saved = tuple(page.saved.values())
-        # Where an instance was placed is a fact to keep while it is open; of a closed one its records say it.
-        open_ = [journal.instance for journal in saved if journal.state is not None]
-        facts = [(name, _placed(page.placed[name])) for name in open_ if name in page.placed]
+        # What the agent saw is a fact to keep while an instance is open; of a closed one its records say it.
+        open_ = {journal.instance for journal in saved if journal.state is not None}
+        facts = [fact for fact in page.facts if fact[0] in open_]
         return Batch(tuple(page.records), saved, tuple(facts))
 
     def put_back(self, batch: Batch) -> None:
@@ -184,6 +213,16 @@ class Books:
         elif step.records or begins:
             self._page.saved[name] = _state(name, account)
 
+    def _attested(self, name: str, account: Account, segment: int, events: Sequence[Event]) -> Sequence[Event] | None:
+        """New facts with what the agent saw itself; only a start and an end have witnesses beside the wrapper."""
+        if self._attest is None or not (events and (account.pid_is_open or isinstance(events[-1], Exited))):
+            return events
+        attested = self._attest(name, segment, account.instance, events)
+        if attested is not None and account.pid_is_open and not isinstance(attested[-1], Exited):
+            seen = [event for event in attested if isinstance(event, Spawned) and event.exec_ns is not None]
+            self._page.facts.extend((name, _own(event)) for event in seen)
+        return attested
+
     def _of_the_past(self, account: Account, events: Sequence[Event]) -> Sequence[Event]:
         """Without facts from the future of this boot: a damaged line, which would make a life of years."""
         opened = account.instance.opened if account.instance else events[0]
@@ -207,7 +246,7 @@ class Books:
 
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
-        self._page.placed[name] = hardware
+        self._page.facts.append((name, _placed(hardware)))
         return open_instance(opened, self._book, hardware)
 
     def _close(self, name: str, account: Account) -> None:
@@ -252,6 +291,10 @@ class Books:
 
 def _placed(hardware: Hardware) -> bytes:
     return _encode({"fact": "placed", "hardware": hardware})
+
+
+def _own(event: Event) -> bytes:
+    return _encode({"fact": type(event).__name__.lower(), "event": event})
 
 
 def _state(name: str, account: Account) -> JournalState:

@@ -25,9 +25,11 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from taximeter import wire
+from taximeter import kernel, wire
 from taximeter.agent.books import Books
+from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
+from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
 from taximeter.agent.placing import Placer, read_inventory
@@ -121,6 +123,8 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
     ledger = Ledger.open(where.ledger, node)
     directory_fd = open_directory(where.journal)
     reader: LedgerReader | None = None
+    processes, deaf = _listen_to_the_kernel(config)
+    custody: Custody | None = None
     try:
         name = config.node.id or ledger.node_id_kept(socket.gethostname())
         node = replace(node, id=name)
@@ -129,21 +133,41 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
         _settle_sinks(ledger, config.sinks)
         inventory = await read_inventory(config.hardware)
         placer = Placer(inventory, config.catalogue)
-        books = Books(directory_fd, config.journal.owner_uids, book, placer.place)
+        eyes = Eyewitness(directory_fd, processes)
+        books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
         books.resume(ledger.journals())
+        custody = Custody(directory_fd, config.journal.owner_uids, books, eyes)
         desk = Desk(ledger, books.tally)
         if news:
             await desk.commit(Batch(news, ()))
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), inventory, placer.whole_node, kinds)
+        scene.processes, scene.witness_trouble = processes, deaf
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
-        yield scene, Watcher(where.journal, directory_fd, books, desk, config), reader
+        yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
     finally:
+        if custody is not None:
+            custody.close()
+        if processes is not None:
+            processes.close()
         if reader is not None:
             reader.close()
         ledger.close()
         os.close(directory_fd)
+
+
+def _listen_to_the_kernel(config: Config) -> tuple[kernel.ProcessEvents | None, str | None]:
+    """The kernel's process events, where the agent may have them; else why it does without."""
+    if not config.witness.kernel:
+        return None, None
+    try:
+        processes = kernel.ProcessEvents.open()
+    except TaximeterError as error:
+        logger.warning("witness.no_kernel, using pidfds: %s", error)
+        return None, str(error)
+    processes.start()
+    return processes, None
 
 
 def _look(scene: Scene, watcher: Watcher) -> Snapshot:
@@ -206,7 +230,7 @@ async def _feed_watchdog(notifier: Notifier, desk: Desk) -> None:
 async def _drain(config: Config, scene: Scene, watcher: Watcher) -> None:
     """Book what is there, ship what can be shipped, keep the state of what still runs."""
     with anyio.move_on_after(DRAIN_S):
-        await watcher.read_everything()
+        await watcher.rest()
         async with anyio.create_task_group() as tasks:
             for sink in config.sinks:
                 tasks.start_soon(_ship, sink, scene)

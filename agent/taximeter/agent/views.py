@@ -13,9 +13,10 @@ from taximeter.agent.desk import Desk
 from taximeter.clockwork import utc_ns
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware, Inventory
 from taximeter.instance import Instance, Prediction
+from taximeter.kernel import ProcessEvents
 from taximeter.ledger.values import NodeInfo
 from taximeter.lifecycle import PHASES
-from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
+from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot, WitnessView
 from taximeter.records import utc_text
 from taximeter.shipping.shipper import ShipState
 
@@ -35,6 +36,8 @@ class Scene:
     caught_up: bool = False
     lag_since_s: float | None = None
     trouble: str | None = None  #: of reading journals
+    processes: ProcessEvents | None = None  #: the kernel's, where the agent has them
+    witness_trouble: str | None = None  #: why it has not
 
 
 def draw(scene: Scene) -> Snapshot:
@@ -63,8 +66,16 @@ def draw(scene: Scene) -> Snapshot:
         hardware=scene.inventory,
         node_tier=scene.whole_node.tier,
         node_tier_rule=scene.whole_node.rule,
+        witness=_witness(scene),
         reader_lag_s=0.0 if scene.lag_since_s is None else max(0.0, time.monotonic() - scene.lag_since_s),
     )
+
+
+def _witness(scene: Scene) -> WitnessView:
+    processes = scene.processes
+    if processes is None:
+        return WitnessView(trouble=scene.witness_trouble)
+    return WitnessView(True, None, processes.events, processes.overruns)
 
 
 def _problems(scene: Scene) -> tuple[str, ...]:
@@ -94,6 +105,7 @@ def _instance(instance: Instance) -> InstanceView:
         service_class=instance.service_class.value,
         pool=options.pool,
         worker=options.worker,
+        adopted=instance.adopted,
         pid=instance.pid,
         devices=tuple(device.uuid for device in hardware.devices) if hardware else (),
         rule=hardware.rule if hardware else "",

@@ -5,7 +5,9 @@ what was read is committed in batches. Refuses to know what a fact means.
 """
 
 import logging
+import math
 import os
+import select
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +19,10 @@ from anyio.abc import TaskStatus
 
 from taximeter import kernel, wire
 from taximeter.agent.books import Books, Closed
+from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.events import Clock
 from taximeter.journal import journal_name, list_instances, open_directory, parse_name, remove, sync, writer_pid
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,10 @@ _ROUND_S = 0.04
 #: A journal without news for this long is asked whether its writer lives.
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
 _SWEPT_AT_ONCE = 2_000
+#: How often instances without a wrapper are given a heartbeat.
+_BEAT_S = wire.HEARTBEAT_NS / 1_000_000_000
+#: How soon facts are read again that wait for what the kernel is about to tell.
+_EARLY_S = 0.005
 #: Stands for "not known": more segments than a journal can have.
 _MOST_SEGMENTS = 1_000_000_000
 
@@ -37,42 +43,65 @@ _MOST_SEGMENTS = 1_000_000_000
 class Watcher:
     """Reads one journal directory into the books, and the books into the ledger."""
 
-    def __init__(self, directory: Path, directory_fd: int, books: Books, desk: Desk, config: Config) -> None:
+    def __init__(
+        self, directory: Path, directory_fd: int, books: Books, desk: Desk, config: Config, custody: Custody
+    ) -> None:
         self._directory = directory
         self._directory_fd = directory_fd
         self._books = books
         self._desk = desk
+        self._custody = custody
         self._poll_s = config.journal.poll_s
         self._delay_s = config.ledger.commit_delay_ms / 1000
         self._batch = config.ledger.batch
         self._listed_ns = -1  # the directory's mtime when it was last listed
+        self._let_go: set[str] = set()  # whose journals somebody has closed who could write to them
         self._unsynced: set[str] = set()
         self._unremovable: set[str] = set()
         self.lag_since_s: float | None = None  #: since when journals wait to be read
         self.trouble: str | None = None  #: why the directory could not be looked through
         self._kernels_notes: kernel.DirectoryWatch | None = None
+        self._ears = select.epoll()  # one descriptor to wait for: the kernel's notes and what is in custody
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; `started` once everything that was there is booked."""
         self._kernels_notes = self._watch()
+        self._ears.register(self._custody.fd, select.EPOLLIN)
         try:
             await self.read_everything()
+            await self._go_on(list(self._books.accounts))
             task_status.started()
-            last_poll_s = time.monotonic()
-            while True:
-                names = await self._news(max(0.0, last_poll_s + self._poll_s - time.monotonic()))
-                await self.read(names)
-                if time.monotonic() - last_poll_s >= self._poll_s:
-                    await self._poll()
-                    last_poll_s = time.monotonic()
+            await self._keep_up()
         finally:
+            self._ears.close()
             if self._kernels_notes is not None:
                 self._kernels_notes.close()
+
+    async def _keep_up(self) -> None:
+        last_poll_s = last_beat_s = time.monotonic()
+        while True:
+            due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
+            names = await self._news(max(0.0, due_s - time.monotonic()))
+            await self.read(names)
+            now_s = time.monotonic()
+            if now_s - last_beat_s >= _BEAT_S:
+                self._custody.beat()
+                await self._commit()
+                last_beat_s = now_s
+            if now_s - last_poll_s >= self._poll_s:
+                await self._poll()
+                last_poll_s = time.monotonic()
 
     async def read_everything(self) -> None:
         """List the directory and read whatever is new in any journal."""
         self._listed_ns = os.stat(self._directory_fd).st_mtime_ns
         await self.read(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
+
+    async def rest(self) -> None:
+        """Read whatever there is, for the last time."""
+        await self.read_everything()
+        self._custody.rest()
+        await self._commit()
 
     async def read(self, names: Iterable[str]) -> None:
         """Read on in these instances' journals, and commit what that leads to."""
@@ -85,6 +114,7 @@ class Watcher:
             if self._books.read(name):
                 due.append(name)
             self._unsynced.add(name)
+            self._custody.look_after((name,))
             if self._books.waiting >= self._batch:
                 await self._commit()
             elif time.monotonic() <= pause_s:
@@ -93,6 +123,9 @@ class Watcher:
             pause_s = time.monotonic() + _ROUND_S
         await self._commit()
         self.lag_since_s = None
+        let_go, self._let_go = self._let_go, set()
+        if let_go:
+            await self._go_on(let_go)
 
     async def _commit(self) -> None:
         batch = self._books.take_batch()
@@ -120,10 +153,12 @@ class Watcher:
 
     def _watch(self) -> kernel.DirectoryWatch | None:
         try:
-            return kernel.DirectoryWatch(self._directory)
+            watch = kernel.DirectoryWatch(self._directory)
         except TaximeterError as error:
             logger.warning("journal.unwatched, polling instead: %s", error)
             return None
+        self._ears.register(watch.fd, select.EPOLLIN)
+        return watch
 
     def _keep_directory(self) -> None:
         """Go over to the directory that has our path now, should somebody have put another one there."""
@@ -139,22 +174,29 @@ class Watcher:
         self._kernels_notes = self._watch()
         self._listed_ns = -1
 
-    async def _news(self, wait_s: float) -> list[str]:
-        """The instances whose journals changed, once some did or `wait_s` has passed."""
+    async def _news(self, wait_s: float) -> set[str]:
+        """The instances whose journals changed, once some did or `wait_s` has passed; what else happened is booked."""
+        early, self._books.early = self._books.early, set()
+        with anyio.move_on_after(min(wait_s, _EARLY_S) if early else wait_s):
+            await anyio.wait_readable(self._ears.fileno())
+            await anyio.sleep(self._delay_s)  # for others to come along: one commit for all of them
+        names = early | await self._changed()
+        if self._custody.take_news():
+            await self._commit()
+        return names
+
+    async def _changed(self) -> set[str]:
+        """The instances whose journals changed since this was last asked."""
         watch = self._kernels_notes
         if watch is None:
-            await anyio.sleep(wait_s)
-            return list(self._books.accounts)
-        with anyio.move_on_after(wait_s):
-            await anyio.wait_readable(watch.fd)
-            await anyio.sleep(self._delay_s)  # for others to come along: one commit for all of them
+            return set(self._books.accounts)
         changes = watch.read()
         if changes.lost:
-            return list(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
-        parsed = (parse_name(name) for name in changes.names)
-        names = {found[0] for found in parsed if found is not None}
+            return set(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
+        names = _instances(changes.names)
         self._books.aside -= names  # whoever writes to it again is heard again
-        return list(names)
+        self._let_go |= _instances(changes.closed)
+        return names
 
     # --- Now and then ---
 
@@ -211,9 +253,7 @@ class Watcher:
         quiet = self._quiet()
         if quiet:
             await self.read(quiet)
-            for name in quiet:
-                self._close_if_gone(name)
-            await self._commit()
+            await self._go_on(quiet)
         unsynced, self._unsynced = self._unsynced & self._books.accounts.keys(), set()
         if unsynced:
             await anyio.to_thread.run_sync(self._sync, unsynced)
@@ -223,16 +263,21 @@ class Watcher:
         before_ns = time.monotonic_ns() - _QUIET_NS
         return [name for name, account in self._books.accounts.items() if account.seen_ns < before_ns]
 
-    def _close_if_gone(self, name: str) -> None:
-        account = self._books.accounts.get(name)
-        if account is None or account.stuck in ("newer_version", "unreadable"):
-            return
-        if self._has_writer(journal_name(name, account.position.segment)):
-            return
-        if account.instance is None:
-            self._books.set_aside(name)
-        else:
-            self._books.lose(name, read_clock())
+    async def _go_on(self, names: Iterable[str]) -> None:
+        """Of instances that were read to their end: go on without those wrappers that are gone."""
+        for name in names:
+            account = self._books.accounts.get(name)
+            if account is None or account.stuck in ("newer_version", "unreadable") or name in self._custody.adopted:
+                continue
+            if self._has_writer(journal_name(name, account.position.segment)):
+                continue
+            while self._books.read(name):  # its last facts may have come between our reading and its letting go
+                await anyio.lowlevel.checkpoint()
+            if name in self._books.early:
+                self._let_go.add(name)
+            else:
+                self._custody.abandoned(name)
+        await self._commit()
 
     def _has_writer(self, name: str) -> bool:
         """Whether its wrapper lives; a file that cannot be opened now says nothing, so its wrapper is left alone."""
@@ -251,12 +296,6 @@ class Watcher:
                     logger.debug("journal.unsynced: %s", fault)
 
 
-def read_clock() -> Clock:
-    """The machine's clocks now."""
-    return Clock(
-        time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-        time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-        time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
-        time.clock_gettime_ns(time.CLOCK_REALTIME),
-        kernel.boot_id(),
-    )
+def _instances(files: Iterable[str]) -> set[str]:
+    parsed = (parse_name(name) for name in files)
+    return {found[0] for found in parsed if found is not None}

@@ -50,6 +50,7 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
         sheet.row("tier", node["tier"], "yellow" if node["tier"] == "unknown" else "")
         sheet.row("agent", f"{text.safe(agent['version'])}, since {text.instant(agent['started_utc'])} UTC")
         sheet.row("config", text.short_hash(agent["config"]))
+        sheet.row("witness", _witness(answer.get("witness") or {}))
         sheet.row("instances", _instances(answer["instances"] or {}))
     else:
         sheet.row("agent", "does not run: start one with `taximeter agent`")
@@ -63,6 +64,14 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
         sheet.row("sinks", "none: records stay in the ledger")
     for at, problem in enumerate(answer["problems"]):
         sheet.row("problems" if at == 0 else "", problem, "red")
+
+
+def _witness(witness: Json) -> str:
+    """Who sees starts and ends, best first."""
+    if witness.get("kernel"):
+        return "the kernel, and below it wrappers and pidfds"
+    trouble = f" (no kernel: {text.safe(witness['trouble'])})" if witness.get("trouble") else ""
+    return f"wrappers and pidfds{trouble}"
 
 
 def _instances(by_phase: Mapping[str, int]) -> str:

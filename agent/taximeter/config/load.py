@@ -79,6 +79,7 @@ def _config(
         billing=model.BillingSettings(billing["interim_s"], parts["classes"]),
         ledger=model.LedgerSettings(**checked["ledger"]),
         hardware=model.HardwareSettings(**checked["hardware"]),
+        witness=model.WitnessSettings(**checked["witness"]),
         sinks=parts["sinks"],
         catalogue=parts["catalogue"],
         rate_card=parts["rate_card"],

@@ -70,6 +70,13 @@ class HardwareSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessSettings:
+    """Who is asked when a command started and ended."""
+
+    kernel: bool  #: its process events, where the agent may listen to them
+
+
+@dataclass(frozen=True, slots=True)
 class SinkConfig:
     """Where records go."""
 
@@ -94,6 +101,7 @@ class Config:
     billing: BillingSettings
     ledger: LedgerSettings
     hardware: HardwareSettings
+    witness: WitnessSettings
     sinks: tuple[SinkConfig, ...]
     catalogue: Catalogue
     rate_card: RateCard

@@ -115,9 +115,9 @@ def sync(directory_fd: int, name: str) -> None:
 
 
 def remove(directory_fd: int, instance: str, segments: Iterable[int]) -> None:
-    """Unlink an instance's journals and its FIFO; what is gone already is fine. Raises JournalFault."""
+    """Unlink an instance's journals, and what a killed wrapper left beside them. Raises JournalFault."""
     names = [journal_name(instance, segment) for segment in segments]
-    for name in (*names, f"{instance}{wire.MARKS_SUFFIX}"):
+    for name in (*names, f"{instance}{wire.MARKS_SUFFIX}", f"{instance}{wire.NOTIFY_SUFFIX}"):
         try:
             os.unlink(name, dir_fd=directory_fd)
         except FileNotFoundError:

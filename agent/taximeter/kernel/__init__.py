@@ -7,6 +7,7 @@ from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.groups import End, Start
 from taximeter.kernel.notes import Changes, DirectoryWatch
 from taximeter.kernel.processes import boot_id, exit_status, host_pid, is_alive, open_process, start_ticks
+from taximeter.kernel.usage import usage_of
 
 __all__ = [
     "STAMP_WITHIN_NS",
@@ -21,4 +22,5 @@ __all__ = [
     "is_alive",
     "open_process",
     "start_ticks",
+    "usage_of",
 ]

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Snapshot
+from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Snapshot, WitnessView
 
 PLAIN = CONTENT_TYPE_PLAIN_0_0_4
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
@@ -65,6 +65,7 @@ class _Node:
         yield from _about(self._snapshot)
         yield from _work(self._snapshot)
         yield from _money(self._snapshot)
+        yield from _witness(self._snapshot.witness)
         yield from _trouble(self._snapshot)
         yield from _ledger(self._snapshot)
         yield from _shipping(self._snapshot)
@@ -94,6 +95,8 @@ def _work(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "taximeter_reader_lag_seconds", "How long the oldest unread journal bytes wait.", snapshot.reader_lag_s
     )
+    adopted = sum(instance.adopted for instance in snapshot.instances)
+    yield _gauge("taximeter_instances_adopted", "Instances whose wrapper is gone, watched by the agent.", adopted)
     records, names = snapshot.counters.records, ("type", "status")
     yield _counters("taximeter_records", "Usage records written to the ledger.", names, records)
 
@@ -109,6 +112,12 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
 
 
+def _witness(witness: WitnessView) -> Iterator[Metric]:
+    yield _gauge("taximeter_kernel_witness", "1 while the kernel's process events come in.", witness.kernel)
+    yield _count("taximeter_kernel_events", "Process events of the kernel that were taken in.", witness.events)
+    yield _count("taximeter_kernel_overruns", "Times that process events of the kernel were lost.", witness.overruns)
+
+
 def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     counters = snapshot.counters
     faults, marks, events = counters.journal_faults, counters.rejected_marks, counters.illegal_events
@@ -122,9 +131,7 @@ def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
     commits = snapshot.counters.commits
     yield _gauge("taximeter_ledger_head", "Number of the newest record.", snapshot.ledger_seq)
     yield _commit_histogram(commits)
-    failures = CounterMetricFamily("taximeter_ledger_commit_failures", "Commits that the disk did not take.")
-    failures.add_metric((), commits.failures)
-    yield failures
+    yield _count("taximeter_ledger_commit_failures", "Commits that the disk did not take.", commits.failures)
 
 
 def _commit_histogram(commits: Commits) -> Metric:
@@ -152,6 +159,10 @@ def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
+
+
+def _count(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value)
 
 
 def _gauges(name: str, text: str, labels: tuple[str, ...], values: _Labelled) -> Metric:

@@ -63,6 +63,7 @@ class Queries:
             "node": {"id": view.node, "region": view.region, "tier": view.node_tier},
             "ledger": ledger,
             "sinks": [_sink(sink) for sink in view.sinks],
+            "witness": asdict(view.witness),
             "instances": _by_phase(view),
             "reader_lag_s": view.reader_lag_s,
             "problems": list(view.problems),
@@ -73,7 +74,7 @@ class Queries:
         node = {"id": self._reader.node_id, "region": None, "tier": None}
         sinks = [_sink(SinkView(name, None, pending)) for name, pending in self._reader.sinks().items()]
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
-        nothing = {"agent": None, "ready": False, "instances": None, "reader_lag_s": None}
+        nothing = {"agent": None, "ready": False, "witness": None, "instances": None, "reader_lag_s": None}
         return nothing | {"node": node, "sinks": sinks, "problems": problems}
 
     def instances(self) -> list[Json]:

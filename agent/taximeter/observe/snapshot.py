@@ -43,6 +43,7 @@ class InstanceView:
     service_class: str = "public"
     pool: str | None = None
     worker: bool = False
+    adopted: bool = False  #: its wrapper is gone, and the agent watches the command itself
     pid: int | None = None
     devices: tuple[str, ...] = ()  #: UUIDs
     rule: str = ""  #: why this tier
@@ -87,6 +88,16 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessView:
+    """Who is asked when a command started and ended, beside its wrapper."""
+
+    kernel: bool = False  #: the kernel's process events come in
+    trouble: str | None = None  #: why they do not, where they were wanted
+    events: int = 0  #: taken in since the agent's start
+    overruns: int = 0  #: times that some were lost, because more came than were taken in
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A node at one moment."""
 
@@ -109,4 +120,5 @@ class Snapshot:
     hardware: Inventory | None = None  #: None until it was read
     node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
     node_tier_rule: str = ""
+    witness: WitnessView = WitnessView()
     reader_lag_s: float = 0.0  #: how long the oldest unread journal bytes have waited

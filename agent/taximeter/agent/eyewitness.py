@@ -1,0 +1,150 @@
+"""Puts what the kernel saw beside what a wrapper wrote: the exec, the end, and which process it is here.
+
+Owns the matching of facts to processes. What the kernel said of a process is there before its wrapper can write of it,
+but for the very last: an exec or an end that the wrapper overtook. Refuses to know what a stamp means.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from taximeter import kernel
+from taximeter.errors import JournalFault
+from taximeter.events import Event, Exited, Opened, Spawned
+from taximeter.instance import Instance
+from taximeter.journal import journal_name, writer_pid
+
+#: On a loaded machine a stamp comes so long after what the wrapper wrote, at the very most.
+_STAMPED_WITHIN_NS = 100_000_000
+#: The spawn is a journal's second fact.
+_HEAD = 4
+
+
+class Processes(Protocol):
+    """What the kernel's process events tell (kernel.ProcessEvents)."""
+
+    def drain(self) -> None:
+        """Take in what has been queued by now."""
+
+    def started(self, parent_pid: int, before_ns: int, at_ns: int) -> "kernel.Start | None":
+        """The process that `parent_pid` forked in between, and its first exec."""
+
+    def ended(self, pid: int, since_ns: int) -> "kernel.End | None":
+        """The last that was seen of the process that had `pid` at `since_ns`, a moment of its life."""
+
+    def pending(self, pid: int, since_ns: int) -> bool:
+        """Whether that is to come yet."""
+
+    def follow(self, pid: int, since_ns: int) -> bool:
+        """Learn of a living process, which had `pid` at `since_ns` and whose beginning was not heard."""
+
+
+class Eyewitness:
+    """The kernel's word on the instances of one journal directory; without process events only /proc's."""
+
+    def __init__(self, directory_fd: int, processes: Processes | None) -> None:
+        self._directory_fd = directory_fd
+        self._processes = processes
+        self._boot_id = kernel.boot_id()
+
+    def attest(self, name: str, segment: int, instance: Instance | None, events: Sequence[Event]) -> list[Event] | None:
+        """The same facts with the kernel's stamps; None where one is still to come: these are to be read again."""
+        attested = list(events)
+        exited = attested[-1] if isinstance(attested[-1], Exited) else None
+        opened = instance.opened if instance else attested[0]
+        host_pid, start_ns = (instance.host_pid, instance.start_ns) if instance else (None, 0)
+        for at, event in enumerate(attested[:_HEAD]):
+            if isinstance(event, Spawned) and isinstance(opened, Opened) and self._is_of_this_boot(opened):
+                wrapper = None if exited else self._wrapper(name, segment)
+                seen = self._spawned(event, opened, wrapper, exited is not None)
+                if seen.exec_ns is None and exited is None and self._is_early(event.at_ns):
+                    return None
+                attested[at], host_pid, start_ns = seen, seen.host_pid, event.at_ns
+        if exited is None or host_pid is None or self._processes is None:
+            return attested
+        self._processes.drain()
+        end = self._processes.ended(host_pid, start_ns)
+        if end is not None:
+            return _with_end(attested, exited, end.at_ns)
+        is_to_come = self._processes.pending(host_pid, start_ns) and self._is_early(exited.at_ns)
+        return None if is_to_come else attested
+
+    def found(self, opened: Opened, until_ns: int) -> Spawned | None:
+        """The command of a wrapper that was killed before it could write that it had started one."""
+        start = self._started(opened.wrapper_pid, opened.at_ns, until_ns)
+        if start is None or start.exec_ns is None:
+            return None
+        ticks = kernel.start_ticks(start.pid)
+        return Spawned(start.exec_ns, start.exec_ns, start.pid, ticks, start.pid, start.exec_ns)
+
+    def follow(self, pid: int, since_ns: int) -> None:
+        """Watch a living process, held by the caller, whose beginning the kernel may have told before we listened."""
+        if self._processes is not None:
+            self._processes.follow(pid, since_ns)
+
+    def end_of(self, instance: Instance) -> "kernel.End | None":
+        """The end of an instance's command, which must be known to be gone: an exit event alone does not say so."""
+        if self._processes is None or instance.host_pid is None:
+            return None
+        self._processes.drain()
+        return self._processes.ended(instance.host_pid, instance.start_ns)
+
+    def is_end_to_come(self, instance: Instance, shown_ns: int) -> bool:
+        """Whether the kernel is about to stamp an end that was shown just now."""
+        if self._processes is None or instance.host_pid is None:
+            return False
+        self._processes.drain()
+        return self._processes.pending(instance.host_pid, instance.start_ns) and self._is_early(shown_ns)
+
+    def _spawned(self, event: Spawned, opened: Opened, wrapper: int | None, over: bool) -> Spawned:
+        """The spawn with the kernel's stamp, and the pid and start time that the command has here.
+
+        Which process it is has to be proven: by the fork that the kernel saw, by a wrapper that lives, or, where that
+        is gone (None), by the start time. Of a command that is over only the kernel can tell.
+        """
+        parent = wrapper or opened.wrapper_pid
+        start = self._started(parent, event.before_ns, event.at_ns)
+        if start is not None and parent == opened.wrapper_pid and start.pid != event.pid:
+            start = None
+        host_pid: int | None = None
+        if start is not None:
+            host_pid = start.pid
+        elif wrapper == opened.wrapper_pid:
+            host_pid = event.pid
+        elif wrapper and event.start_ticks is not None:
+            host_pid = kernel.host_pid(wrapper, event.pid, event.start_ticks)
+        elif not over and event.start_ticks is not None and kernel.start_ticks(event.pid) == event.start_ticks:
+            host_pid = event.pid
+        ticks = event.start_ticks
+        if host_pid is not None and not over:  # as it is here: another time namespace counts otherwise
+            ticks = kernel.start_ticks(host_pid) or ticks
+        return event._replace(start_ticks=ticks, host_pid=host_pid, exec_ns=start.exec_ns if start else None)
+
+    def _started(self, parent: int, before_ns: int, at_ns: int) -> "kernel.Start | None":
+        if self._processes is None:
+            return None
+        self._processes.drain()
+        return self._processes.started(parent, before_ns, at_ns)
+
+    def _wrapper(self, name: str, segment: int) -> int | None:
+        """The pid here of the wrapper that lives; 0 where it has none here, None where it is gone."""
+        try:
+            return writer_pid(journal_name(name, segment), self._directory_fd)
+        except JournalFault:
+            return None
+
+    def _is_of_this_boot(self, opened: Opened) -> bool:
+        return opened.clock.boot_id == self._boot_id
+
+    def _is_early(self, at_ns: int) -> bool:
+        return self._processes is not None and 0 <= time.monotonic_ns() - at_ns < _STAMPED_WITHIN_NS
+
+
+def _with_end(events: list[Event], exited: Exited, kernel_ns: int) -> list[Event]:
+    """The facts with the kernel's stamp of the end; nothing that was received later happened later."""
+    end_ns = min(kernel_ns, exited.at_ns)
+    before = [
+        event._replace(at_ns=end_ns) if event.at_ns is not None and event.at_ns > end_ns else event
+        for event in events[:-1]
+    ]
+    return [*before, exited._replace(kernel_ns=kernel_ns)]

@@ -1,0 +1,227 @@
+"""Holds living commands by pidfd, and their marks' FIFOs, so that nothing of them is lost with a wrapper.
+
+Owns a thread that only waits and stamps: a command's end is stamped when it is shown, however busy the event loop is.
+A FIFO is held from the beginning (what is in it lives as long as anybody holds it) and read only once its wrapper is
+gone. Refuses to know what an end or a mark means.
+"""
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from taximeter import kernel
+
+_READ_BYTES = 65_536
+#: What is taken of one instance's marks before somebody has to ask for more: so no flood fills the memory.
+_MOST_BYTES = 262_144
+#: So often as much is read of what an ended command left behind: a pipe holds a MiB.
+_PIPEFULS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command's end was shown at `at_ns`; its wait status, where the kernel tells."""
+
+    instance: str
+    at_ns: int
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came out of an instance's FIFO at `at_ns`."""
+
+    instance: str
+    at_ns: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Held:
+    instance: str
+    pidfd: int  #: -1: the command cannot be held
+    fifo: int  #: -1: there is none
+    listens: bool = False
+    waiting_bytes: int = 0
+    end: Ended | None = None
+
+
+class Keeper:
+    """What is held of every open instance; all methods but the thread's are called from the event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, _Held] = {}
+        self._by_fd: dict[int, _Held] = {}
+        self._news: deque[Ended | Said] = deque()
+        self._epoll = select.epoll()
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  #: readable when there is news
+        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._stop, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        for name in list(self._held):
+            self.release(name)
+        self._epoll.close()
+        os.close(self._stop)
+        os.close(self.fd)
+
+    def hold(self, instance: str, pidfd: int, fifo: int) -> None:
+        """Take over these descriptors, either of which may be -1.
+
+        What has ended already is not held: nobody saw when.
+        """
+        if pidfd >= 0 and _is_readable(pidfd):
+            os.close(pidfd)
+            pidfd = -1
+        held = _Held(instance, pidfd, fifo)
+        with self._lock:
+            self._held[instance] = held
+            if pidfd >= 0:
+                self._by_fd[pidfd] = held
+                self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def holds(self, instance: str) -> bool:
+        """Whether anything is held of it."""
+        return instance in self._held
+
+    def is_alive(self, instance: str) -> bool:
+        """Whether its command is held and has not ended."""
+        held = self._held.get(instance)
+        return held is not None and held.pidfd >= 0 and held.end is None and not _is_readable(held.pidfd)
+
+    def end_of(self, instance: str) -> Ended | None:
+        """Its command's end, as it was shown while it was held."""
+        with self._lock:
+            held = self._held.get(instance)
+            if held is None or held.pidfd < 0:
+                return None
+            if held.end is None and _is_readable(held.pidfd):
+                self._end(held, time.monotonic_ns())
+            return held.end
+
+    def listen(self, instance: str) -> None:
+        """Read its FIFO from now on: nobody else does any more."""
+        with self._lock:
+            held = self._held.get(instance)
+            if held is None or held.fifo < 0 or held.listens:
+                return
+            held.listens = True
+            self._by_fd[held.fifo] = held
+            self._epoll.register(held.fifo, select.EPOLLIN | select.EPOLLET)
+            self._read(held, time.monotonic_ns())
+
+    def drain(self, instance: str) -> list[Said]:
+        """What is left in the FIFO of an instance that is listened to and has ended: at most what a pipe holds."""
+        with self._lock:
+            held = self._held.get(instance)
+            if held is None or not held.listens:
+                return []
+            for _ in range(_PIPEFULS):
+                held.waiting_bytes = 0
+                before = len(self._news)
+                self._read(held, time.monotonic_ns())
+                if len(self._news) == before:
+                    break
+            left: list[Said] = []
+            others: deque[Ended | Said] = deque()
+            for item in self._news:
+                if isinstance(item, Said) and item.instance == instance:
+                    left.append(item)
+                else:
+                    others.append(item)
+            self._news = others
+            return left
+
+    def take(self) -> list[Ended | Said]:
+        """What has happened since, in order; more of a flood is read once this was taken."""
+        with self._lock:
+            news, self._news = list(self._news), deque()
+            for item in news:
+                held = self._held.get(item.instance)
+                if isinstance(item, Said) and held is not None:
+                    held.waiting_bytes -= len(item.data)
+                    self._read(held, time.monotonic_ns())
+            if not self._news:
+                _clear(self.fd)
+        return news
+
+    def fall_deaf(self) -> None:
+        """Read no FIFO any more: what is said from now on waits there for whoever comes next."""
+        with self._lock:
+            for held in self._held.values():
+                held.listens = False
+
+    def tell_again(self, end: Ended) -> None:
+        """Have an end among the next news."""
+        with self._lock:
+            self._tell(end)
+
+    def release(self, instance: str) -> None:
+        """Let go of an instance; what it said and nobody took is gone."""
+        with self._lock:
+            held = self._held.pop(instance, None)
+            if held is None:
+                return
+            for fd in (held.pidfd, held.fifo):
+                if fd >= 0:
+                    self._by_fd.pop(fd, None)
+                    os.close(fd)
+
+    # --- The thread ---
+
+    def _watch(self) -> None:
+        while True:
+            ready = self._epoll.poll()
+            at_ns = time.monotonic_ns()
+            with self._lock:
+                for fd, _ in ready:
+                    if fd == self._stop:
+                        return
+                    held = self._by_fd.get(fd)
+                    if held is None:
+                        continue
+                    if fd == held.fifo:
+                        self._read(held, at_ns)
+                    elif _is_readable(fd):
+                        self._end(held, at_ns)
+
+    def _end(self, held: _Held, at_ns: int) -> None:
+        if held.end is None:
+            held.end = Ended(held.instance, at_ns, kernel.exit_status(held.pidfd))
+            self._tell(held.end)
+
+    def _read(self, held: _Held, at_ns: int) -> None:
+        while held.listens and held.waiting_bytes < _MOST_BYTES:
+            try:
+                data = os.read(held.fifo, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            held.waiting_bytes += len(data)
+            self._tell(Said(held.instance, at_ns, data))
+
+    def _tell(self, item: Ended | Said) -> None:
+        self._news.append(item)
+        os.eventfd_write(self.fd, 1)
+
+
+def _is_readable(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _clear(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(fd)

@@ -1,0 +1,189 @@
+"""The keeper: ends are stamped when they are shown, and no flood of marks fills the memory."""
+
+import contextlib
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taximeter.agent.keeper import Ended, Keeper, Said
+
+PATIENCE_S = 20
+NAME = "one"
+
+
+@pytest.fixture
+def keeper() -> Iterator[Keeper]:
+    kept = Keeper()
+    yield kept
+    kept.close()
+
+
+@contextlib.contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends when it is told to."""
+    process = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+
+
+def told(keeper: Keeper) -> list[Ended | Said]:
+    """The next news, waited for."""
+    assert select.select([keeper.fd], [], [], PATIENCE_S)[0], "no news came"
+    return keeper.take()
+
+
+def fifo(path: Path) -> tuple[int, int]:
+    """A FIFO as the keeper holds it, and the end that a worker writes to."""
+    os.mkfifo(path)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK), os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+
+def test_an_end_is_told_with_its_time(keeper: Keeper) -> None:
+    with sleeper() as process:
+        keeper.hold(NAME, os.pidfd_open(process.pid), -1)
+        before_ns = time.monotonic_ns()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        (end,) = told(keeper)
+        assert isinstance(end, Ended)
+        assert before_ns < end.at_ns < time.monotonic_ns()
+
+
+def test_what_lives_is_alive_until_it_ends(keeper: Keeper) -> None:
+    with sleeper() as process:
+        keeper.hold(NAME, os.pidfd_open(process.pid), -1)
+        assert keeper.is_alive(NAME)
+        process.kill()
+        told(keeper)
+        assert not keeper.is_alive(NAME)
+
+
+def test_an_end_is_remembered_and_told_once(keeper: Keeper) -> None:
+    with sleeper() as process:
+        keeper.hold(NAME, os.pidfd_open(process.pid), -1)
+        process.kill()
+        (end,) = told(keeper)
+        assert keeper.end_of(NAME) == end
+        assert keeper.take() == []
+
+
+def test_an_end_can_be_asked_for_as_soon_as_it_is_there(keeper: Keeper) -> None:
+    with sleeper() as process:
+        pidfd = os.pidfd_open(process.pid)
+        keeper.hold(NAME, pidfd, -1)
+        process.kill()
+        select.select([pidfd], [], [], PATIENCE_S)
+        assert isinstance(keeper.end_of(NAME), Ended)
+
+
+def test_an_end_before_it_was_held_was_seen_by_nobody(keeper: Keeper) -> None:
+    with sleeper() as process:
+        pidfd = os.pidfd_open(process.pid)
+        process.kill()
+        select.select([pidfd], [], [], PATIENCE_S)
+        keeper.hold(NAME, pidfd, -1)
+        assert keeper.end_of(NAME) is None
+        assert not keeper.is_alive(NAME)
+
+
+def test_a_fifo_is_not_read_before_somebody_has_to(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    os.write(theirs, b"a\n")
+    assert keeper.take() == []
+    assert os.read(theirs, 10) == b"a\n"
+    os.close(theirs)
+
+
+def test_what_was_said_before_is_read_at_once(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    os.write(theirs, b"a\n")
+    os.close(theirs)
+    keeper.listen(NAME)
+    (said,) = keeper.take()
+    assert isinstance(said, Said)
+    assert said.data == b"a\n"
+
+
+def test_what_is_said_later_is_told_as_it_comes(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    os.write(theirs, b"a\n")
+    (said,) = told(keeper)
+    assert isinstance(said, Said)
+    assert said.data == b"a\n"
+    os.close(theirs)
+
+
+def test_a_writer_that_comes_and_goes_is_heard_each_time(keeper: Keeper, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    ours, theirs = fifo(path)
+    os.close(theirs)
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    for line in (b"a\n", b"b\n"):
+        with path.open("wb", buffering=0) as writer:
+            writer.write(line)
+        (said,) = told(keeper)
+        assert isinstance(said, Said)
+        assert said.data == line
+
+
+def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_path: Path) -> None:
+    import fcntl
+
+    ours, theirs = fifo(tmp_path / "marks")
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    sent = 0
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        try:
+            sent += os.write(theirs, b"x" * 4095 + b"\n")
+        except BlockingIOError:
+            break
+    assert sent <= (1 << 20) + (1 << 19)
+    got = 0
+    while got < sent and time.monotonic() < deadline_s:
+        got += sum(len(item.data) for item in keeper.take() if isinstance(item, Said))
+    assert got == sent
+    os.close(theirs)
+
+
+def test_what_an_ended_command_left_behind_is_taken_whole(keeper: Keeper, tmp_path: Path) -> None:
+    import fcntl
+
+    ours, theirs = fifo(tmp_path / "marks")
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
+    for _ in range(256):
+        os.write(theirs, b"y" * 4095 + b"\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    left = b"".join(item.data for item in [*keeper.take(), *keeper.drain(NAME)] if isinstance(item, Said))
+    assert len(left) == 1 << 20
+    os.close(theirs)
+
+
+def test_what_is_let_go_of_is_closed(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    with sleeper() as process:
+        pidfd = os.pidfd_open(process.pid)
+        keeper.hold(NAME, pidfd, ours)
+        keeper.release(NAME)
+        assert not keeper.holds(NAME)
+        for fd in (pidfd, ours):
+            with pytest.raises(OSError, match="Bad file"):
+                os.fstat(fd)
+    os.close(theirs)

@@ -1,0 +1,134 @@
+"""The kernel's own stamps in records: of short runs, in pid namespaces, and of what a killed wrapper could not say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.require import require_program, require_root
+from tests.system.agents import Agent, Node, wait_until
+from tests.system.rides import children_of
+
+MS = 1_000_000
+#: Says for how long it lived by its own clock, from its first line on.
+LIVES = "import time; began_ns = time.monotonic_ns(); time.sleep(0.05); print(time.monotonic_ns() - began_ns)"
+
+
+@pytest.fixture
+def node(taximeter_program: str, tmp_path: Path) -> Node:
+    require_root()
+    return Node(taximeter_program, tmp_path / "node")
+
+
+def final(node: Node) -> list[dict[str, Any]]:
+    return [record["data"] for record in node.predictions() if record["data"]["final"]]
+
+
+def test_a_run_under_a_living_agent_is_stamped_by_the_kernel(node: Node) -> None:
+    with node.agent():
+        for _ in range(20):
+            node.run("--", "true")
+        ended = wait_until(lambda: len(final(node)) == 20 and final(node), "the records")
+    timing = [(data["timing"]["start"]["source"], data["timing"]["end"]["source"]) for data in ended]
+    assert set(timing) == {("kernel", "kernel")}
+
+
+def test_the_kernels_time_lies_between_the_commands_own_and_the_waiters(node: Node) -> None:
+    with node.agent():
+        lived_ns = int(node.run("--", sys.executable, "-c", LIVES).stdout)
+        (data,) = wait_until(lambda: final(node), "the record")
+    whole_ns = data["interval"]["end_ns"] - data["interval"]["start_ns"]
+    assert lived_ns < whole_ns < lived_ns + 2000 * MS
+
+
+def test_a_run_that_was_over_before_there_was_an_agent_has_its_wrappers_word(node: Node) -> None:
+    node.run("--", "true")
+    with node.agent():
+        (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["timing"]["start"]["source"], data["timing"]["end"]["source"]) == ("wrapper", "wrapper")
+
+
+def test_a_run_that_began_before_the_agent_ends_by_the_kernels_stamp(node: Node) -> None:
+    with node.spawn("--", "cat", stdin=subprocess.PIPE) as run:
+        wait_until(lambda: list(node.journal.glob("*.ndjson")), "the journal")
+        with node.agent() as agent:
+            is_active(agent)
+            assert run.stdin is not None
+            run.stdin.close()
+            (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["timing"]["start"]["source"], data["timing"]["end"]["source"]) == ("wrapper", "kernel")
+
+
+def test_a_run_in_a_pid_namespace_is_found_by_its_wrappers_lock(node: Node) -> None:
+    unshare = require_program("unshare", "util-linux")
+    words = [unshare, "--pid", "--fork", "--mount-proc", node.program, "run", "--", "cat"]
+    with node.agent() as agent:
+        with subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE) as run:
+            is_active(agent)
+            assert run.stdin is not None
+            run.stdin.close()
+            assert run.wait(20) == 0
+        (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["timing"]["start"]["source"], data["timing"]["end"]["source"]) == ("kernel", "kernel")
+
+
+def test_an_orphan_in_a_pid_namespace_is_adopted_by_its_pid_here(node: Node) -> None:
+    """The first process of the namespace is a shell, so that the namespace outlives the wrapper."""
+    unshare = require_program("unshare", "util-linux")
+    script = f"{node.program} run -- cat & read line; wait"
+    words = [unshare, "--pid", "--fork", "--mount-proc", "sh", "-c", f"exec 3<&0; {script.replace('cat', 'cat <&3')}"]
+    with node.agent() as agent:
+        with subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE) as shell:
+            is_active(agent)
+            (first,) = children_of(shell.pid)
+            wrapper = wait_until(lambda: wrapper_below(first), "the wrapper")
+            os.kill(wrapper, signal.SIGKILL)
+            wait_until(lambda: "instance.adopted" in agent.log.read_text(), "the adoption")
+            assert shell.stdin is not None
+            shell.stdin.close()
+            shell.wait(20)
+        (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["timing"]["end"]["source"], data["time"]["unknown_ns"]) == ("kernel", 0)
+
+
+def wrapper_below(pid: int) -> int | None:
+    """The child of a shell that has a child itself."""
+    return next((child for child in children_of(pid) if children_of(child)), None)
+
+
+def test_a_command_whose_wrapper_was_killed_before_it_could_say_so_is_billed_all_the_same(node: Node) -> None:
+    """The second line of a journal says that the command runs; the wrapper is killed as it begins to write it."""
+    strace = require_program("strace")
+    inject = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=KILL:when=2"]
+    words = [strace, *inject, node.program, "run", "--", "cat"]
+    with node.agent() as agent, subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE) as run:
+        wait_until(lambda: "instance.adopted" in agent.log.read_text(), "the adoption")
+        is_active(agent)
+        assert run.stdin is not None
+        run.stdin.close()
+        (data,) = wait_until(lambda: final(node), "the record")
+        run.wait(20)
+    assert (data["timing"]["start"]["source"], data["timing"]["end"]["source"]) == ("kernel", "kernel")
+    assert data["time"]["unknown_ns"] == 0
+
+
+def test_the_agent_says_whether_it_hears_the_kernel(node: Node) -> None:
+    with node.agent() as agent:
+        assert agent.metric("taximeter_kernel_witness") == 1
+        assert json.loads(node.taximeter("status", "--json").stdout)["witness"]["kernel"] is True
+
+
+def test_without_the_witness_the_agent_says_so(node: Node) -> None:
+    node.config = "[witness]\nkernel = false\n"
+    with node.agent() as agent:
+        assert agent.metric("taximeter_kernel_witness") == 0
+        assert "wrappers and pidfds" in node.taximeter("status").stdout
+
+
+def is_active(agent: Agent) -> None:
+    wait_until(lambda: agent.metric('taximeter_instances{phase="active"}') == 1, "an active instance")
