@@ -321,7 +321,11 @@ def test_a_full_disk_stops_the_books_and_not_the_agent(node: Node) -> None:
 
 
 def test_what_a_stopped_wrapper_did_not_see_is_not_billed(node: Node) -> None:
-    """The command ends while its wrapper sleeps: whatever the wrapper says on waking, that silence is unknown."""
+    """The command ends while its wrapper sleeps: whatever the wrapper says on waking, that silence is unknown.
+
+    But for the kernel, which saw it: see tests/core/test_witness.py.
+    """
+    node.config = "[witness]\nkernel = false\n"
     words = ("--", "sh", "-c", "echo $PPID; read line")
     with node.agent(), node.spawn(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
