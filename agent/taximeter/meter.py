@@ -85,7 +85,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
     """
     turn = Turn(book)
     if now is not None:
-        instance = instance._replace(utc_error_ns=utc_error_ns(instance.opened, now))
+        instance = _reckoned(instance, now)
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
     for event in events:
@@ -99,6 +99,11 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
+
+
+def _reckoned(instance: Instance, now: Clock) -> Instance:
+    error_ns = utc_error_ns(instance.opened, now)
+    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
