@@ -5,11 +5,12 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from taximeter import wire
 from taximeter.booking import End
-from taximeter.clockwork import reading, utc_error_ns, utc_ns
+from taximeter.clockwork import utc_error_ns, utc_ns
 from taximeter.events import (
     Alive,
     BadMark,
@@ -52,7 +53,8 @@ _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 _SIGKILL, _SIGTERM = 9, 15
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """What facts led to: the instance after them, its records, what was refused of which kind of fact."""
 
     instance: Instance
@@ -74,7 +76,6 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
         sign_ns=opened.at_ns,
         offset_ns=opened.clock.boottime - opened.clock.monotonic,
         cut=Cut(opened.at_ns),
-        reading=reading(opened.clock),
     )
 
 
@@ -85,7 +86,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
     """
     turn = Turn(book)
     if now is not None:
-        instance = _reckoned(instance, now)
+        instance = instance._replace(utc_error_ns=utc_error_ns(instance.opened, now))
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
     for event in events:
@@ -99,11 +100,6 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
-
-
-def _reckoned(instance: Instance, now: Clock) -> Instance:
-    error_ns = utc_error_ns(instance.opened, now)
-    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
@@ -209,7 +205,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
         uncertainty_ns = at_ns - instance.sign_ns
     witness = Witness(source, uncertainty_ns)
     end = End(at_ns, ended_status(instance, event), final=True, witness=witness)
-    return close(instance, end, _told(event), turn)
+    return close(instance, end, _told(event, instance.readied), turn)
 
 
 def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
@@ -225,10 +221,10 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     if instance.stop is not None and instance.stop is not StopReason.DRAIN:
         status = Status(instance.stop.value)
     end = End(at_ns, status, final=True, witness=witness)
-    return close(instance, end, Exit(None, None, None, event.reason, None), turn)
+    return close(instance, end, Exit(None, None, None, event.reason, None, ready=instance.readied), turn)
 
 
-def _told(event: Exited) -> Exit:
+def _told(event: Exited, readied: bool) -> Exit:
     """How the command ended. What kills for want of memory is SIGKILL, which others send as well."""
     seen = event.error is None and (event.code is not None or event.signal is not None)
     oom: bool | None = None
@@ -236,7 +232,8 @@ def _told(event: Exited) -> Exit:
         oom = event.oom != Oom.NONE
     elif seen and event.signal != _SIGKILL:
         oom = False
-    return Exit(event.code, event.signal, oom, _exit_reason(event), event.left, event.core_dumped if seen else None)
+    core = event.core_dumped if seen else None
+    return Exit(event.code, event.signal, oom, _exit_reason(event), event.left, core, readied)
 
 
 def _exit_reason(event: Exited) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -160,9 +160,11 @@ class Exit:
     reason: str
     left_running: int | None
     core: bool | None = None  #: whether it left a core dump
+    ready: bool | None = None  #: whether it ever was; a boot that never became ready bills nothing
 
 
-class UsageRecord(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
     """One immutable line for billing, before the ledger numbers and chains it."""
 
     id: str

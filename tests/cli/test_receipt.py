@@ -9,7 +9,9 @@ import pytest
 
 from taximeter.cli.receipt import exit_text, write
 from taximeter.cli.sheet import Sheet
-from tests.cli.node import instance, program, taximeter
+from tests.cli.node import instance, program, renamed, taximeter
+from tests.cli.node import write as write_ledger
+from tests.observe import histories
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -61,6 +63,13 @@ def test_a_receipt_is_also_json_with_the_same_total(booked: Path) -> None:
     answer = json.loads(taximeter("receipt", "p-one", "--json").out)
     assert answer["total"] == {"amount": "0.0000412", "currency": "USD"}
     assert answer["kind"] == "prediction"
+
+
+@pytest.mark.parametrize("asked", ["p1", instance(1)])
+def test_a_boot_that_never_became_ready_says_that_it_bills_nothing(state: Path, asked: str) -> None:
+    write_ledger(state, renamed(histories.never_ready_run(), 1))
+    answer = taximeter("receipt", asked)
+    assert " ready       never: a boot that does not become ready bills nothing" in answer.lines
 
 
 def test_an_instance_is_told_with_its_predictions(booked: Path) -> None:

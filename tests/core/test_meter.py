@@ -142,6 +142,14 @@ def test_a_command_that_never_became_ready_is_told_and_billed_nothing() -> None:
     assert told.predictions()[0].data["time"]["wall_ns"] == 0
     assert told.amount() == 0
     assert told.instances()[0].data["time"]["boot_ns"] == 3 * SECOND
+    assert told.instances()[0].data["exit"].ready is False
+
+
+def test_who_became_ready_after_its_timeout_is_ready_all_the_same() -> None:
+    facts = [spawned(0), ReadyTimedOut(SECOND), BecameReady(2 * SECOND, "http", MS), exited(3 * SECOND)]
+    told = tell(Options(prediction="p1", ready="http://localhost/"), facts)
+    assert told.predictions()[0].data["time"]["active_ns"] == SECOND
+    assert told.instances()[0].data["exit"].ready is True
 
 
 def test_a_long_boot_that_fails_is_told_too() -> None:

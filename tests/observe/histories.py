@@ -73,6 +73,12 @@ def unpriced_run() -> list[UsageRecord]:
     return tell(Options(prediction="p1"), [spawned(0), ready(0), exited(SECOND)], tier="gpu-odd").records
 
 
+def never_ready_run() -> list[UsageRecord]:
+    """A private instance whose server never answered."""
+    options = Options(prediction="p1", service_class=ServiceClass.PRIVATE, ready="http://localhost:5000/")
+    return tell(options, [spawned(0), exited(SECOND, 1)]).records
+
+
 def killed_run() -> list[UsageRecord]:
     """A run that died of SIGKILL."""
     return tell(Options(prediction="p1"), [spawned(0), ready(0), exited(SECOND, None, 9)]).records

@@ -12,8 +12,7 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     time                    summed over its records: wall_ns, then load_ns active_ns share_ns (prediction) or boot_ns
                             idle_ns active_ns teardown_ns (instance), suspended_ns, unknown_ns; {} before the first
     phases                  the instance's own `time` (of a prediction's receipt too), {} while it has no record
-    timing                  {"start": {"source", "uncertainty_ns"}, "end": {…}, "clock": [what was wrong, …],
-                            "utc_uncertainty_ns"}, or null
+    timing                  {"start": {"source", "uncertainty_ns"}, "end": {…}, "clock": [what was wrong, …]}, or null
     hardware                as in the record: tier, count, devices, evidence, rule (why this tier); or null
     billing                 {"status", "amount", "currency", "lines", "corrections", "rate_cards", "reason"}: amount is
                             exact, over all records, corrections included; null where unrated or unknown
@@ -21,7 +20,7 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
                             the arithmetic: "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
       corrections[]         {"id", "reason", "corrects", "amount", "currency", "lines"}: signed, beside the lines above
     total                   {"amount", "currency"}: of an instance with its predictions; of a prediction alone
-    exit                    the instance's: {"code", "signal", "oom", "reason", "left_running"}, or null
+    exit                    the instance's: {"code", "signal", "oom", "reason", "left_running", …}, or null
     units, attributes, labels, resources, concurrency
     predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending",
                             "started_utc", "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
@@ -75,7 +74,9 @@ def of_pending(asked: str, kind: str, view: Mapping[str, Any]) -> Json:
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
     first, last = run.first or {}, run.last or {}
-    timing = _timing(run, first["timing"], last["timing"]) if last else None
+    timing = (
+        {"start": first["timing"]["start"], "end": last["timing"]["end"], "clock": list(run.clock)} if last else None
+    )
     billing = _billing(run)
     return {
         "id": asked,
@@ -103,16 +104,6 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "records": run.records,
         "records_total": run.total,
         "node": last.get("node"),
-    }
-
-
-def _timing(run: Run, first: Json, last: Json) -> Json:
-    utc_uncertainty_ns = last.get("utc_uncertainty_ns")  # the last word on all labels; older records have none
-    return {
-        "start": first["start"],
-        "end": last["end"],
-        "clock": list(run.clock),
-        "utc_uncertainty_ns": utc_uncertainty_ns,
     }
 
 
