@@ -12,9 +12,6 @@ from typing import NoReturn
 
 import pytest
 
-from taximeter.errors import TaximeterError
-from taximeter.kernel import ProcessEvents
-
 ALL = os.environ.get("TAXIMETER_TEST_ALL") == "1"
 
 
@@ -44,11 +41,3 @@ def require_path(path: str, remedy: str) -> Path:
     if not Path(path).exists():
         lacking(f"needs {path}: {remedy}")
     return Path(path)
-
-
-def require_process_events() -> None:
-    """The kernel tells this process of all others (its proc connector)."""
-    try:
-        ProcessEvents.open().close()
-    except TaximeterError as error:
-        lacking(str(error))

@@ -71,11 +71,6 @@ def test_a_timeout_that_is_none_is_refused(said: str) -> None:
     assert "second" in fault("--ready-timeout", said, "true")
 
 
-@pytest.mark.parametrize("way", ["http://127.0.0.1/ready", "https://h/", "tcp:localhost:80", "log:started"])
-def test_a_way_of_becoming_ready_that_is_not_there_yet_says_which_are(way: str) -> None:
-    assert "expected exec or notify" in fault("--ready", way, "true")
-
-
 @pytest.mark.parametrize(
     ("words", "part"),
     [
@@ -92,7 +87,7 @@ def test_a_way_of_becoming_ready_that_is_not_there_yet_says_which_are(way: str) 
         (["--worker=yes", "true"], "without a value"),
         (["--class", "vip", "true"], "public private fast_boot deployment training"),
         (["--on-term=retry", "true"], "canceled aborted drain"),
-        (["--ready", "now", "true"], "exec notify"),
+        (["--ready", "now", "true"], "expected exec, notify, http"),
         (["--label", "novalue", "true"], "KEY=VALUE"),
         (["--unit", "image", "true"], "NAME=NUMBER"),
         (["--unit", "image=1", "--unit", "image=2", "true"], "once"),

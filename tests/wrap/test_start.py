@@ -12,6 +12,9 @@ from taximeter.wrap import start
 LIB = Path(start.__file__).parents[2]
 WRAP = Path(start.__file__).parent
 
+FOR_READINESS = ("values", "targets", "readiness", "asking", "probe", "strangers", "answer", "health", "relay", "sink")
+FOR_PATTERNS = ("pattern", "output", "tail")
+
 
 def modules_after(code: str) -> list[str]:
     """The modules of a bare interpreter after `code`, in the order of their loading."""
@@ -44,10 +47,20 @@ def test_before_the_command_runs_nothing_is_imported_but_what_is_built_in() -> N
     "name", ["socket", "json", "argparse", "subprocess", "dataclasses", "enum", "ctypes", "os", "typing"]
 )
 def test_the_wrapper_never_imports_what_would_multiply_its_start(name: str) -> None:
-    every = ",".join(
-        f"taximeter.wrap.{path.stem}" for path in WRAP.glob("*.py") if path.stem not in ("__init__", "helptext")
-    )
+    left_out = ("__init__", "helptext", *FOR_PATTERNS)
+    every = ",".join(f"taximeter.wrap.{path.stem}" for path in WRAP.glob("*.py") if path.stem not in left_out)
     assert name not in modules_after(f"import {every}")
+
+
+@pytest.mark.parametrize("ready", ["exec", "notify", "http://localhost/", "tcp:localhost:80"])
+def test_only_who_waits_for_a_line_pays_for_regular_expressions(ready: str) -> None:
+    code = f"from taximeter.wrap.argv import parse; parse(['--ready', {ready!r}, 'x'])"
+    assert not {"re", "enum"}.intersection(modules_after(f"{code}; import taximeter.wrap.watch, taximeter.wrap.asking"))
+
+
+def test_whoever_is_ready_at_once_loads_nothing_for_readiness() -> None:
+    loaded = modules_after("import taximeter.wrap.main, taximeter.wrap.ending, taximeter.wrap.watch")
+    assert not {f"taximeter.wrap.{name}" for name in (*FOR_READINESS, *FOR_PATTERNS)}.intersection(loaded)
 
 
 def test_a_compiled_module_is_read_if_it_was_made_from_its_source(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ to know what a line says, but for one thing: that it opens this very journal.
 
 import os
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from taximeter import events, wire
 from taximeter.errors import JournalFault
@@ -27,7 +26,8 @@ class Position:
     inode: int | None = field(default=None, compare=False)
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Chunk:
     """What one read found."""
 
     events: tuple[events.Event, ...]

@@ -1,9 +1,8 @@
-"""The kernel's doors: notes of a directory (inotify), processes (/proc, pidfds, the proc connector), the clocks.
+"""The kernel's doors: notes of a directory (inotify), one process (/proc, pidfds), all of them (the proc connector).
 
 Owns the system calls that Python lacks. Refuses to wait, and to know journals and instances.
 """
 
-from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.groups import End, Start
 from taximeter.kernel.notes import Changes, DirectoryWatch
@@ -22,9 +21,6 @@ __all__ = [
     "host_pid",
     "is_alive",
     "open_process",
-    "read_clock",
     "start_ticks",
-    "time_offsets",
     "usage_of",
-    "utc_error_ns",
 ]

@@ -1,7 +1,6 @@
 """What crosses the ledger's door, as frozen values. Refuses to know SQL."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from taximeter.records import UsageRecord
 
@@ -16,7 +15,8 @@ class NodeInfo:
     config: str  #: "sha256:…", the configuration in force
 
 
-class JournalState(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JournalState:
     """How far an instance's journals are booked, and the folded state behind that position."""
 
     instance: str

@@ -11,6 +11,8 @@ TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taximeter.wrap.targets import Target
+
 READY_NOW = ("exec", "notify")
 
 
@@ -38,6 +40,7 @@ class Options:
         self.root: str | None = None
         self.on_term = wire.ON_TERM[0]
         self.ready = READY_NOW[0]
+        self.target: Target | None = None  #: what `ready` names beside READY_NOW
         self.ready_timeout_ns: int | None = None
         self.labels: dict[str, str] = {}
         self.units: dict[str, str] = {}

@@ -43,6 +43,8 @@ def attend(run: Run) -> None:
     _, run.status, used = posix.wait4(run.pid, 0)
     now = lines.clock(run.boot_id)
     _take_the_rest(run, run.end_ns, intake)
+    if run.readiness is not None:
+        run.readiness.finish(run.end_ns)
     note_end(run, now, _usage(run, used))
 
 
@@ -57,6 +59,8 @@ def note_end(run: Run, now: str, usage: str) -> None:
 
 def wait_plainly(run: Run) -> None:
     """See the command to its end without any meter, for when that broke; sets `run.status`."""
+    if run.readiness is not None:
+        run.readiness.abandon()
     run.status = _plain_wait(run.pid)
     run.end_ns = time.monotonic_ns()
     note_end(run, lines.clock(run.boot_id), "null")
@@ -74,6 +78,9 @@ def clean_up(run: Run) -> None:
             posix.unlink(run.fifo_path)
     except OSError:
         pass
+    readiness, run.readiness = run.readiness, None
+    if readiness is not None:
+        readiness.leave()
 
 
 def summarise(run: Run) -> str:
@@ -117,7 +124,7 @@ def _note_start(run: Run) -> None:
 def _ends_soon(pid: int) -> bool:
     """Whether the command ends within the grace; other signals wait, and a stop is looked at afterwards."""
     deadline_ns = time.monotonic_ns() + _GRACE_NS
-    while posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is None:
+    while not proc.has_ended(pid):
         left_ns = deadline_ns - time.monotonic_ns()
         if left_ns <= 0:
             return False

@@ -14,9 +14,10 @@ def spawn(at_ns: int, before_ns: int, pid: int, start_ticks: int | None) -> byte
     return lines.fact(wire.FACT_SPAWN, at_ns, f',"before":{before_ns},"pid":{pid},"start":{start}')
 
 
-def ready(at_ns: int, by: str) -> bytes:
-    """The instance can take work."""
-    return lines.fact(wire.FACT_READY, at_ns, f',"by":"{by}"')
+def ready(at_ns: int, by: str, within_ns: int | None = None) -> bytes:
+    """The instance can take work, and may have been able to for `within_ns`, where it was looked at."""
+    within = "" if within_ns is None else f',"within":{within_ns}'
+    return lines.fact(wire.FACT_READY, at_ns, f',"by":"{by}"{within}')
 
 
 def signal(at_ns: int, number: int, kernel: bool, sender: int, outside: bool) -> bytes:

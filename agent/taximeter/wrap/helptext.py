@@ -30,10 +30,15 @@ which prediction it is
 
 how it runs
   --worker              a long-lived server: its predictions come as marks
-  --ready exec|notify   ready once it runs (default), or once it says so:
-                        sd_notify READY=1, or {"mark":"ready"}
+  --ready WHEN          when it can take work; a {"mark":"ready"} counts, too
+            exec                once it runs (default)
+            notify              once it says so: sd_notify READY=1
+            http://HOST:PORT/PATH   once that answers 200 (of Cog's health
+                                check: with status READY, or BUSY)
+            tcp:HOST:PORT       once that takes a connection
+            log:REGEX           once such a line is on its stdout or stderr
   --ready-timeout S     note it if that takes longer than S seconds; stops
-                        nothing
+                        nothing, and a later one still counts
   --on-term WHAT        what a SIGTERM from outside means for a prediction:
                         canceled (default), aborted or drain
   --require-meter       do not run if it cannot be measured (exit 125); by

@@ -65,6 +65,10 @@ def _prepare(run: Run, state: str, values: dict[str, str]) -> dict[str, str | No
     """Open the journal and what belongs to it; returns what changes in the command's environment."""
     changes: dict[str, str | None] = {}
     try:
+        if run.options.target is not None:
+            from taximeter.wrap.readiness import prepare
+
+            run.readiness = prepare(run, run.options.target)
         _open_journal(run, state, values)
         if run.options.ready == "notify":
             changes[wire.ENV_NOTIFY] = _open_notify(run, values)
@@ -107,6 +111,8 @@ def _open_notify(run: Run, values: dict[str, str]) -> str:
 def _attend(run: Run, started: entry.Entry, witness: str, load: "Callable[[str], object]") -> "NoReturn":
     """See the command to its end, whatever becomes of the meter; never returns."""
     try:
+        if run.readiness is not None:
+            run.readiness.release()
         entry.drop_descriptors(started.descriptors, (2,) if run.options.summary else ())
         entry.take_away(witness)
         for name in ("proc", "facts", "ending"):

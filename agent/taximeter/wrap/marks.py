@@ -37,14 +37,16 @@ def read(fd: int) -> bytes:
 class Splitter:
     """Bytes to lines, in bounded memory: of a line that has no end only the beginning is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int = _KEPT_BYTES) -> None:
+        """Of a longer line that much is kept."""
+        self._kept_bytes = kept_bytes
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now, without newlines; empty ones are none."""
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[:_KEPT_BYTES]
-        return [line[:_KEPT_BYTES] for line in lines if line]
+        self._rest = rest[: self._kept_bytes]
+        return [line[: self._kept_bytes] for line in lines if line]
 
     def finish(self) -> list[bytes]:
         """What was begun and will not be completed any more."""

@@ -35,6 +35,11 @@ def start_ticks(pid: int) -> int | None:
     return None if fields is None else int(fields[_START])
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours has ended; its status is left to whoever waits for it."""
+    return posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is not None
+
+
 def is_stopped(pid: int) -> bool:
     """Whether the process is stopped by job control."""
     fields = stat_fields(pid)

@@ -9,6 +9,7 @@ from taximeter.wrap.writer import Writer
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from taximeter.wrap.notify import Notify
+    from taximeter.wrap.readiness import Readiness
 
 #: Important facts that may use the journal's reserve; far fewer than it holds, the exit fact must still fit.
 _IMPORTANT = 16
@@ -27,6 +28,7 @@ class Run:
         self.fifo = -1  #: the marks' descriptor; -1: there is none
         self.fifo_path: str | None = None
         self.notify: Notify | None = None
+        self.readiness: Readiness | None = None  #: what looks whether it is ready; None: nothing does
         self.pid = 0
         self.before_ns = 0  #: posix_spawn was called
         self.spawn_ns = 0  #: posix_spawn had returned

@@ -27,12 +27,15 @@ def _set_on_term(options: Options, word: str, value: str) -> None:
 
 
 def _set_ready(options: Options, word: str, value: str) -> None:
-    if value.startswith(("http://", "https://", "tcp:", "log:")):
-        raise UsageError(
-            f"cannot wait for {word} {value!a} in this version: expected exec or notify"
-            ' (a worker can also write {"mark":"ready"} to $TAXIMETER_MARKS)'
-        )
-    options.ready = _set_choice(word, value, READY_NOW)
+    options.ready, options.target = value, None
+    if value in READY_NOW:
+        return
+    from taximeter.wrap import targets
+
+    if not value.startswith(targets.PREFIXES):
+        expected = "exec, notify, http://HOST[:PORT]/PATH, tcp:HOST:PORT or log:REGEX"
+        raise UsageError(f"cannot use {word} {value!a}: expected {expected}")
+    options.target = targets.parse(word, value)
 
 
 def _set_timeout(options: Options, word: str, value: str) -> None:

@@ -1,7 +1,7 @@
 """While the command runs: its end, signals for it, what it says, a heartbeat each second.
 
-Owns the loop around epoll. Order is the rule in it: signals first, then the end, then a bounded bite of marks, so that
-no flood of marks delays a signal or the end. Refuses to judge what it writes down.
+Owns the loop around epoll. Order is the rule in it: signals first, then the end, then a bounded bite of marks and of
+what shows readiness, so that no flood of either delays a signal or the end. Refuses to judge what it writes down.
 """
 
 import gc
@@ -41,6 +41,9 @@ class Watch:
         self._notify_fd = -1 if run.notify is None else run.notify.fd
         if run.notify is not None:
             self._epoll.register(self._notify_fd, select.EPOLLIN)
+        self._readiness = run.readiness
+        if self._readiness is not None:
+            self._readiness.begin(self._epoll)
         self._takes_marks = False
         if run.fifo >= 0:
             marks.enlarge(run.fifo)
@@ -49,7 +52,6 @@ class Watch:
             run.writer.reserve()
         self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
         self._calendar_ns = time.time_ns() - time.monotonic_ns()
-        self._noted_ns = 0
         timeout_ns = run.options.ready_timeout_ns
         self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
         self._children.look()  # it may have been stopped before anybody looked
@@ -69,6 +71,8 @@ class Watch:
             if self._run.fifo in ready and not self.intake.take_marks(now_ns):
                 self._epoll.unregister(self._run.fifo)
                 self._takes_marks = False
+            if self._readiness is not None:
+                now_ns = self._readiness.take(ready, now_ns)
             self._keep_time(now_ns)
 
     def _look_at_calendar(self, now_ns: int) -> None:
@@ -76,8 +80,8 @@ class Watch:
         calendar_ns = time.time_ns() - now_ns
         if abs(calendar_ns - self._calendar_ns) <= _MOVED_NS:
             return
-        if now_ns > self._noted_ns + _AGAIN_NS:
-            self._calendar_ns, self._noted_ns = calendar_ns, now_ns
+        if now_ns > self._next_beat_ns - wire.HEARTBEAT_NS + _AGAIN_NS:
+            self._calendar_ns = calendar_ns
             self._beat(now_ns)
 
     def _take_marks_again(self) -> None:
@@ -90,6 +94,8 @@ class Watch:
         next_ns = self._next_beat_ns
         if self._deadline_ns is not None and self._deadline_ns < next_ns:
             next_ns = self._deadline_ns
+        if self._readiness is not None and self._readiness.next_ns is not None:
+            next_ns = min(next_ns, self._readiness.next_ns)
         return max(0, next_ns - time.monotonic_ns()) / _NS_PER_S
 
     def _keep_time(self, now_ns: int) -> None:
@@ -108,7 +114,7 @@ class Watch:
 
         Who was stopped and wakes late finds the time for a beat come, and the command perhaps long gone.
         """
-        if posix.waitid(posix.P_PID, self._run.pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is not None:
+        if proc.has_ended(self._run.pid):
             return
         next_ns = max(self._next_beat_ns + wire.HEARTBEAT_NS, now_ns + wire.HEARTBEAT_NS // 2)
         self._next_beat_ns = min(next_ns, now_ns + wire.HEARTBEAT_NS)

@@ -1,0 +1,63 @@
+"""The relays at the command's end: what it wrote goes out before we end, what its descendants write goes out after us.
+
+Owns the process that goes on relaying where somebody still writes, so that neither they nor their readers notice that
+we are gone. Refuses to know what passes.
+"""
+
+import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
+import posix
+import select
+
+from taximeter.wrap.relay import Relay
+
+_LOOK_S = 0.1
+#: Signals that want nobody to end.
+_HARMLESS = (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH)
+
+
+def see_out(relays: list[Relay]) -> None:
+    """Bring out what was written, however slow the reader is, unless a signal says to end. Raises OSError."""
+    waiting = watched = [relay for relay in relays if relay.pending]
+    fatal = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()).difference(_HARMLESS)
+    epoll = select.epoll()
+    for relay in watched:
+        relay.watch(epoll)
+    while waiting and _signal.sigtimedwait(fatal, 0) is None:
+        ready = [fd for fd, _ in epoll.poll(_LOOK_S)]
+        for relay in watched:
+            relay.move(ready, False)
+        waiting = [relay for relay in waiting if relay.pending]
+    epoll.close()
+
+
+def hand_over(relays: list[Relay]) -> None:
+    """Leave what is open to a process of its own. Raises OSError."""
+    if not relays:
+        return
+    try:
+        if posix.fork() == 0:
+            try:
+                _go_on(relays)
+            finally:
+                posix._exit(0)
+    finally:
+        for relay in relays:
+            relay.close()
+
+
+def _go_on(relays: list[Relay]) -> None:
+    """Relay until nobody writes or reads any more; signals, which are blocked, are for those who do."""
+    kept = {fd for relay in relays for fd in relay.descriptors()}
+    for name in posix.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                posix.close(int(name))
+            except OSError:
+                pass  # the one of the listing
+    epoll = select.epoll()
+    for relay in relays:
+        relay.watch(epoll)
+    while any(relay.is_open for relay in relays):
+        ready = [fd for fd, _ in epoll.poll()]
+        for relay in relays:
+            relay.move(ready, False)
