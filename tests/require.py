@@ -12,6 +12,9 @@ from typing import NoReturn
 
 import pytest
 
+from taximeter.errors import TaximeterError
+from taximeter.kernel import ProcessEvents
+
 ALL = os.environ.get("TAXIMETER_TEST_ALL") == "1"
 
 
@@ -41,3 +44,11 @@ def require_path(path: str, remedy: str) -> Path:
     if not Path(path).exists():
         lacking(f"needs {path}: {remedy}")
     return Path(path)
+
+
+def require_process_events() -> None:
+    """The kernel tells this process of all others (its proc connector)."""
+    try:
+        ProcessEvents.open().close()
+    except TaximeterError as error:
+        lacking(str(error))

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.rating import Charge, Rating, informative, rate_time
+from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance, Phases, Prediction, Times
-from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing, utc_ns
+from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing
 from taximeter.records import (
     PLATFORM,
     UNATTRIBUTED,
@@ -48,8 +49,9 @@ def prediction_records(
 ) -> tuple[UsageRecord, ...]:
     """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
     rating = _rate_prediction(instance, prediction, times, end, book)
-    data = _prediction_data(instance, prediction, times, end, rating.billing)
-    record = _record(instance, RecordType.PREDICTION, prediction, _began(instance, prediction, times), data)
+    began = _began(instance, prediction, times)
+    data = _prediction_data(instance, prediction, (began, times), end, rating.billing)
+    record = _record(instance, RecordType.PREDICTION, prediction, began, data)
     if rating.correction is None:
         return (record,)
     return (record, _correction(instance, prediction, end, rating.correction, book.source))
@@ -96,12 +98,12 @@ def _told(instance: Instance, prediction: Prediction | None, end: End) -> dict[s
 
 
 def _prediction_data(
-    instance: Instance, prediction: Prediction, times: Times, end: End, billing: Billing
+    instance: Instance, prediction: Prediction, since: tuple[Moment, Times], end: End, billing: Billing
 ) -> dict[str, object]:
+    began, times = since
     before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
     data = _told(instance, prediction, end)
-    ended = Moment(end.at_ns, instance.phases.suspended)
-    data["interval"] = interval(opened, _began(instance, prediction, times), ended)
+    data["interval"] = interval(opened, began, Moment(end.at_ns, instance.phases.suspended))
     data["time"] = prediction_time(cut_ns, end.at_ns, before, times)
     data["to_date"] = {
         "wall_ns": end.at_ns - prediction.start_ns + times.suspended,
@@ -154,7 +156,7 @@ def _record(
         record_id(opened.instance, instance.records + ahead),
         kind,
         (about.account or UNATTRIBUTED) if theirs else PLATFORM,
-        utc_ns(opened, began),
+        utc_ns(opened, *began),
         data,
         opened.instance,
         prediction.id if prediction else None,

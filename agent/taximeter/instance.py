@@ -1,11 +1,11 @@
 """What is known of a living instance: frozen state, small enough to be kept in the ledger with every commit.
 
 Owns the shape of the state between two events; plain values, so that a door can write and read it. Named tuples, for
-they are replaced many times a run, and a tuple's `_replace` costs a tenth of a frozen dataclass's.
+they are replaced many times a run; `_replace` is our own, for the library's looks at every field, and most stay.
 Refuses to know how it changes (meter, spans) and how it is told (booking).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taximeter.clockwork import Reading
@@ -115,3 +115,21 @@ class Instance(NamedTuple):
     def service_class(self) -> ServiceClass:
         """The class the instance itself is of; what was left open is public."""
         return self.opened.options.service_class or ServiceClass.PUBLIC
+
+
+def _replacing(kind: type[tuple[object, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[object, ...]]:
+    """A `_replace` that costs by what changes: half of what the library's costs."""
+    places = {name: place for place, name in enumerate(fields)}
+    make = tuple.__new__
+
+    def _replace(self: tuple[object, ...], /, **changes: object) -> tuple[object, ...]:
+        values = list(self)
+        for name, value in changes.items():
+            values[places[name]] = value
+        return make(kind, values)
+
+    return _replace
+
+
+for _kind in (Phases, Times, Prediction, Cut, Instance):
+    setattr(_kind, "_replace", _replacing(_kind, _kind._fields))  # noqa: B010 -- mypy checks calls as it does the library's

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from taximeter import clockwork
 from taximeter.billing.money import plain
+from taximeter.clockwork import utc_ns
 from taximeter.events import Opened
 from taximeter.instance import Instance, Phases, Times
 from taximeter.records import Concurrency, InstanceTime, Interval, PredictionTime, Timing, Witness, utc_text
@@ -23,16 +24,11 @@ class Moment(NamedTuple):
     slept_ns: int
 
 
-def utc_ns(opened: Opened, moment: Moment) -> int:
-    """The UTC label of a moment."""
-    return clockwork.utc_ns(opened, moment.at_ns, moment.slept_ns)
-
-
 def interval(opened: Opened, start: Moment, end: Moment) -> Interval:
     """From when until when; the labels are as far apart as the wall is long."""
     return {
-        "start_utc": utc_text(utc_ns(opened, start)),
-        "end_utc": utc_text(utc_ns(opened, end)),
+        "start_utc": utc_text(utc_ns(opened, *start)),
+        "end_utc": utc_text(utc_ns(opened, *end)),
         "start_ns": start.at_ns,
         "end_ns": end.at_ns,
         "boot_id": opened.clock.boot_id,

@@ -5,12 +5,11 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from taximeter import wire
 from taximeter.booking import End
-from taximeter.clockwork import utc_error_ns, utc_ns
+from taximeter.clockwork import reading, utc_error_ns, utc_ns
 from taximeter.events import (
     Alive,
     BadMark,
@@ -53,8 +52,7 @@ _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 _SIGKILL, _SIGTERM = 9, 15
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What facts led to: the instance after them, its records, what was refused of which kind of fact."""
 
     instance: Instance
@@ -76,6 +74,7 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
         sign_ns=opened.at_ns,
         offset_ns=opened.clock.boottime - opened.clock.monotonic,
         cut=Cut(opened.at_ns),
+        reading=reading(opened.clock),
     )
 
 
@@ -86,7 +85,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
     """
     turn = Turn(book)
     if now is not None:
-        instance = instance._replace(utc_error_ns=utc_error_ns(instance.opened, now))
+        instance = _reckoned(instance, now)
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
     for event in events:
@@ -100,6 +99,11 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
+
+
+def _reckoned(instance: Instance, now: Clock) -> Instance:
+    error_ns = utc_error_ns(instance.opened, now)
+    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -163,8 +163,7 @@ class Exit:
     ready: bool | None = None  #: whether it ever was; a boot that never became ready bills nothing
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """One immutable line for billing, before the ledger numbers and chains it."""
 
     id: str

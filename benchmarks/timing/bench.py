@@ -22,9 +22,9 @@ from timing.slurm import Slurm
 from timing.timers import Missing, Reading, Timer
 from timing.tools import TOOLS
 
-#: A nap is begun so often. Naps of 100 and of 1000 ms leave the same rest by it, 25 ms: so long ones, which sleep while
-#: short ones come and go, end when one start is over and the next is not due. One by one, a run would take an hour.
-PACE_S, AT_ONCE = 0.075, 32
+#: A nap is begun so often. Naps of 100 and of 1000 ms leave about the same rest by it, 20 to 30 ms: so long ones, which
+#: sleep while short ones come and go, end when one start is over and the next not due. One by one would take an hour.
+PACE_S, AT_ONCE = 0.07, 32
 #: What counts in whole seconds is seen to be so in fewer naps.
 SHARES = {"Slurm sacct": 0.1}
 

@@ -19,7 +19,7 @@ from timing.timers import Reading, Witness
 
 KERNEL, PIDFD = "Taximeter, kernel", "Taximeter, pidfd"
 #: What the agent is told.
-SETTINGS = {KERNEL: "", PIDFD: ""}
+SETTINGS = {KERNEL: "", PIDFD: "[witness]\nkernel = false\n"}
 PATIENCE_S = 60.0
 
 

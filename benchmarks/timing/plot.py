@@ -12,13 +12,14 @@ from timing.meters import KERNEL, PIDFD
 from timing.naps import LOADS
 from timing.report import TITLES, by_tool
 from timing.samples import Sample, percentile
+from timing.tracing import RESOLUTION_NS
 
 WIDTH, LEFT, RIGHT, GAP, TOP, ROW, BOTTOM = 1120, 166, 52, 64, 112, 50, 48
 PANEL = (WIDTH - LEFT - RIGHT - GAP) / 2
-#: Decades of ns that are drawn.
+#: Decades of ns that are drawn, from the trace's resolution on.
 LOW, HIGH = 3, 9
 BINS_A_DECADE = 12
-TICKS = {3: "1 µs", 4: "10 µs", 5: "0.1 ms", 6: "1 ms", 7: "10 ms", 8: "0.1 s", 9: "1 s"}
+TICKS = {3: "≤ 1 µs", 4: "10 µs", 5: "0.1 ms", 6: "1 ms", 7: "10 ms", 8: "0.1 s", 9: "1 s"}
 #: Okabe and Ito's blue and orange can be told apart with any eyes; what is compared with stays grey.
 COLOURS = {KERNEL: "#0072b2", PIDFD: "#d55e00"}
 GREY, INK, FAINT = "#8a8f98", "#1f2328", "#d8dce1"
@@ -118,7 +119,9 @@ def middle(row: int) -> float:
 
 
 def amount(ns: float) -> str:
-    """A size as people say it."""
+    """A size as people say it; the trace knows nothing below a microsecond."""
+    if ns <= RESOLUTION_NS:
+        return TICKS[LOW]
     unit, name = (1e9, "s") if ns >= 1e8 else (1e6, "ms") if ns >= 1e5 else (1e3, "µs")
     value = ns / unit
     return f"{value:.2f} {name}" if value < 0.995 else f"{value:.1f} {name}" if value < 9.95 else f"{value:.0f} {name}"

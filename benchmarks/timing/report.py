@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from timing.meters import KERNEL, PIDFD
 from timing.naps import IDLE, LOADED
 from timing.samples import End, Sample, percentile
+from timing.tracing import RESOLUTION_NS
 
 TITLES = {IDLE: "Idle", LOADED: "Every core busy"}
 MEDIAN_GOAL_MS, P99_GOAL_MS, TIGHTER_GOAL = 0.05, 0.1, 20
@@ -40,7 +41,7 @@ def errors(samples: Sequence[Sample]) -> str:
     for tool, naps in by_tool(samples).items():
         off = [nap.error_ns for nap in naps]
         over = sum(ns > 0 for ns in off) / len(off)
-        three = (f"{ms(percentile(off, percent)):+.3f}" for percent in (50, 1, 99))
+        three = (signed(percentile(off, percent)) for percent in (50, 1, 99))
         rows.append((tool, str(len(naps)), *three, f"{over:.0%}", f"{ms(away(naps, 99)):.3f}"))
     return table(("error in ms of", "naps", "median", "p1", "p99", "too long", "p99 of its size"), rows)
 
@@ -93,9 +94,9 @@ def _goals(rows: dict[str, list[Sample]], load: str) -> Iterator[Goal]:
         )
         for tool in LOOSER:
             if load == LOADED and tool in rows:
-                times = away(rows[tool], 99) / away(rows[KERNEL], 99)
+                times = away(rows[tool], 99) / max(away(rows[KERNEL], 99), RESOLUTION_NS)
                 said = f"{KERNEL}: at p99 at least {TIGHTER_GOAL} × tighter than {tool}"
-                yield Goal(said, f"{times:.0f} ×", times >= TIGHTER_GOAL)
+                yield Goal(said, f"{times:,.0f} ×", times >= TIGHTER_GOAL)
     if PIDFD in rows and PEER in rows:
         mine, its = ([ms(away(rows[tool], percent)) for percent in (50, 99)] for tool in (PIDFD, PEER))
         yield Goal(
@@ -108,7 +109,7 @@ def _goals(rows: dict[str, list[Sample]], load: str) -> Iterator[Goal]:
         if over:
             p99 = ms(percentile(over, 99))
             said = f"{tool}: what is billed exceeds the truth by at most {most_ms:g} ms at p99"
-            yield Goal(said, f"{p99:+.3f} ms", p99 <= most_ms)
+            yield Goal(said, f"{signed(percentile(over, 99))} ms", p99 <= most_ms)
 
 
 def by_tool(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -131,8 +132,13 @@ def ms(ns: float) -> float:
 
 def spread(values_ns: Sequence[int]) -> str:
     """Median and tails in a cell."""
-    median, low, high = (ms(percentile(values_ns, percent)) for percent in (50, 1, 99))
-    return f"{median:+.3f} ({low:+.3f} … {high:+.3f})"
+    median, low, high = (signed(percentile(values_ns, percent)) for percent in (50, 1, 99))
+    return f"{median} ({low} … {high})"
+
+
+def signed(ns: float) -> str:
+    """An error in milliseconds; nothing is not less than nothing."""
+    return f"{round(ms(ns), 3) + 0.0:+.3f}"
 
 
 def verdict(goal: Goal) -> str:

@@ -9,7 +9,6 @@ import pytest
 
 from taximeter import kernel
 from taximeter.agent import books
-from taximeter.agent.clocks import read_clock
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.eyewitness import Eyewitness
@@ -163,12 +162,6 @@ async def test_a_commit_that_the_disk_refuses_is_tried_until_it_passes(
         assert len(node.usage()) == 2
         assert watcher._desk.trouble is None
     assert node.books.tally.counters().commits.failures == 2
-
-
-def test_the_clocks_are_read_together() -> None:
-    clock = read_clock()
-    assert clock.boottime >= clock.monotonic
-    assert clock.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @pytest.mark.anyio

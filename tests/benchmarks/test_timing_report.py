@@ -59,6 +59,15 @@ def test_others_must_be_twenty_times_as_far_off_under_load(error_ns: int, expect
     assert found[f"Every core busy: {KERNEL}: at p99 at least 20 × tighter than bash time"] is expected
 
 
+def test_nobody_is_tighter_than_the_trace_is_fine() -> None:
+    found = [*naps(KERNEL, 0, load="loaded"), *naps("bash time", 200_000, load="loaded")]
+    assert [goal.measured for goal in report.goals(found) if "tighter" in goal.said] == ["200 ×"]
+
+
+def test_an_error_of_nothing_has_no_minus() -> None:
+    assert report.spread([-400, 400, -1000]) == "+0.000 (-0.001 … +0.000)"
+
+
 def test_how_much_tighter_is_no_goal_where_cores_are_idle() -> None:
     assert not [said for said in met(naps(KERNEL, 1), naps("bash time", 1)) if "tighter" in said]
 
@@ -100,6 +109,10 @@ def test_the_plot_names_every_tool_once_and_its_p99_in_either_panel() -> None:
     said = [text.text for text in drawn(found).iter("{http://www.w3.org/2000/svg}text")]
     assert [said.count(name) for name in (KERNEL, "<tool>", "a&b")] == [1, 1, 1]
     assert {"20 µs", "30 µs", "2.0 ms", "1.0 s"} <= set(said)
+
+
+def test_the_plot_claims_nothing_finer_than_the_trace_is() -> None:
+    assert [plot.amount(ns) for ns in (1, 1000, 1060)] == ["≤ 1 µs", "≤ 1 µs", "1.1 µs"]
 
 
 def test_errors_beyond_the_axis_are_drawn_at_its_end() -> None:

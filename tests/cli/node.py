@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from unittest.mock import patch
@@ -55,8 +55,7 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
         return loaded
 
     return tuple(
-        replace(
-            record,
+        record._replace(
             id=record.id.replace(INSTANCE, instance(number)),
             data=data(record),
             instance=other(record.instance),

@@ -36,6 +36,23 @@ def test_a_pid_with_another_start_is_another_process(sleeper: subprocess.Popen[b
     assert kernel.open_process(sleeper.pid, ticks - 1) is None
 
 
+def test_a_process_is_alive_until_it_has_ended_whether_or_not_its_parent_knows(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    ticks = kernel.start_ticks(sleeper.pid)
+    assert ticks is not None
+    assert kernel.is_alive(sleeper.pid, ticks)
+    assert not kernel.is_alive(sleeper.pid, ticks + 1)
+    fd = kernel.open_process(sleeper.pid, ticks)
+    assert fd is not None
+    sleeper.kill()
+    select.select([fd], [], [], 10)
+    os.close(fd)
+    assert not kernel.is_alive(sleeper.pid, ticks)
+    sleeper.wait()
+    assert not kernel.is_alive(sleeper.pid, ticks)
+
+
 def test_a_process_that_is_gone_has_no_start_and_cannot_be_held() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()

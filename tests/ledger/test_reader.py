@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def reader(tmp_path: Path) -> Iterator[LedgerReader]:
             "time_utc_ns": BEGAN_UTC_NS + number,
         }
         root = f"p-{instance_id(0)}" if number > 2 else prediction.prediction
-        ledger.commit(Batch((replace(prediction, root=root, **filed), replace(instance, **filed)), ()))
+        ledger.commit(Batch((prediction._replace(root=root, **filed), instance._replace(**filed)), ()))
     with LedgerReader(tmp_path / "ledger.db") as opened_reader:
         yield opened_reader
     ledger.close()

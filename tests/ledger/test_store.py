@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -99,7 +98,7 @@ def test_a_refused_batch_is_refused_again(tmp_path: Path, ledger: Ledger) -> Non
 
 
 def test_what_json_cannot_say_is_refused_before_anything_is_written(ledger: Ledger) -> None:
-    strange = replace(run(1)[0], data={"instance": object()})
+    strange = run(1)[0]._replace(data={"instance": object()})
     with pytest.raises(LedgerError, match=r"cannot write record .*-00000000: expected what JSON can say"):
         ledger.commit(Batch((strange,), ()))
     assert ledger.commit(run_batch(2)).seq == 2

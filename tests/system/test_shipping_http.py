@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -94,7 +94,7 @@ class Node:
 
 
 def record_of(record: UsageRecord, instance: str, number: int) -> UsageRecord:
-    return replace(record, id=f"{instance}-{number:08d}", instance=instance, data={**record.data, "instance": instance})
+    return record._replace(id=f"{instance}-{number:08d}", instance=instance, data={**record.data, "instance": instance})
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from taximeter.agent.clocks import Clocks
+from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
 from taximeter.hardware.inventory import Hardware
@@ -95,6 +97,7 @@ class Books:
         self._place = place
         self._attest = attest
         self._boot_id = boot_id()
+        self._clocks = Clocks()
         self._page = _Page()
         self._returned: Batch | None = None
         self._said = (0.0, 0)  # minute, and how many warnings were said in it
@@ -122,7 +125,9 @@ class Books:
         except JournalFault as fault:
             self._refuse(instance, account, fault)
             return False
-        events = self._attested(instance, account, chunk.position.segment, chunk.events)
+        opened = account.instance.opened if account.instance else next(iter(chunk.events), None)
+        told = self._clocks.told(opened, chunk.events)
+        events = self._attested(instance, account, chunk.position.segment, told)
         if events is None:
             self.early.add(instance)
             return False
@@ -152,6 +157,8 @@ class Books:
         """Fold what the agent itself saw of an open instance; it is kept with whatever it leads to."""
         account = self.accounts[instance]
         account.seen_ns = time.monotonic_ns()
+        if account.instance is not None:
+            events = self._clocks.said(account.instance.opened, events)
         self._page.facts.extend((instance, _own(event)) for event in events)
         self._fold(instance, account, events)
         if instance in self.accounts:
@@ -203,8 +210,10 @@ class Books:
             instance, events = self._begin(name, events)
             if instance is None:
                 return
-        step = fold(instance, events, self._book)
+        step = fold(instance, events, self._book, self._clocks.lately())
         account.instance = step.instance
+        for fault in step.faults:
+            self.tally.clock_fault(fault)
         for kind, reason in step.rejected:
             self._reject(kind, reason)
         self._page.records.extend(step.records)
@@ -247,6 +256,8 @@ class Books:
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
         self._page.facts.append((name, _placed(hardware)))
+        if opened.timens is not None:
+            self.tally.clock_fault(text(TIME_NAMESPACE))
         return open_instance(opened, self._book, hardware)
 
     def _close(self, name: str, account: Account) -> None:

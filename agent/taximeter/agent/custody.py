@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 
 from taximeter import kernel, wire
 from taximeter.agent.books import Account, Books
-from taximeter.agent.clocks import read_clock
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.errors import JournalFault, TaximeterError
@@ -101,7 +100,7 @@ class Custody:
         if instance is None:
             self._books.set_aside(name)
             return
-        now = read_clock()
+        now = kernel.read_clock()
         if instance.opened.clock.boot_id != now.boot_id:
             self._books.lose(name, now)
             return
@@ -170,7 +169,9 @@ class Custody:
         seen = self._eyes.end_of(instance)
         exited = None if end is None and seen is None else _exited(end, seen)
         # What is left in the FIFO was said before the end, whenever it is read.
-        latest_ns = read_clock().monotonic if exited is None else min(exited.kernel_ns or exited.at_ns, exited.at_ns)
+        latest_ns = (
+            kernel.read_clock().monotonic if exited is None else min(exited.kernel_ns or exited.at_ns, exited.at_ns)
+        )
         events = self._marks(name, [*said, *self._keeper.drain(name)], latest_ns)
         rest = self._rests.pop(name, b"")
         if rest:
@@ -179,7 +180,7 @@ class Custody:
             events.append(exited)
         self._book(name, events)
         if exited is None:
-            self._books.lose(name, read_clock())
+            self._books.lose(name, kernel.read_clock())
         self._forget(name)
 
     def _marks(self, name: str, said: Sequence[Said], latest_ns: int | None = None) -> list[Event]:
@@ -198,13 +199,13 @@ class Custody:
 
 def _alive(instance: Instance) -> Alive:
     usage = Usage() if instance.host_pid is None else Usage(*kernel.usage_of(instance.host_pid))
-    clock = read_clock()
+    clock = kernel.read_clock()
     return Alive(clock.monotonic, clock, usage)
 
 
 def _exited(end: Ended | None, seen: "kernel.End | None") -> Exited:
     """The end as the agent saw it; the status from whoever knows one."""
-    clock = read_clock()
+    clock = kernel.read_clock()
     at_ns = end.at_ns if end is not None else clock.monotonic
     status = end.status if end is not None and end.status is not None else seen.status if seen is not None else None
     code = signal = None

@@ -4,13 +4,11 @@ Owns start and stop: one agent a state directory, readiness once everything that
 five seconds that ships what it can and loses nothing. Refuses to know any rule.
 """
 
-import fcntl
 import gc
 import json
 import logging
 import os
 import random
-import secrets
 import signal
 import socket
 import sys
@@ -30,6 +28,7 @@ from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.eyewitness import Eyewitness
+from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
 from taximeter.agent.placing import Placer, read_inventory
@@ -62,23 +61,18 @@ def run(config_path: Path | None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config = load(config_path, os.environ)
     where = directories(os.environ)
-    _prepare(where)
+    prepare(where)
     # What is loaded now stays for ever, and facts make no cycles: looking for garbage often would only cost.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    with _alone(where.lock):
+    with alone(where.lock):
         try:
             anyio.run(_main, config, where, Notifier(os.environ))
         except ExceptionGroup as group:
             raise _first_of(group) from group
         except OSError as error:
-            raise TaximeterError(_unusable(error)) from error
+            raise TaximeterError(unusable(error)) from error
     return 0
-
-
-def _unusable(error: OSError) -> str:
-    what = error.filename or "its files"
-    return f"cannot use {what}: {error.strerror}: expected a state directory and a disk that the agent may write to"
 
 
 def _first_of(group: ExceptionGroup) -> Exception:
@@ -87,13 +81,13 @@ def _first_of(group: ExceptionGroup) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, OSError):
-        return TaximeterError(_unusable(error))
+        return TaximeterError(unusable(error))
     return error if isinstance(error, TaximeterError) else group
 
 
 async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
     async with _opened(config, where) as (scene, watcher, reader):
-        token = await anyio.to_thread.run_sync(_token, where.state / "token")
+        token = await anyio.to_thread.run_sync(kept_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
             await tasks.start(_stop_on_signal, tasks.cancel_scope)
             host, port = config.listen.host, config.listen.port
@@ -102,7 +96,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             await tasks.start(watcher.run)
             scene.caught_up = True
-            _write_private(where.agent_file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
+            write_private(where.agent_file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
             for sink in config.sinks:
                 tasks.start_soon(_ship, sink, scene)
             tasks.start_soon(_sweep_now_and_then, watcher)
@@ -242,70 +236,6 @@ async def _drain(config: Config, scene: Scene, watcher: Watcher) -> None:
             await scene.desk.commit(batch)
         if (last := scene.books.take_everything()) is not None:
             await scene.desk.commit(last)
-
-
-# --- Files ---
-
-
-def _prepare(where: Directories) -> None:
-    """Make the directories of a user's own agent; a system's come from tmpfiles and systemd."""
-    try:
-        for directory in (where.state, where.journal, where.run):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        expected = "a directory that the agent may make, or that exists; see TAXIMETER_STATE_DIR, TAXIMETER_RUN_DIR"
-        raise TaximeterError(f"cannot make {error.filename}: {error.strerror}: expected {expected}") from error
-
-
-class _alone:  # noqa: N801 -- used as a function
-    """Hold the state directory's lock: two agents would write one ledger."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def __enter__(self) -> None:
-        try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise TaximeterError(_unusable(error)) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._fd, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            expected = "no other agent on this state directory; stop it, or set TAXIMETER_STATE_DIR"
-            raise TaximeterError(
-                f"cannot run an agent on {self._path.parent}: agent with pid {holder} does: expected {expected}"
-            ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-def _token(path: Path) -> str:
-    """The API's token: made at the first start, kept, readable to the agent's user only."""
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        token = ""
-    if not token:
-        token = secrets.token_urlsafe(32)
-        _write_private(path, token, 0o600)
-    return token
-
-
-def _write_private(path: Path, content: str, mode: int = 0o640) -> None:
-    """Replace a file as a whole, never readable for everybody, not even for a moment."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content + "\n")
-    fresh.rename(path)
 
 
 def _settle_sinks(ledger: Ledger, sinks: tuple[SinkConfig, ...]) -> None:

@@ -45,6 +45,12 @@ WITNESSES = {
     "mark": "told by the worker",
     "heartbeat": "the last sign of life",
 }
+CLOCKS = {
+    "stepped": "the calendar was set",
+    "slewed": "ran over 500 ppm fast or slow",
+    "suspended": "the machine slept",
+    "time_namespace": "in a time namespace",
+}
 _LISTED = 8
 
 
@@ -245,7 +251,7 @@ def _evidence(found: Json, sheet: "Sheet") -> None:
             source, within = timing[end]["source"], timing[end]["uncertainty_ns"]
             bound = f"within {text.duration(within)}" if within is not None else "nothing bounds the error"
             sheet.row(end, f"{WITNESSES.get(source, text.safe(source))}, {bound}")
-        sheet.row("clocks", text.listed(timing["clock"]) if timing["clock"] else "agreed")
+        sheet.row("clocks", _clocks(timing))
     for record in found["records"][-_LISTED:]:
         amount = f"  {record['amount']}" if record.get("amount") is not None else ""
         final = "" if record["final"] is None or record["final"] else " interim"
@@ -260,6 +266,13 @@ def _evidence(found: Json, sheet: "Sheet") -> None:
         sheet.row(
             "measured by", f"{text.safe(found['node']['software'])}, config {text.short_hash(found['node']['config'])}"
         )
+
+
+def _clocks(timing: Json) -> str:
+    """Say what the clocks did, which changes no duration, and how far off the times of day may be."""
+    said = "; ".join(CLOCKS.get(word, text.safe(word)) for word in timing["clock"]) or "agreed"
+    within_ns = timing.get("utc_uncertainty_ns")
+    return said if within_ns is None else f"{said}; UTC within {text.duration(within_ns)}"
 
 
 def _unknown(asked: str, journal: Path) -> str:

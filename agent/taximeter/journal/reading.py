@@ -7,6 +7,7 @@ to know what a line says, but for one thing: that it opens this very journal.
 
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from taximeter import events, wire
 from taximeter.errors import JournalFault
@@ -26,8 +27,7 @@ class Position:
     inode: int | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What one read found."""
 
     events: tuple[events.Event, ...]

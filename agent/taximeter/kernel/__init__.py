@@ -1,8 +1,9 @@
-"""The kernel's doors: notes of a directory (inotify), one process (/proc, pidfds), all of them (the proc connector).
+"""The kernel's doors: notes of a directory (inotify), processes (/proc, pidfds, the proc connector), the clocks.
 
 Owns the system calls that Python lacks. Refuses to wait, and to know journals and instances.
 """
 
+from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.groups import End, Start
 from taximeter.kernel.notes import Changes, DirectoryWatch
@@ -21,6 +22,9 @@ __all__ = [
     "host_pid",
     "is_alive",
     "open_process",
+    "read_clock",
     "start_ticks",
+    "time_offsets",
     "usage_of",
+    "utc_error_ns",
 ]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from taximeter.errors import TaximeterError
 from taximeter.kernel import messages
+from taximeter.kernel.clocks import time_offsets
 from taximeter.kernel.groups import NEVER_NS, End, Start, ThreadGroups
 from taximeter.kernel.receiving import Slots
 
@@ -48,6 +49,7 @@ class ProcessEvents:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ahead_ns = time_offsets().monotonic  # the kernel stamps by the machine's clock, even if we have another
         self._empty_ns = time.monotonic_ns()  # when nothing was waiting, last
         self._losing = False
         self.events = 0  #: forks, execs and exits heard of
@@ -168,9 +170,10 @@ class ProcessEvents:
         """Pass on what was received; returns the last stamp."""
         groups = self._groups
         at_ns = events = 0
-        for what, at_ns, first, second, third, fourth in messages.parse_slots(
+        for what, stamp_ns, first, second, third, fourth in messages.parse_slots(
             self._slots.slots(count), self._slots.lengths(count)
         ):
+            at_ns = stamp_ns + self._ahead_ns
             if what == messages.FORK:
                 groups.forked(at_ns, second, third, fourth)
             elif what == messages.EXEC:

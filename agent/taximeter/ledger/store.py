@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,7 @@ class Ledger:
         if batch.facts:
             return bool(self._ask("SELECT 1 FROM facts WHERE instance = ? AND body = ?", *batch.facts[-1]))
         return all(
-            self._ask(f"{_JOURNALS} WHERE instance = ?", journal.instance) == [astuple(journal)]
-            for journal in batch.journals
+            self._ask(f"{_JOURNALS} WHERE instance = ?", journal.instance) == [journal] for journal in batch.journals
         )
 
     # --- Journals and facts ------------------------------------------------------------------------------------------
@@ -223,7 +222,7 @@ class Ledger:
 def _book(connection: apsw.Connection, batch: Batch) -> None:
     """Save what is open, with the facts it rests on; what a closed instance rested on is told by its records."""
     closed = [(journal.instance,) for journal in batch.journals if journal.state is None]
-    saved = [astuple(journal) for journal in batch.journals if journal.state is not None]
+    saved = [journal for journal in batch.journals if journal.state is not None]
     ended = {instance for (instance,) in closed}
     connection.executemany(_SAVE_JOURNAL, saved)
     facts = [fact for fact in batch.facts if fact[0] not in ended]

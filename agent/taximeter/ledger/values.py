@@ -1,6 +1,7 @@
 """What crosses the ledger's door, as frozen values. Refuses to know SQL."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from taximeter.records import UsageRecord
 
@@ -15,8 +16,7 @@ class NodeInfo:
     config: str  #: "sha256:…", the configuration in force
 
 
-@dataclass(frozen=True, slots=True)
-class JournalState:
+class JournalState(NamedTuple):
     """How far an instance's journals are booked, and the folded state behind that position."""
 
     instance: str

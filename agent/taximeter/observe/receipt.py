@@ -12,7 +12,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     time                    summed over its records: wall_ns, then load_ns active_ns share_ns (prediction) or boot_ns
                             idle_ns active_ns teardown_ns (instance), suspended_ns, unknown_ns; {} before the first
     phases                  the instance's own `time` (of a prediction's receipt too), {} while it has no record
-    timing                  {"start": {"source", "uncertainty_ns"}, "end": {…}, "clock": [what was wrong, …]}, or null
+    timing                  {"start": {"source", "uncertainty_ns"}, "end": {…}, "clock": [what was wrong, …],
+                            "utc_uncertainty_ns"}, or null
     hardware                as in the record: tier, count, devices, evidence, rule (why this tier); or null
     billing                 {"status", "amount", "currency", "lines", "corrections", "rate_cards", "reason"}: amount is
                             exact, over all records, corrections included; null where unrated or unknown
@@ -74,9 +75,7 @@ def of_pending(asked: str, kind: str, view: Mapping[str, Any]) -> Json:
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
     first, last = run.first or {}, run.last or {}
-    timing = (
-        {"start": first["timing"]["start"], "end": last["timing"]["end"], "clock": list(run.clock)} if last else None
-    )
+    timing = _timing(run, first["timing"], last["timing"]) if last else None
     billing = _billing(run)
     return {
         "id": asked,
@@ -104,6 +103,16 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "records": run.records,
         "records_total": run.total,
         "node": last.get("node"),
+    }
+
+
+def _timing(run: Run, first: Json, last: Json) -> Json:
+    utc_uncertainty_ns = last.get("utc_uncertainty_ns")  # the last word on all labels; older records have none
+    return {
+        "start": first["start"],
+        "end": last["end"],
+        "clock": list(run.clock),
+        "utc_uncertainty_ns": utc_uncertainty_ns,
     }
 
 

@@ -97,7 +97,7 @@ class Run:
         self.statuses[data["billing"]["status"]] = None
         self.reason = data["billing"].get("reason") or self.reason
         if data["timing"]["clock"] != "ok":
-            self.clock[data["timing"]["clock"]] = None
+            self.clock |= dict.fromkeys(data["timing"]["clock"].split("+"))
 
     def _line(self, line: Mapping[str, Any], currency: str) -> None:
         key = (line["meter"], line["unit"], line["rate"], line["multiplier"], currency)

@@ -55,6 +55,10 @@ class Tally:
         """Count an event that the lifecycle does not allow where it came."""
         self._word("illegal_events", kind)
 
+    def clock_fault(self, kind: str) -> None:
+        """Count a fault of the machine's clocks, as one instance saw it."""
+        self._word("clock_faults", kind)
+
     def counters(self) -> Counters:
         """Freeze what was counted so far."""
         words = {name: {labels[0]: count for labels, count in of.items()} for name, of in self._words.items()}
@@ -77,7 +81,8 @@ class Tally:
         if billing is None:
             return  # a fact of the ledger's own
         if "timing" in data and data["timing"]["clock"] != "ok":
-            self._word("clock_flags", data["timing"]["clock"])
+            for word in data["timing"]["clock"].split("+"):
+                self._word("clock_flags", word)
         if billing.status == BillingStatus.UNRATED:
             self._word("unrated", data["hardware"].tier)
         elif billing.status == BillingStatus.RATED:

@@ -52,6 +52,7 @@ class Watch:
             run.writer.reserve()
         self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
         self._calendar_ns = time.time_ns() - time.monotonic_ns()
+        self._noted_ns = 0
         timeout_ns = run.options.ready_timeout_ns
         self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
         self._children.look()  # it may have been stopped before anybody looked
@@ -80,8 +81,8 @@ class Watch:
         calendar_ns = time.time_ns() - now_ns
         if abs(calendar_ns - self._calendar_ns) <= _MOVED_NS:
             return
-        if now_ns > self._next_beat_ns - wire.HEARTBEAT_NS + _AGAIN_NS:
-            self._calendar_ns = calendar_ns
+        if now_ns > self._noted_ns + _AGAIN_NS:
+            self._calendar_ns, self._noted_ns = calendar_ns, now_ns
             self._beat(now_ns)
 
     def _take_marks_again(self) -> None:
