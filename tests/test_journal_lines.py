@@ -102,6 +102,14 @@ def test_an_open_line_carries_all_that_the_wrapper_was_told() -> None:
             fact("exit", 7, code=127, signal=None, core=False, clock=None, usage=None, error="not found"),
             events.Exited(7, 127, None, False, None, error="not found"),
         ),
+        (
+            fact("heartbeat", 7, clock=clock(7) | {"took": 3, "utc_error": 90}),
+            events.Heartbeat(7, events.Clock(7, 12, 0, 1795341603000000007, BOOT_ID, 3, 90)),
+        ),
+        (
+            fact("heartbeat", 7, clock=clock(7) | {"took": 3, "utc_error": None}),
+            events.Heartbeat(7, events.Clock(7, 12, 0, 1795341603000000007, BOOT_ID, 3)),
+        ),
         (mark_line(7, {"mark": "ready"}), events.Marked(7, events.ReadyMark())),
         (mark_line(7, b"junk"), events.BadMark(7, "not_json")),
     ],
@@ -121,6 +129,17 @@ def test_a_time_is_an_integer_that_a_monotonic_clock_may_reach_and_nothing_like_
 
 def test_the_largest_time_is_still_one() -> None:
     assert parse_line(fact("ready_timeout", 2**60 - 1)) == events.ReadyTimedOut(2**60 - 1)
+
+
+def test_an_opening_names_the_offsets_of_its_time_namespace() -> None:
+    opened = parse_line(open_line(timens={"monotonic": -5, "boottime": 7}))
+    assert isinstance(opened, events.Opened)
+    assert opened.timens == events.TimeOffsets(-5, 7)
+
+
+@pytest.mark.parametrize("timens", [{"monotonic": 2**61, "boottime": 0}, {"monotonic": 1}, [1, 2], {"boottime": "1"}])
+def test_offsets_that_are_none_are_refused(timens: object) -> None:
+    assert reason_of(open_line(timens=timens)) == "bad_fact"
 
 
 @pytest.mark.parametrize("beside", [{"realtime": 2**62}, {"monotonic": 2**60}, {"boottime": 2**60}])

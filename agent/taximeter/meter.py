@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from taximeter import wire
 from taximeter.booking import End
-from taximeter.clockwork import reading, utc_error_ns, utc_ns
+from taximeter.clockwork import reading, utc_ns
 from taximeter.events import (
     Alive,
     BadMark,
@@ -39,7 +39,7 @@ from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
-from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark_faults, pass_unseen
+from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark_faults, pass_unseen, reckon
 
 #: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
 KERNEL_NS = 100_000
@@ -81,11 +81,13 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
 def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock | None = None) -> Step:
     """The instance after `events`, with the records that they led to; what is illegal changes nothing and is named.
 
-    `now` is what the agent reads of the machine's clocks: the last word on how far UTC labels may be off.
+    `now` is what the agent reads of the machine's clocks: the best word on how far UTC labels may be off, where the
+    agent may ask for that; else it is the wrapper's.
     """
     turn = Turn(book)
-    if now is not None:
-        instance = _reckoned(instance, now)
+    if now is not None and now.utc_error_ns is not None:
+        turn.knows_utc = True
+        instance = reckon(instance, now)
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
     for event in events:
@@ -99,11 +101,6 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
-
-
-def _reckoned(instance: Instance, now: Clock) -> Instance:
-    error_ns = utc_error_ns(instance.opened, now)
-    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:

@@ -27,6 +27,7 @@ class Turn:
     records: list[UsageRecord] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  #: of the clocks, in words; each once while it goes on
+    knows_utc: bool = False  #: the agent itself has told how far off UTC labels may be
     moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
 
 
@@ -74,6 +75,8 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
 
 def mark_faults(instance: Instance, clock: Clock, turn: Turn) -> Instance:
     """Mark what the clocks did since they were read before; comes first, for a cut on the way lies within that time."""
+    if not turn.knows_utc:
+        instance = reckon(instance, clock)
     now = clockwork.reading(clock)
     before = instance.reading or clockwork.reading(instance.opened.clock)
     turn.moved = moved = clockwork.moved(before, now)
@@ -83,6 +86,12 @@ def mark_faults(instance: Instance, clock: Clock, turn: Turn) -> Instance:
     if moved:
         return _marked(instance, moved)._replace(reading=now)
     return instance._replace(reading=now) if clockwork.outdates(before, now) else instance
+
+
+def reckon(instance: Instance, clock: Clock) -> Instance:
+    """Take a reading's word for how far off the instance's UTC labels may be."""
+    error_ns = clockwork.utc_error_ns(instance.opened, clock)
+    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
 
 
 def _marked(instance: Instance, faults: int) -> Instance:

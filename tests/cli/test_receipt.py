@@ -158,3 +158,21 @@ def test_a_price_too_long_for_its_line_takes_two(booked: Path) -> None:
     at = lines.index(" share       0.412345678912345678 s × 0.0001 USD/s × 0.5")
     assert lines[at + 1].endswith(f"· {amount}")
     assert len(lines[at + 1]) == 80
+
+
+def evidence(booked: Path, **timing: object) -> str:
+    receipt = json.loads(taximeter("receipt", "p-one", "--json").out)
+    return drawn(receipt | {"timing": receipt["timing"] | timing})
+
+
+def test_what_the_clocks_did_is_said_in_words(booked: Path) -> None:
+    faults = ["stepped", "suspended"]
+    assert " clocks      the calendar was set; the machine slept" in evidence(booked, clock=faults).splitlines()
+
+
+def test_how_far_off_the_calendar_was_is_said_where_it_is_known(booked: Path) -> None:
+    assert " clocks      agreed; UTC within 7.5 ms" in evidence(booked, utc_uncertainty_ns=7_500_000).splitlines()
+
+
+def test_a_word_of_a_younger_agent_is_shown_as_it_is(booked: Path) -> None:
+    assert " clocks      wobbled" in evidence(booked, clock=["wobbled"]).splitlines()

@@ -341,6 +341,16 @@ def test_nobody_knows_how_far_off_the_labels_of_an_unsynchronised_machine_are() 
     assert uncertainty(told(one_shot(clock(3 * SECOND)), now=clock(4 * SECOND))) is None
 
 
+def test_where_the_agent_may_not_ask_the_wrappers_word_counts() -> None:
+    told_ns = clock(3 * SECOND)._replace(utc_error_ns=9 * MS)
+    assert uncertainty(told(one_shot(told_ns), now=clock(4 * SECOND))) == 9 * MS
+    assert uncertainty(told(one_shot(told_ns), now=clock(4 * SECOND)._replace(utc_error_ns=7 * MS))) == 7 * MS
+
+
+def test_a_clock_that_nobody_keeps_in_step_any_more_is_not_known_by_what_it_was() -> None:
+    assert uncertainty(told(one_shot(clock(SECOND)._replace(utc_error_ns=9 * MS), clock(2 * SECOND)))) is None
+
+
 def test_the_calendar_of_another_boot_says_nothing() -> None:
     now = clock(4 * SECOND)._replace(utc_error_ns=7 * MS, boot_id="another")
     assert utc_error_ns(begun(), now) is None

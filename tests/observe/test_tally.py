@@ -68,10 +68,19 @@ def test_troubles_are_counted_by_their_word() -> None:
     tally.rejected_mark("too_late")
     tally.rejected_mark("too_late")
     tally.illegal_event("exited")
+    tally.clock_fault("stepped")
     counters = tally.counters()
     assert counters.journal_faults == {"torn": 1}
     assert counters.rejected_marks == {"too_late": 2}
     assert counters.illegal_events == {"exited": 1}
+    assert counters.clock_faults == {"stepped": 1}
+
+
+def test_a_record_is_counted_for_each_fault_of_its_clocks() -> None:
+    (record, *_) = histories.one_shot()
+    timing = record.data["timing"] | {"clock": "stepped+suspended"}  # type: ignore[operator]
+    tally = counted([record._replace(data={**record.data, "timing": timing})])
+    assert tally.counters().clock_flags == {"stepped": 1, "suspended": 1}
 
 
 def test_words_beyond_the_bound_are_other() -> None:

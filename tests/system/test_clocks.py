@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -190,6 +192,25 @@ def test_a_run_in_a_time_namespace_is_timed_by_the_clocks_of_the_machine(node: N
     assert (record["timing"]["clock"], record["time"]["suspended_ns"]) == ("time_namespace", 0)
 
 
+def test_a_command_in_a_time_namespace_is_watched_on_once_its_wrapper_is_killed(node: Node) -> None:
+    with node.agent() as agent:
+        before_ns = time.monotonic_ns()
+        words = ("--prediction", "p1", "--", "cat")
+        with namespaced(node, AHEAD, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            wait_until(lambda: facts(node, "heartbeat"), "a heartbeat")
+            wait_until(lambda: agent.metric('taximeter_instances{phase="active"}') == 1, "the agent to know it")
+            (wrapper,) = children_of(process.pid)
+            os.kill(wrapper, 9)
+            wait_until(lambda: "instance.adopted" in agent.log.read_text(), "the agent to take it over")
+            lived_ns = time.monotonic_ns()
+            process.communicate()
+        record = prediction(node)
+    after_ns = time.monotonic_ns()
+    assert before_ns < record["interval"]["start_ns"] < lived_ns < record["interval"]["end_ns"] < after_ns
+    assert record["time"]["unknown_ns"] == 0
+    assert record["timing"]["end"]["source"] in ("kernel", "agent")
+
+
 def test_a_mark_says_when_by_the_clock_of_its_time_namespace(node: Node) -> None:
     says = (
         "import os, sys, time\n"
@@ -219,6 +240,47 @@ def test_an_agent_in_a_time_namespace_tells_the_machines_times_by_its_own(node: 
         record = prediction(node)
     assert record["interval"]["start_ns"] > 500_000 * SECOND
     assert record["timing"]["clock"] == "ok"
+
+
+# --- How far off the calendar is ---
+
+#: Kills, in a way that leaves no doubt, whoever makes this system call: a unit with SystemCallFilter=@system-service.
+SANDBOX = """
+import ctypes, os, platform, struct, sys
+# adjtimex, and clock_adjtime, by which C libraries do it today
+asked = {"x86_64": (159, 305), "aarch64": (171, 266)}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 1, 0, asked[0]), (0x15, 0, 1, asked[1])]
+code += [(0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000)]  # kill the process; allow
+filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(filter)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_wrapper_asks_the_kernel_how_far_off_its_calendar_may_be(node: Node) -> None:
+    with node.spawn("--", "cat", stdin=subprocess.PIPE) as wrapper:
+        wait_until(lambda: facts(node, "heartbeat"), "a heartbeat")
+        wrapper.communicate()
+    filtered = "Seccomp:\t0" not in Path("/proc/self/status").read_text()
+    for fact_ in (*facts(node, "heartbeat"), *facts(node, "exit")):
+        assert ("utc_error" in fact_["clock"]) is not filtered
+
+
+def test_a_sandbox_that_kills_who_asks_is_not_asked(node: Node) -> None:
+    sandboxed = [sys.executable, "-c", SANDBOX]
+    asks = "import ctypes; ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(300))"
+    assert subprocess.run([*sandboxed, sys.executable, "-c", asks]).returncode == -signal.SIGSYS
+    agents = "from taximeter import kernel; print(kernel.utc_error_ns())"
+    assert subprocess.run([*sandboxed, sys.executable, "-Pc", agents], capture_output=True).stdout == b"None\n"
+    command = [*sandboxed, node.program, "run", "--", "cat"]
+    with subprocess.Popen(command, env=node.environment(), stdin=subprocess.PIPE) as wrapper:
+        wait_until(lambda: facts(node, "heartbeat"), "a heartbeat")
+        wrapper.communicate()
+    assert wrapper.returncode == 0
+    assert "utc_error" not in facts(node, "exit")[0]["clock"]
 
 
 # --- Sleep, which no test can do to the machine that it runs on ---

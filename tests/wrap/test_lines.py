@@ -131,6 +131,30 @@ def test_a_fact_is_read_as_the_event_it_means(line: bytes, event: events.Event) 
     assert parsed(line) == event
 
 
+def test_clocks_say_how_long_their_reading_took() -> None:
+    clock = json.loads(lines.clock(BOOT))
+    assert 0 < clock["took"] < 10_000_000_000
+    assert "utc_error" not in clock
+
+
+@pytest.mark.parametrize("error_ns", [7_000, None])
+def test_clocks_say_how_far_off_the_calendar_may_be_where_that_was_asked(error_ns: int | None) -> None:
+    assert json.loads(lines.clock(BOOT, lambda: error_ns))["utc_error"] == error_ns
+
+
+def test_clocks_are_read_again_if_something_came_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0, 50_000_000, 50_001_000])
+    monkeypatch.setattr(lines.time, "monotonic_ns", lambda: next(ticks))
+    clock = json.loads(lines.clock(BOOT))
+    assert (clock["monotonic"], clock["took"]) == (50_000_000, 1_000)
+
+
+def test_clocks_are_not_read_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 10**12, 10**9))
+    monkeypatch.setattr(lines.time, "monotonic_ns", lambda: next(ticks))
+    assert json.loads(lines.clock(BOOT))["took"] == 10**9
+
+
 def test_a_heartbeat_carries_the_clock_and_the_usage() -> None:
     event = parsed(facts.heartbeat(5, lines.clock(BOOT), facts.usage(10, None)))
     assert isinstance(event, events.Heartbeat)

@@ -35,6 +35,7 @@ class _Clock(msgspec.Struct):
     realtime: _Utc
     boot_id: str
     took: _Ns = events.UNTOLD_NS
+    utc_error: _Ns | None = None
 
 
 class _TimeOffsets(msgspec.Struct):
@@ -239,7 +240,8 @@ def _exited(fact: _Exit) -> events.Exited:
 
 
 def _clock(said: _Clock) -> events.Clock:
-    return events.Clock(said.monotonic, said.boottime, said.raw, said.realtime, text.name(said.boot_id), said.took)
+    boot_id = text.name(said.boot_id)
+    return events.Clock(said.monotonic, said.boottime, said.raw, said.realtime, boot_id, said.took, said.utc_error)
 
 
 def _usage(said: _Usage | None) -> events.Usage:

@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]  # the module `signal` costs tw
 import posix
 import time
 
-from taximeter.wrap import facts, lines, proc
+from taximeter.wrap import facts, proc
 from taximeter.wrap.run import Run
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
@@ -41,7 +41,7 @@ def attend(run: Run) -> None:
         intake = watch.intake
         run.end_ns = watch.wait()
     _, run.status, used = posix.wait4(run.pid, 0)
-    now = lines.clock(run.boot_id)
+    now = run.clock()
     _take_the_rest(run, run.end_ns, intake)
     if run.readiness is not None:
         run.readiness.finish(run.end_ns)
@@ -63,7 +63,7 @@ def wait_plainly(run: Run) -> None:
         run.readiness.abandon()
     run.status = _plain_wait(run.pid)
     run.end_ns = time.monotonic_ns()
-    note_end(run, lines.clock(run.boot_id), "null")
+    note_end(run, run.clock(), "null")
 
 
 def clean_up(run: Run) -> None:

@@ -8,6 +8,10 @@ import time
 
 from taximeter import wire
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Left to argv in the open line; the other fields have bounds of their own.
 _ARGV_MAX_BYTES = 16_384
 #: The clocks are read again, but not for ever, if that took longer than this: something came in between.
@@ -55,8 +59,11 @@ def line_bytes(line: str) -> bytes:
     return line.encode("utf-8", "replace")
 
 
-def clock(boot_id: str) -> str:
-    """The clocks and the calendar, read one after the other, and how long that took."""
+def clock(boot_id: str, utc_error: "Callable[[], int | None] | None" = None) -> str:
+    """The clocks and the calendar, read one after the other, and how long that took.
+
+    `utc_error` asks how far off the calendar may be; that nobody knows is said, that nobody was asked is not.
+    """
     monotonic, tries = time.monotonic_ns(), 1
     while True:
         boottime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -66,10 +73,15 @@ def clock(boot_id: str) -> str:
         if after - monotonic <= _QUICK_NS or tries == _TRIES:
             break
         monotonic, tries = after, tries + 1
+    known = "" if utc_error is None else f',"utc_error":{_number(utc_error())}'
     return (
         f'{{"monotonic":{monotonic},"boottime":{boottime},"raw":{raw},"realtime":{realtime},'
-        f'"took":{after - monotonic},"boot_id":{text(boot_id)}}}'
+        f'"took":{after - monotonic}{known},"boot_id":{text(boot_id)}}}'
     )
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def fact(name: str, at_ns: int, rest: str = "") -> bytes:

@@ -3,11 +3,14 @@
 Owns the state that the rooms of the wrapper share. Refuses to decide anything.
 """
 
+from taximeter.wrap import lines
 from taximeter.wrap.argv import Options
 from taximeter.wrap.writer import Writer
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taximeter.wrap.notify import Notify
     from taximeter.wrap.readiness import Readiness
 
@@ -29,6 +32,7 @@ class Run:
         self.fifo_path: str | None = None
         self.notify: Notify | None = None
         self.readiness: Readiness | None = None  #: what looks whether it is ready; None: nothing does
+        self.utc_error: Callable[[], int | None] | None = None  #: asks how far off the calendar may be, if that may be
         self.pid = 0
         self.before_ns = 0  #: posix_spawn was called
         self.spawn_ns = 0  #: posix_spawn had returned
@@ -40,6 +44,10 @@ class Run:
         self.orphans_cpu_ns = 0  #: of those that were waited for here
         self.dropped = 0  #: facts that found no room
         self._important_left = _IMPORTANT
+
+    def clock(self) -> str:
+        """The clocks now, as JSON."""
+        return lines.clock(self.boot_id, self.utc_error)
 
     def write(self, lines: bytes) -> bool:
         """Write facts; False if there was no room for them. Raises OSError."""

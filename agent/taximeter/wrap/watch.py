@@ -53,6 +53,8 @@ class Watch:
         self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
         self._calendar_ns = time.time_ns() - time.monotonic_ns()
         self._noted_ns = 0
+        if proc.is_unfiltered():
+            run.utc_error = libc.utc_error_ns
         timeout_ns = run.options.ready_timeout_ns
         self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
         self._children.look()  # it may have been stopped before anybody looked
@@ -125,6 +127,6 @@ class Watch:
         if cpu_ns is not None:
             cpu_ns += run.orphans_cpu_ns
         used = facts.usage(cpu_ns, run.rss_peak_bytes)
-        wrote = run.write_or_drop(facts.heartbeat(now_ns, lines.clock(run.boot_id), used))
+        wrote = run.write_or_drop(facts.heartbeat(now_ns, run.clock(), used))
         if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
             self._take_marks_again()
