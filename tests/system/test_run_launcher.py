@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import taximeter
-from tests.require import require_program
+from tests.require import require_path, require_program
 from tests.system.rides import PROGRAM, Rides
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -138,6 +138,23 @@ def test_a_package_whose_source_is_younger_than_its_compiled_modules_runs_the_so
     wire.write_text(wire.read_text().replace('VERSION = "', 'VERSION = "new-'))
     assert interpreter(rides, launcher)
     assert rides.facts("open")[0]["software"].startswith("taximeter new-")
+
+
+def test_what_runs_is_the_whole_that_was_compiled_when_the_package_was_installed(rides: Rides) -> None:
+    require_path(str(PACKAGE / "wrap" / "whole.py"), "make install (an editable install reads the sources)")
+    look = "import os; print(open(f'/proc/{os.getppid()}/cmdline').read().split(chr(0))[4])"
+    done = subprocess.run(rides.words("--", BASE, "-c", look), env=rides.environment(), capture_output=True, text=True)
+    assert Path(done.stdout.strip()).name == f"whole.{sys.implementation.cache_tag}.pyc"
+
+
+def test_what_was_not_compiled_when_it_was_installed_is_compiled_by_the_first_run(rides: Rides) -> None:
+    launcher = install(rides.path / "prefix", f"lib/{VERSION}/site-packages")
+    library = rides.path / "prefix" / "lib" / VERSION / "site-packages" / "taximeter"
+    library.unlink()
+    shutil.copytree(PACKAGE, library, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {name: value for name, value in rides.environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
+    assert interpreter(rides, launcher, env=environment)
+    assert list(library.glob("wrap/__pycache__/*.pyc"))
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "bash"])

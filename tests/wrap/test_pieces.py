@@ -1,7 +1,10 @@
 """Smaller parts of the wrapper: marks to lines, places, ids, the environment, what is forwarded."""
 
+import ast
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -10,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import taximeter
 from taximeter import wire
 from taximeter.config.files import directories
 from taximeter.wrap import places
 from taximeter.wrap.command import Environment
+from taximeter.wrap.entry import Entry
 from taximeter.wrap.marks import Splitter, says_ready
 from taximeter.wrap.signals import is_forwarded
+
+LIB = str(Path(taximeter.__file__).parents[1])
 
 
 @given(st.lists(st.binary(max_size=50).filter(lambda line: b"\n" not in line)), st.integers(1, 60))
@@ -172,3 +179,34 @@ def test_what_the_kernel_sends_to_us_alone_is_forwarded(number: int) -> None:
 def test_a_hang_up_of_a_session_that_we_lead_is_forwarded() -> None:
     assert is_forwarded(signal.SIGHUP, kernel=True, leads_session=True)
     assert not is_forwarded(signal.SIGINT, kernel=True, leads_session=True)
+
+
+def test_of_a_name_that_is_there_twice_getenv_finds_the_first() -> None:
+    entries = [b"A=1", b"NOEQUALS", b"A=2", b"B=\xff=x"]
+    assert Entry(entries, frozenset()).values() == {"A": "1", "NOEQUALS": "", "B": "\udcff=x"}
+
+
+def test_without_its_witness_the_command_does_not_get_the_locale_that_the_launcher_gave_python() -> None:
+    assert _environment_without_witness("LC_ALL=POSIX") == [b"A=1"]
+
+
+def test_without_its_witness_the_command_keeps_the_locale_that_it_was_given() -> None:
+    assert _environment_without_witness("LC_ALL=C.UTF-8") == [b"A=1", b"LC_ALL=C.UTF-8"]
+
+
+def _environment_without_witness(locale: str) -> list[bytes]:
+    """The environment of somebody whose witness is gone, as read in a process that has just these two variables."""
+    name, _, value = locale.partition("=")
+    code = (
+        "import os, sys; sys.path.append(sys.argv[1]); from taximeter.wrap.entry import read_entry;"
+        "print(read_entry(f'{2 ** 22 + 1}:{os.dup(0)}').environment)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-IS", "-c", code, LIB],
+        env={"A": "1", name: value},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found: list[bytes] = ast.literal_eval(out)
+    return found

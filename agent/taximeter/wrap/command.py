@@ -44,28 +44,34 @@ class Environment:
     def __init__(self, entries: list[bytes], changes: dict[str, str | None]) -> None:
         """`changes` are set at the end, or taken away where they are None."""
         changed = {name.encode() for name in changes}
-        self._pairs = []
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
         for entry in entries:
-            name, equals, value = entry[1:].partition(b"=")
-            if equals and entry[:1] + name not in changed:
-                self._pairs.append((entry[:1] + name, value))
+            name, equals, value = entry.partition(b"=")
+            if not name:  # the first character is of the name in any case
+                name, equals, value = entry[1:].partition(b"=")
+                name = b"=" + name
+            if equals and name not in changed:
+                self._names.append(name)
+                self._values.append(value)
         for key, text in changes.items():
             if text is not None:
-                self._pairs.append((key.encode(), text.encode("utf-8", "surrogateescape")))
+                self._names.append(key.encode())
+                self._values.append(text.encode("utf-8", "surrogateescape"))
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._names)
 
     def __getitem__(self, name: bytes) -> bytes:
-        return dict(self._pairs)[name]
+        return self._values[self._names.index(name)]
 
     def keys(self) -> list[bytes]:
         """Names, in order."""
-        return [name for name, _ in self._pairs]
+        return self._names
 
     def values(self) -> list[bytes]:
         """Values, in the same order."""
-        return [value for _, value in self._pairs]
+        return self._values
 
 
 def forwarded_signals(ignored: frozenset[int]) -> set[int]:

@@ -10,6 +10,8 @@ import _signal  # type: ignore[import-not-found]  # the module `signal` costs tw
 import posix
 
 _CHUNK_BYTES = 8192
+#: What the launcher gives Python, and the command only if its witness cannot be read: a locale without files.
+_LAUNCHERS_OWN = b"LC_ALL=POSIX"
 #: What Python ignores on its own account when it starts.
 _PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
@@ -25,11 +27,9 @@ class Entry:
 
     def values(self) -> dict[str, str]:
         """The environment as getenv sees it: the first of each name."""
-        found: dict[str, str] = {}
-        for entry in self.environment:
-            name, _, value = entry.decode("utf-8", "surrogateescape").partition("=")
-            found.setdefault(name, value)
-        return found
+        entries = b"\0".join(self.environment).decode("utf-8", "surrogateescape").split("\0")
+        entries.reverse()
+        return dict([entry.partition("=")[::2] for entry in entries])
 
 
 def read_entry(witness: str) -> Entry:
@@ -43,7 +43,9 @@ def read_entry(witness: str) -> Entry:
             ignored.update(number for number in _PYTHON_IGNORES if mask >> (number - 1) & 1)
     except (OSError, IndexError):
         environment = None
-    entry = Entry(_own_environment() if environment is None else environment, frozenset(ignored))
+    if environment is None:
+        environment = [entry for entry in _own_environment() if not gate or entry != _LAUNCHERS_OWN]
+    entry = Entry(environment, frozenset(ignored))
     if gate:
         posix.set_inheritable(int(gate), False)
         entry.descriptors.remove(int(gate))
@@ -99,15 +101,8 @@ def drop_descriptors(descriptors: list[int], keep: tuple[int, ...]) -> None:
 
 
 def _ignored_here() -> set[int]:
-    ignored = {number for number in range(1, _signal.NSIG) if _is_ignored(number)}
+    ignored = {number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN}
     return ignored.difference(_PYTHON_IGNORES)
-
-
-def _is_ignored(number: int) -> bool:
-    try:
-        return bool(_signal.getsignal(number) == _signal.SIG_IGN)
-    except ValueError:
-        return False
 
 
 def _own_environment() -> list[bytes]:

@@ -1,7 +1,8 @@
 """The second half of the launcher: from a bare interpreter to the wrapper, or to the rest of the program.
 
-Owns how modules of the wrapper are loaded: a compiled file is read and executed without the search that is most of
-what an import costs. Refuses to know options. Written so that a Python that is too old can read it, and say so.
+Owns how modules of the wrapper are loaded: those that every run needs lie in one file with this one, whole.py, which
+the build makes (see hatch_build.py); of others the compiled file is read and executed without the search that is most
+of what an import costs. Refuses to know options. Written so that a Python that is too old can read it, and say so.
 """
 
 import _imp
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 #: What `taximeter run` needs before the command runs, each after those that it imports.
 NAMES = ("argv", "entry", "command", "lines", "opening", "places", "writer", "run", "main")
+#: And what it needs as soon as the command runs.
+NEXT = ("proc", "facts", "ending")
+#: Of whole.py only: the code of its modules by name, and the sources that it was made of, each with its size.
+BODIES = {}  # type: dict[str, CodeType]
+SOURCES = {}  # type: dict[str, int]
 _OLDEST = (3, 11)
 _HEADER_BYTES = 16
 _MAX_BYTES = 65536
@@ -27,6 +33,8 @@ def main(lib: str, witness: str, words: "list[str]") -> None:
     """Begin. `lib` holds the package, if it is known; `witness` is PID:DESCRIPTOR for entry.Witness, or a dash."""
     if sys.version_info < _OLDEST:
         _other_python()
+    if SOURCES and not is_up_to_date(lib, SOURCES):
+        _start_from_source(lib, witness, words)  # never returns
     bare = bool(sys.flags.no_site)
     if bare:
         _make_packages(lib)
@@ -56,7 +64,7 @@ def load(name: str) -> "ModuleType":
     if not package_name:
         return load_extension(name)
     package = sys.modules[package_name]
-    code = read_code(package.__path__[0], last)
+    code = BODIES.get(name) or read_code(package.__path__[0], last)
     if code is None:
         return __import__(name)
     module = sys.modules[name] = type(sys)(name)
@@ -108,6 +116,31 @@ def read_compiled(path: str, last: str, size: int) -> bytes:
     return data if data[:_HEADER_BYTES] == magic + stamps.to_bytes(12, "little") else b""
 
 
+def is_up_to_date(lib: str, sources: "dict[str, int]") -> bool:
+    """Whether whole.py was compiled as it is now, and from sources that were the present ones when it was made."""
+    if not read_compiled(lib + "/taximeter/wrap", "whole", _HEADER_BYTES):
+        return False
+    try:
+        package = posix.open(lib + "/taximeter", posix.O_PATH)
+        compiled = posix.stat(f"wrap/__pycache__/whole.{sys.implementation.cache_tag}.pyc", dir_fd=package)
+        for path, size in sources.items():
+            source = posix.stat(path, dir_fd=package)
+            if source.st_size != size or source.st_mtime_ns > compiled.st_mtime_ns:
+                return False
+        posix.close(package)
+    except OSError:
+        return False
+    return True
+
+
+def _start_from_source(lib: str, witness: str, words: "list[str]") -> None:
+    """Go on in start.py, which somebody has changed since it was made part of whole.py, or another source."""
+    sys.path.append(lib)
+    from taximeter.wrap.start import main as changed
+
+    changed(lib, witness, words)
+
+
 def _make_packages(lib: str) -> None:
     """Put the two packages, which are empty, where imports find them, and let what is below be found there."""
     for name in ("taximeter", "taximeter.wrap"):
@@ -138,8 +171,5 @@ def _other_python() -> None:
     sys.exit(f"taximeter: cannot run on Python {version}: expected Python 3.11 or later on PATH")
 
 
-if __name__ == "__main__":  # the launcher runs the compiled file where it can tell which one its Python reads
-    if not read_compiled(sys.argv[1] + "/taximeter/wrap", "start", _HEADER_BYTES):
-        sys.path.append(sys.argv[1])
-        from taximeter.wrap.start import main
+if __name__ == "__main__":  # the launcher runs the compiled whole.py where it can tell which one its Python reads
     main(sys.argv[1], sys.argv[2], sys.argv[3:])
