@@ -130,13 +130,17 @@ def test_what_is_not_known_of_a_short_command_s_size_is_null(rides: Rides) -> No
 def test_what_orphans_used_belongs_to_the_command(rides: Rides) -> None:
     code = """
 import os, time
-time.sleep(0.1)
+wrapper = f"/proc/{os.getppid()}"
+def link(fd):
+    try: return os.readlink(f"{wrapper}/fd/{fd}")
+    except OSError: return ""
+while not any("signalfd" in link(fd) for fd in os.listdir(f"{wrapper}/fd")): time.sleep(0.01)
 if os.fork() == 0:
     if os.fork() == 0:
         while time.process_time() < 0.5: pass
     os._exit(0)
 os.wait()
-time.sleep(1.5)
+while len(open(f"{wrapper}/task/{os.getppid()}/children").read().split()) > 1: time.sleep(0.01)
 """
     rides.run("--", PYTHON, "-c", code)
     assert rides.facts("exit")[0]["usage"]["cpu_ns"] >= 500_000_000
