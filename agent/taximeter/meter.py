@@ -43,7 +43,8 @@ from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark
 
 #: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
 KERNEL_NS = 100_000
-#: A pidfd wake-up comes up to this late, at p99 with every core loaded (promises, P3).
+#: A process waits up to this long for a core, at p99 with every core loaded: so late a pidfd wakes who waits for it,
+#: and so far a spawn returns before or after the exec (promises, P3).
 PIDFD_NS = 10_000_000
 
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
@@ -122,9 +123,10 @@ def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
 
 
 def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
-    """The bill runs from the kernel's stamp of the exec; without one from spawn-returned, which exec came before."""
+    """The bill runs from the kernel's stamp of the exec; without one from spawn-returned, shortly before or after it."""
     if event.exec_ns is None:
-        start_ns, start = event.at_ns, Witness(Source.WRAPPER, event.at_ns - event.before_ns)
+        # The kernel lets the parent go on before it is done with the exec, and either may wait for a core.
+        start_ns, start = event.at_ns, Witness(Source.WRAPPER, max(event.at_ns - event.before_ns, PIDFD_NS))
     else:
         start_ns, start = max(event.exec_ns, instance.since_ns), Witness(Source.KERNEL, KERNEL_NS)
     return instance._replace(

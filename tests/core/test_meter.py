@@ -26,6 +26,7 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.lifecycle import Stage
+from taximeter.meter import PIDFD_NS
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType
 from taximeter.turn import LATE_NS
 from tests.core.stories import (
@@ -164,9 +165,10 @@ def test_a_command_that_never_started_has_two_records_without_time() -> None:
     assert told.instances()[0].data["exit"].reason == "not_started"
 
 
-def test_the_uncertainty_of_the_start_is_what_the_spawn_took() -> None:
-    (record,) = tell(None, one_shot()).predictions()
-    assert record.data["timing"]["start"].uncertainty_ns == 300_000
+@pytest.mark.parametrize(("took_ns", "within_ns"), [(300_000, PIDFD_NS), (30 * MS, 30 * MS)])
+def test_a_start_is_as_far_off_as_the_spawn_took_or_as_a_process_waits_for_a_core(took_ns: int, within_ns: int) -> None:
+    (record,) = tell(None, [spawned(SECOND, took_ns), ready(SECOND), exited(3 * SECOND)]).predictions()
+    assert record.data["timing"]["start"].uncertainty_ns == within_ns
 
 
 def test_units_of_a_one_shot_need_no_name() -> None:

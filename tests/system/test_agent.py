@@ -331,6 +331,7 @@ def test_what_a_stopped_wrapper_did_not_see_is_not_billed(node: Node) -> None:
         assert run.stdout is not None
         assert run.stdin is not None
         wrapper = int(run.stdout.readline())
+        wait_until(lambda: b'"f":"spawn"' in b"".join(map(Path.read_bytes, node.journal.glob("*.ndjson"))), "its start")
         os.kill(wrapper, signal.SIGSTOP)
         stopped_ns = time.monotonic_ns()
         run.stdin.close()
