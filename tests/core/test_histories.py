@@ -1,4 +1,4 @@
-"""Random histories of everything that can befall a node, in simulated time, against a small model (clockwork).
+"""Random histories of everything that can befall a node, in simulated time, against a small model (stopwatch).
 
 Injects: wrappers that are stopped, killed, killed with their command; commands that end in any way, seen by anybody or
 nobody; an agent that is killed and goes on from what it had saved, through its own codec, reading facts in pieces of
@@ -53,7 +53,6 @@ from taximeter.lifecycle import Stage
 from taximeter.meter import fold, open_instance
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
-from tests.core.clockwork import BEAT_NS, Life, Row
 from tests.core.draws import (
     ENDED,
     ENDS,
@@ -70,6 +69,7 @@ from tests.core.draws import (
     WHICH,
     around,
 )
+from tests.core.stopwatch import BEAT_NS, Life, Row
 from tests.core.stories import BOOT_ID, MS, REALTIME_AT_ZERO, SECOND, book, card
 from tests.core.verdict import billed, check, data_of
 
@@ -284,7 +284,7 @@ class Histories(RuleBasedStateMachine):
             elif held:
                 self.exit(ride, Source.AGENT)
             else:
-                ride.write(Lost(self.now_ns, "wrapper_lost"))
+                ride.write(Lost(self.now_ns, "wrapper_lost", self.clock()))
 
     @rule(slept_ns=st.one_of(st.integers(0, 20 * MS), around(0, 1000)))
     def machine_sleeps(self, slept_ns: int) -> None:
@@ -358,7 +358,7 @@ class Histories(RuleBasedStateMachine):
             if ride.is_attended:
                 self.exit(ride)
             elif ride.life.end is None:
-                ride.write(Lost(self.now_ns, "wrapper_lost"))
+                ride.write(Lost(self.now_ns, "wrapper_lost", self.clock()))
             self.read(ride, len(ride.facts))
             assert ride.state.stage is Stage.CLOSED
             assert ride.records == self.tell(ride, self.rules) == self.tell(ride, self.rules)

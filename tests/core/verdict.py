@@ -1,4 +1,4 @@
-"""Whether one instance's records keep the laws, and agree with the second opinion (clockwork)."""
+"""Whether one instance's records keep the laws, and agree with the second opinion (stopwatch)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from taximeter.records import RecordType, UsageRecord
-from tests.core.clockwork import ONLINE, PARTS, Guest, Life, Row, price_of
+from tests.core.stopwatch import ONLINE, PARTS, Guest, Life, Row, price_of
 from tests.core.stories import amount_of
 
 Run = tuple[str, int]  #: a prediction's id may be used again after its end: which time it was

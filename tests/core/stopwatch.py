@@ -112,7 +112,7 @@ class Life:
                 self._start(fact, mark, at)
             case Marked(mark=FinishMark() as mark) if self.options.worker:
                 self._finish(fact, mark, at)
-            case BecameReady(by="exec") if self.exec == self.changed and fact.at_ns == self.last:
+            case BecameReady(by="exec") if self.exec == self.changed and at == self.last:
                 self._ready(self.exec)
             case BecameReady() | Marked(mark=ReadyMark()):
                 if self.exec is not None:
@@ -261,6 +261,8 @@ class Life:
     def _lose(self, fact: Lost, at: int) -> None:
         if self.exec is not None and at > self.last:
             self._hide(self.last, at)
+        if fact.clock is not None:
+            self._look(fact.clock.boottime - fact.clock.monotonic)
         asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
         self._close(at, asked or ("aborted" if fact.at_ns is None else "failed"))
 
