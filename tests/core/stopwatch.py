@@ -34,7 +34,7 @@ from taximeter.events import (
 
 BEAT_NS = 1_000_000_000
 SILENCE_NS = BEAT_NS * 5 // 4
-NOISE_NS = 10_000_000
+NOISE_NS = 1_000_000
 BELIEF_NS = 50_000_000
 PARTS = ("boot", "idle", "active", "teardown", "unknown")
 _WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)

@@ -286,7 +286,7 @@ class Histories(RuleBasedStateMachine):
             else:
                 ride.write(Lost(self.now_ns, "wrapper_lost", self.clock()))
 
-    @rule(slept_ns=st.one_of(st.integers(0, 20 * MS), around(0, 1000)))
+    @rule(slept_ns=st.one_of(st.integers(0, 3 * MS), around(0, 1000)))
     def machine_sleeps(self, slept_ns: int) -> None:
         self.slept_ns += slept_ns
 
