@@ -30,6 +30,8 @@ GAPS = st.one_of(st.integers(0, 3), around(0, 15), around(0, 200))
 INTERIMS = st.one_of(around(4, 50), st.just(60 * SECOND))
 NAMES = st.sampled_from(["a", "b", "c"])
 CLASSES = st.sampled_from([None, *ServiceClass])
+#: How long it takes to read the clocks.
+READ = st.sampled_from([0, 400, MS])
 WHICH = st.integers(0, 2)
 UNITS = st.dictionaries(st.sampled_from(["image", "token"]), st.sampled_from(["1", "7"]), max_size=2)
 ENDED = st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.CANCELED])

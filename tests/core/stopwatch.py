@@ -16,6 +16,7 @@ from taximeter.events import (
     ActiveMark,
     Alive,
     BecameReady,
+    Clock,
     Event,
     Exited,
     FinishMark,
@@ -102,7 +103,7 @@ class Life:
             case Alive(clock=clock):
                 self.told = max(self.told, self._grid(at))
                 self.last = at
-                self._look(clock.boottime - clock.monotonic)
+                self._look(clock)
             case _:
                 self._hear_of_work(fact, at)
 
@@ -156,7 +157,7 @@ class Life:
     def _note(self, fact: Event) -> None:
         match fact:
             case Heartbeat(clock=clock):
-                self._look(clock.boottime - clock.monotonic)
+                self._look(clock)
             case Signaled(by_kernel=True, signal=number):
                 self.interrupted = number
             case Marked(mark=UnitsMark(prediction=name, units=units)):
@@ -174,11 +175,11 @@ class Life:
             if guest.name == name:
                 guest.units.update({unit: int(amount) for unit, amount in units.items()})
 
-    def _look(self, offset: int) -> None:
-        """What BOOTTIME gained on MONOTONIC, the machine slept."""
-        gained = offset - self.offset
-        if gained > NOISE_NS:
-            self.offset = offset
+    def _look(self, clock: Clock) -> None:
+        """What BOOTTIME gained on MONOTONIC, the machine slept; who reads them slowly cannot tell a nap."""
+        gained = clock.boottime - clock.monotonic - self.offset
+        if gained > NOISE_NS + clock.took_ns:
+            self.offset += gained
             self.slept += gained
             for guest in self.here:
                 guest.slept += gained
@@ -246,7 +247,7 @@ class Life:
         if self.exec is not None and at - self.last > SILENCE_NS:
             self._hide(self.last, at)
         if fact.clock is not None:
-            self._look(fact.clock.boottime - fact.clock.monotonic)
+            self._look(fact.clock)
         whole = fact.code == 0 and not (self.options.worker and self.here)
         if self.stop is not None and self.stop[1] != "drain":
             status = self.stop[1]
@@ -262,7 +263,7 @@ class Life:
         if self.exec is not None and at > self.last:
             self._hide(self.last, at)
         if fact.clock is not None:
-            self._look(fact.clock.boottime - fact.clock.monotonic)
+            self._look(fact.clock)
         asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
         self._close(at, asked or ("aborted" if fact.at_ns is None else "failed"))
 

@@ -62,6 +62,7 @@ from tests.core.draws import (
     MATRICES,
     MOSTLY,
     OPTIONS,
+    READ,
     REASONS,
     SAID_BEFORE,
     SELDOM,
@@ -111,9 +112,9 @@ class Ride:
 class Histories(RuleBasedStateMachine):
     """A node over time."""
 
-    @initialize(interim_ns=INTERIMS, matrix=MATRICES, at_ns=around(10, 100), options=OPTIONS)
-    def node(self, interim_ns: int, matrix: Mapping[str, Row], at_ns: int, options: Options) -> None:
-        self.now_ns, self.slept_ns = at_ns, 0
+    @initialize(interim_ns=INTERIMS, matrix=MATRICES, at_ns=around(10, 100), took_ns=READ, options=OPTIONS)
+    def node(self, interim_ns: int, matrix: Mapping[str, Row], at_ns: int, took_ns: int, options: Options) -> None:
+        self.now_ns, self.slept_ns, self.took_ns = at_ns, 0, took_ns
         self.matrix = matrix
         self.interim_ns = interim_ns
         self.rules = self.make_rules(interim_ns)
@@ -125,7 +126,7 @@ class Histories(RuleBasedStateMachine):
 
     def clock(self) -> Clock:
         slept_ns = self.now_ns + self.slept_ns
-        return Clock(self.now_ns, slept_ns, self.now_ns, REALTIME_AT_ZERO + slept_ns, BOOT_ID)
+        return Clock(self.now_ns, slept_ns, self.now_ns, REALTIME_AT_ZERO + slept_ns, BOOT_ID, self.took_ns)
 
     def ride(self, which: int) -> Ride:
         """One of those that have not ended, while there are any."""
