@@ -1,0 +1,176 @@
+"""Kill -9 of the wrapper at each of its system calls: nothing that runs is harmed, and the bill is honest.
+
+Injects SIGKILL, by strace, before the N-th system call of `taximeter run`: of the shell that finds a Python, of the
+start, of the spawn, of the watching, and of the end. Before the command was started it never runs; from then on it runs
+to its own end, and an agent, there at the time or started later, bills it as it was seen. TAXIMETER_SWEEP=all kills at
+every single one.
+"""
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.require import require_program, require_root
+from tests.system.agents import Node, wait_until
+from tests.system.faults import (
+    HEARTBEAT_NS,
+    MS,
+    Gate,
+    Point,
+    Truth,
+    billed_ns,
+    check_bill,
+    check_ledger,
+    finals,
+    gate,
+    killed,
+    points_of,
+    sample,
+    strace,
+)
+
+PIDFDS = "[witness]\nkernel = false\n"
+#: How often a wrapper makes these depends on who is faster; a point that is never reached says nothing.
+VARYING = ("wait4", "waitid", "rt_sigtimedwait")
+
+
+@pytest.fixture
+def node(taximeter_program: str, tmp_path: Path) -> Node:
+    require_program("strace")
+    return Node(taximeter_program, tmp_path / "node")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a wrapper asks of the kernel until it first waits for its command."""
+
+    before: Sequence[Point]  #: nothing runs yet
+    unsaid: Sequence[Point]  #: the command runs, and the journal does not say so yet
+    said: Sequence[Point]
+
+    @property
+    def chosen(self) -> list[Point]:
+        return [*sample(self.before, 10), *sample(self.unsaid, 8), *sample(self.said, 10)]
+
+
+def trace_start(node: Node, path: Path) -> Start:
+    node.run("--", "true")  # makes what only a first run has to make
+    trace = path / "trace"
+    with gate(path / "traced") as opened:
+        words = [node.program, "run", "--prediction", "traced", "--", *opened.command("traced")]
+        with subprocess.Popen([*strace("-o", str(trace)), *words], env=node.environment()) as process:
+            opened.hold("traced")
+            wait_until(lambda: "epoll_wait(" in trace.read_text(), "the wrapper to wait")
+            opened.open()
+            process.wait(20)
+    points = [point for point in points_of(trace) if point.call not in VARYING]
+    calls = [point.call for point in points]
+    made = calls.index("mknodat")
+    spawn = next(at for at, call in enumerate(calls) if at > made and call in ("clone3", "clone", "vfork"))
+    said = calls.index("pwrite64", spawn)
+    # The first one is strace's own, of the program itself.
+    return Start(points[1 : spawn + 1], points[spawn + 1 : said + 1], points[said + 1 : calls.index("epoll_wait") + 1])
+
+
+def kill_at_each(node: Node, opened: Gate, start: Start) -> None:
+    """Kill a wrapper at each chosen point; whatever it had started by then waits at the gate."""
+    for point in start.chosen:
+        name = str(point)
+        words = [node.program, "run", "--prediction", name, "--", *opened.command(name)]
+        assert killed(words, point, node.environment()) == -9, f"{point} was never reached"
+        if point not in start.before:
+            opened.hold(name)
+
+
+def check_commands(opened: Gate, start: Start, truths: dict[str, Truth]) -> None:
+    """What was started came to its own end, and nothing else ran."""
+    for point in start.chosen:
+        assert opened.is_up(str(point)) == opened.is_over(str(point)) == (point not in start.before), point
+    assert len(truths) == sum(point not in start.before for point in start.chosen)
+
+
+def test_killed_at_any_call_of_its_start_it_costs_nobody_a_nanosecond_that_the_kernel_saw(
+    node: Node, tmp_path: Path
+) -> None:
+    require_root()
+    start = trace_start(node, tmp_path)
+    with gate(tmp_path / "gate") as opened, node.agent():
+        kill_at_each(node, opened, start)
+        truths = opened.open()
+        wait_until(lambda: truths.keys() <= finals(node).keys(), "their records")
+    check_commands(opened, start, truths)
+    for name, data in finals(node).items():
+        if name in truths:
+            check_bill(data, truths[name], 0)
+            assert data["time"]["unknown_ns"] == 0
+            assert (data["timing"]["start"]["source"], data["timing"]["end"]["source"]) == ("kernel", "kernel")
+    check_ledger(node)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["agent", "agent_later"])
+def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_far_as_it_was_seen(
+    node: Node, tmp_path: Path, is_there: bool
+) -> None:
+    """Who had not yet said that its command runs leaves one that nobody knows of: it runs, and it is free."""
+    node.config = PIDFDS
+    start = trace_start(node, tmp_path)
+    said, unsaid = ({str(point) for point in points} for points in (start.said, [*start.before, *start.unsaid]))
+    with gate(tmp_path / "gate") as opened:
+        if is_there:
+            with node.agent() as agent:
+                kill_at_each(node, opened, start)
+                truths = see_through(node, agent.log, opened, len(said))
+        else:
+            kill_at_each(node, opened, start)
+            with node.agent() as agent:
+                truths = see_through(node, agent.log, opened, len(said))
+    check_commands(opened, start, truths)
+    for name, data in finals(node).items():
+        if name in said:
+            check_bill(data, truths[name], 0)
+            assert data["time"]["unknown_ns"] == 0
+        elif name in unsaid:
+            assert (billed_ns(data), data["billing"]["lines"]) == (0, [])
+    check_ledger(node)
+
+
+def see_through(node: Node, log: Path, opened: Gate, said: int) -> dict[str, Truth]:
+    """Wait until the agent has adopted what it can know of, let that end, and wait for its records."""
+    adopted = min(said, len(sample(range(said), 10)))
+    wait_until(lambda: log.read_text().count("instance.adopted") >= adopted, "the adoptions")
+    truths = opened.open()
+    wait_until(lambda: sum(billed_ns(data) > 0 for data in finals(node).values()) > adopted, "their records")
+    return truths
+
+
+@pytest.mark.parametrize("witness", ["kernel", "pidfds"])
+def test_killed_at_any_call_of_its_end_it_takes_nothing_of_the_end_with_it(
+    node: Node, tmp_path: Path, witness: str
+) -> None:
+    if witness == "kernel":
+        require_root()
+    node.config = PIDFDS if witness == "pidfds" else ""
+    node.run("--", "true")
+    trace = tmp_path / "trace"
+    words = [node.program, "run", "--prediction", "traced", "--", "sleep", "0.1"]
+    subprocess.run([*strace("-o", str(trace)), *words], env=node.environment(), check=True)
+    points = [point for point in points_of(trace) if point.call not in VARYING]
+    waited = max(at for at, point in enumerate(points) if point.call == "epoll_wait")
+    around_ns: dict[str, int] = {}
+    with node.agent():
+        for point in points[waited:]:
+            began_ns = time.monotonic_ns()
+            words = [node.program, "run", "--prediction", str(point), "--", "sleep", "0.1"]
+            assert killed(words, point, node.environment()) == -9, f"{point} was never reached"
+            around_ns[str(point)] = time.monotonic_ns() - began_ns
+        wait_until(lambda: around_ns.keys() <= finals(node).keys(), "their records")
+    for name, longest_ns in around_ns.items():
+        data = finals(node)[name]
+        assert data["time"]["unknown_ns"] == 0
+        assert billed_ns(data) < longest_ns + 100 * MS + HEARTBEAT_NS // 4
+        assert billed_ns(data) >= (100 * MS if witness == "kernel" else 50 * MS)
+    check_ledger(node)
