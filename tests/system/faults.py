@@ -147,6 +147,23 @@ def forked_ns(pid: int) -> int:
     return int(stat_fields(pid)[19]) * _TICK_NS - max(0, asleep_ns) - MS
 
 
+def facts_of(node: Node, prediction: str) -> list[dict[str, Any]]:
+    """What the journal of a one-shot says so far, in whole lines."""
+    for path in node.journal.glob("*.ndjson"):
+        whole = path.read_bytes().partition(b"\0")[0].rpartition(b"\n")[0]
+        facts = [json.loads(line) for line in whole.splitlines()]
+        if facts and facts[0]["options"].get("prediction") == prediction:
+            return facts
+    return []
+
+
+def wait_for_fact(node: Node, prediction: str, name: str, count: int = 1) -> None:
+    """Until the wrapper of a one-shot has written that, so often."""
+    wait_until(
+        lambda: sum(fact["f"] == name for fact in facts_of(node, prediction)) >= count, f"{name} of {prediction}"
+    )
+
+
 # --- The verdict ---
 
 
