@@ -1,9 +1,11 @@
 """What clocks do to a record: they mark it, and change nothing that is billed."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from taximeter.clockwork import STEP_NS, WORDS, Reading, moved, outdates, reading, text, utc_error_ns, words
 from taximeter.events import Alive, Clock, Event, Lost, Opened, Options, TimeOffsets
 from taximeter.hardware.inventory import Hardware
-from taximeter.instance import Instance
+from taximeter.instance import Instance, Prediction
 from taximeter.meter import Step, fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
@@ -274,10 +276,17 @@ def test_every_set_of_faults_has_its_words(faults: int) -> None:
     assert set(words(faults)) <= set(WORDS)
 
 
-def test_a_state_that_knows_no_readings_is_measured_from_its_opening() -> None:
+def test_a_state_of_an_older_agent_is_measured_from_its_opening() -> None:
+    """A state is kept as rows of values, to which fields were added at the ends."""
     rules = book()
     kept = fold(anew(rules), [spawned(0), ready(0), *beats(*each_second(30))], rules).instance
-    older: Instance = kept._replace(reading=None, faults=0)
+    row = json.loads(msgspec.json.encode(kept))
+    del row[Instance._fields.index("reading") :]
+    del row[0][Opened._fields.index("timens") :]
+    del row[0][Opened._fields.index("clock")][Clock._fields.index("took_ns") :]
+    for open_ in row[Instance._fields.index("predictions")]:
+        del open_[Prediction._fields.index("faults") :]
+    older = msgspec.json.decode(json.dumps(row), type=Instance)
     step = fold(older, [ended(clock(31 * SECOND, HOUR))], rules)
     assert marks(step) == ["stepped"]
 
