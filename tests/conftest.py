@@ -11,6 +11,7 @@ import signal
 import sysconfig
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import taximeter
@@ -18,6 +19,10 @@ from tests.require import ALL
 
 ROOT = Path(__file__).parent.parent
 INSTALLED = Path(taximeter.__file__).parent
+
+# How long an example takes says something of the machine's load, and nothing of what is tested.
+hypothesis.settings.register_profile("taximeter", deadline=None)
+hypothesis.settings.load_profile("taximeter")
 
 
 def is_editable() -> bool:
