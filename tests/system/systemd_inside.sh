@@ -34,6 +34,7 @@ said early_exit $?
 
 sh ./start; said started $?
 said active "$(systemctl is-active taximeter.service)"
+said capabilities "$(sed -n 's/^Cap\(Eff\|Prm\|Inh\|Amb\):\t//p' /proc/"$(shown MainPID)"/task/*/status | sort -u | tr '\n' ' ')"
 within 10 booked cus_early; said early "$(charged cus_early)"
 
 as_alice $taximeter run --model acme/answer --account cus_alice -- sh -c 'exit 3'

@@ -233,12 +233,17 @@ LISTEN = """
 import os, sys
 from taximeter.errors import TaximeterError
 from taximeter.kernel import ProcessEvents
-os.setresuid(*3 * [int(sys.argv[1])])
-try:
-    ProcessEvents.open().close()
-    print("listens")
-except TaximeterError as error:
-    print(error)
+def listen():
+    try:
+        ProcessEvents.open().close()
+        return "listens"
+    except TaximeterError as error:
+        return error
+said = listen()
+if uid := int(sys.argv[1]):
+    os.setresuid(uid, uid, uid)  # all that is imported, is by now: this user may not be able to read it
+    said = listen()
+print(said)
 """
 
 

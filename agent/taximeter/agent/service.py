@@ -153,15 +153,23 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
 
 def _listen_to_the_kernel(config: Config) -> tuple[kernel.ProcessEvents | None, str | None]:
     """The kernel's process events, where the agent may have them; else why it does without."""
-    if not config.witness.kernel:
-        return None, None
     try:
-        processes = kernel.ProcessEvents.open()
+        processes = kernel.ProcessEvents.open() if config.witness.kernel else None
     except TaximeterError as error:
         logger.warning("witness.no_kernel, using pidfds: %s", error)
         return None, str(error)
-    processes.start()
+    finally:
+        _give_up_net_admin()  # before there is any other thread
+    if processes is not None:
+        processes.start()
     return processes, None
+
+
+def _give_up_net_admin() -> None:
+    try:
+        kernel.give_up_net_admin()
+    except TaximeterError as error:
+        logger.warning("agent.privileged: %s", error)
 
 
 def _look(scene: Scene, watcher: Watcher) -> Snapshot:

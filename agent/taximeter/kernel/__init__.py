@@ -3,6 +3,7 @@
 Owns the system calls that Python lacks. Refuses to wait, and to know journals and instances.
 """
 
+from taximeter.kernel.capabilities import give_up_net_admin
 from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.groups import End, Start
@@ -19,6 +20,7 @@ __all__ = [
     "Start",
     "boot_id",
     "exit_status",
+    "give_up_net_admin",
     "host_pid",
     "is_alive",
     "open_process",
