@@ -1,10 +1,12 @@
 """Under which name hardware is sold: the first rule that fits, and never a guess."""
 
+from dataclasses import replace
+
 import pytest
 
 from taximeter.config import load
 from taximeter.hardware.inventory import Device, Evidence, Host, Inventory
-from taximeter.hardware.tiers import Catalogue, Range, Tier, match, place, place_node
+from taximeter.hardware.tiers import Catalogue, Match, Range, Tier, match, place, place_node
 
 MIB = 1 << 20
 HOST = Host(32, 256 << 30, "x86_64")
@@ -22,6 +24,13 @@ def some(count: int, name: str, memory_mib: int) -> tuple[Device, ...]:
 
 
 H100 = ("NVIDIA H100 80GB HBM3", 81559)
+
+
+def test_a_device_that_is_lost_is_sold_as_nothing() -> None:
+    lost = replace(gpu(*H100), lost=True)
+    assert match((lost,), HOST, SHIPPED) == Match(
+        "unknown", f"no rule fits 1 × {H100[0]}; closest gpu-h100: lost, expected one that answers"
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,14 @@ class Device:
     compute_capability: str | None = None  #: e.g. "9.0"
     mig_profile: str | None = None
     parent_uuid: str | None = None
+    pci_bus_id: str | None = None  #: e.g. "00000000:65:00.0"; a slice has its GPU's
+    multiprocessors: int | None = None  #: SMs
+    gpu_instance: int | None = None  #: of a slice: its ids on its GPU
+    compute_instance: int | None = None
+    gpu_slices: int | None = None  #: of a slice: how many slices of its GPU its GPU instance has
+    compute_slices: int | None = None  #: of a slice: how many of these it computes with itself
+    mig: bool | None = None  #: of a GPU: whether it is cut, so that only its slices run anything; None: cannot be
+    lost: bool = False  #: it was here, and does not answer now: it keeps its place and fits no tier
 
 
 @dataclass(frozen=True, slots=True)

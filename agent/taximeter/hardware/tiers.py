@@ -118,7 +118,7 @@ def describe(devices: Sequence[Device]) -> str:
 
 
 def _device_misses(tier: Tier, device: Device) -> list[str]:
-    found: list[str] = []
+    found = ["lost, expected one that answers"] if device.lost else []
     if tier.names and not _fits(device.name, tier.names):
         found.append(f"name {device.name!r}, expected {_any(tier.names)}")
     memory_mib = None if device.memory_bytes is None else device.memory_bytes // MIB
