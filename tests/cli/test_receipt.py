@@ -103,11 +103,19 @@ def test_hostile_ids_are_shown_and_not_obeyed(hostile: Path) -> None:
         ({"code": 0, "signal": None, "oom": None, "reason": "exited", "left_running": None}, "status 0"),
         (
             {"code": 3, "signal": None, "oom": False, "reason": "exited", "left_running": 1},
-            "status 3; 1 process left running",
+            "status 3; left running: 1 process",
         ),
         (
-            {"code": None, "signal": 9, "oom": True, "reason": "signaled", "left_running": 2},
-            "killed by SIGKILL (9), out of memory; 2 processes left running",
+            {"code": None, "signal": 9, "oom": True, "reason": "oom_limit", "left_running": 2},
+            "killed by SIGKILL (9), out of memory: a limit of its own; left running: 2 processes",
+        ),
+        (
+            {"code": None, "signal": 9, "oom": True, "reason": "oom_node", "left_running": None},
+            "killed by SIGKILL (9), out of memory: the node had none left",
+        ),
+        (
+            {"code": None, "signal": 11, "oom": False, "reason": "signaled", "left_running": None, "core": True},
+            "killed by SIGSEGV (11), with a core dump",
         ),
         ({"code": None, "signal": 64, "oom": None, "reason": "signaled", "left_running": 0}, "killed by SIGRTMAX (64)"),
         ({"code": None, "signal": 99, "oom": None, "reason": "signaled", "left_running": 0}, "killed by signal 99"),

@@ -50,6 +50,13 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+def watched(wrapper: int) -> bool:
+    """Whether the wrapper sleeps in its loop; what was sent before would be dealt with as well, only later."""
+    with contextlib.suppress(FileNotFoundError):  # a descriptor that was open only for a moment
+        return any("signalfd" in os.readlink(fd) for fd in Path(f"/proc/{wrapper}/fd").iterdir())
+    return False
+
+
 @dataclass
 class Rides:
     """A state directory and the runs on it."""

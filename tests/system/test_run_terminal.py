@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.require import require_program
-from tests.system.rides import PROGRAM, Rides, stat_fields, state_of, wait_until
+from tests.system.rides import PROGRAM, Rides, stat_fields, state_of, wait_until, watched
 
 PROMPT = "outer> "
 INNER = "inner> "
@@ -72,13 +72,6 @@ class Terminal:
 
 def wrapper_of(pid: int) -> int:
     return int(stat_fields(pid)[1])
-
-
-def watched(wrapper: int) -> bool:
-    """Whether the wrapper sleeps in its loop; what was sent before would be dealt with as well, only later."""
-    with contextlib.suppress(FileNotFoundError):  # a descriptor that was open only for a moment
-        return any("signalfd" in os.readlink(fd) for fd in Path(f"/proc/{wrapper}/fd").iterdir())
-    return False
 
 
 @pytest.fixture

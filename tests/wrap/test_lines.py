@@ -172,13 +172,13 @@ def test_a_heartbeat_carries_the_clock_and_the_usage() -> None:
     ],
 )
 def test_an_exit_says_how(status: int, code: int | None, number: int | None, core: bool) -> None:
-    event = parsed(facts.ended(5, lines.clock(BOOT), status, facts.usage(1, 2), 0))
+    event = parsed(facts.ended(5, lines.clock(BOOT), status, facts.usage(1, 2), ""))
     assert isinstance(event, events.Exited)
     assert (event.code, event.signal, event.core_dumped) == (code, number, core)
 
 
 def test_lines_that_found_no_room_are_counted_in_the_exit() -> None:
-    assert json.loads(facts.ended(5, lines.clock(BOOT), 0, "null", 4))["dropped"] == 4
+    assert json.loads(facts.ended(5, lines.clock(BOOT), 0, "null", facts.known(4, None, None)))["dropped"] == 4
 
 
 def test_a_command_that_never_started_says_why() -> None:

@@ -51,6 +51,8 @@ CLOCKS = {
     "suspended": "the machine slept",
     "time_namespace": "in a time namespace",
 }
+#: What a reason adds to the code or signal that is told already.
+_REASONS = {"exited": "", "signaled": "", "oom_limit": ": a limit of its own", "oom_node": ": the node had none left"}
 _LISTED = 8
 
 
@@ -163,12 +165,17 @@ def exit_text(end: Json) -> str:
         said = f"status {end['code']}"
     else:
         said = "not seen"
+    if end.get("core"):
+        said += ", with a core dump"
     if end.get("oom"):
         said += ", out of memory"
-    if end.get("reason") and end["reason"] not in ("exited", "signaled"):
-        said += f" ({text.safe(end['reason'])})"
+    reason = end.get("reason")
+    if reason in _REASONS:
+        said += _REASONS[reason]
+    elif reason:
+        said += f" ({text.safe(reason)})"
     left = end.get("left_running")
-    return f"{said}; {text.plural(left, 'process', 'processes')} left running" if left else said
+    return f"{said}; left running: {text.plural(left, 'process', 'processes')}" if left else said
 
 
 def _signal(number: int) -> str:

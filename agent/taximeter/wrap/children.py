@@ -12,6 +12,8 @@ from taximeter.wrap.run import Run
 
 #: Orphans reaped before signals and the command's end get their turn.
 _AT_ONCE = 256
+#: Rounds of that once the command has ended, which holds up nobody but whoever waits for us.
+_LAST_ROUNDS = 64
 _JOB_CONTROL = (_signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 
 
@@ -46,6 +48,18 @@ class Children:
             used = posix.wait4(info.si_pid, posix.WNOHANG)[2]
             self._run.orphans_cpu_ns += proc.cpu_used_ns(used)
         self.more = True
+
+    def reap_the_last(self) -> bool:
+        """Reap whoever has ended, once the command was waited for; whether there are others that live on."""
+        for _ in range(_LAST_ROUNDS):
+            self.reap()
+            if not self.more:
+                break
+        try:
+            posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
 
     def _stop_alike(self, number: int) -> None:
         """Stop as the command did, where a shell's job control is there to continue us both."""

@@ -31,17 +31,21 @@ def attend(run: Run) -> None:
     """Note the start, see the command to its end, note that. Raises whatever goes wrong; `run.status` may be known."""
     run.own_bytes = proc.rss_bytes(posix.getpid())
     _note_start(run)
-    intake = None
+    intake = ends = None
     if _ends_soon(run.pid):
         run.end_ns = time.monotonic_ns()
     else:
         from taximeter.wrap.watch import Watch
 
         watch = Watch(run)
-        intake = watch.intake
+        intake, ends = watch.intake, watch.ends
         run.end_ns = watch.wait()
     _, run.status, used = posix.wait4(run.pid, 0)
     now = run.clock()
+    if ends is not None:
+        run.left = ends.count_left()
+    elif proc.last_begun() == run.pid:
+        run.left = 0  # nobody took orphans in, but nothing at all was begun since
     _take_the_rest(run, run.end_ns, intake)
     if run.readiness is not None:
         run.readiness.finish(run.end_ns)
@@ -53,7 +57,8 @@ def note_end(run: Run, now: str, usage: str) -> None:
     writer, run.writer = run.writer, None
     if writer is None or run.end_ns is None or run.status is None:
         return
-    writer.append_last(facts.ended(run.end_ns, now, run.status, usage, run.dropped))
+    known = facts.known(run.dropped, run.oom, run.left)
+    writer.append_last(facts.ended(run.end_ns, now, run.status, usage, known))
     writer.close()
 
 

@@ -50,17 +50,24 @@ def failure(at_ns: int, now: str, code: int, error: str) -> bytes:
     )
 
 
-def ended(at_ns: int, now: str, status: int, used: str, dropped: int) -> bytes:
-    """The command ended with this wait status; `dropped` lines before this one found no room on the disk."""
+def ended(at_ns: int, now: str, status: int, used: str, known: str) -> bytes:
+    """The command ended with this wait status; `now`, `used` and `known` are what those functions returned."""
     number = status & 0x7F
     code = "null" if number else status >> 8 & 0xFF
-    gaps = f',"dropped":{dropped}' if dropped else ""
     return lines.fact(
         wire.FACT_EXIT,
         at_ns,
         f',"code":{code},"signal":{number or "null"},"core":{_bool(bool(status & 0x80))},"clock":{now},'
-        f'"usage":{used},"error":null{gaps}',
+        f'"usage":{used},"error":null{known}',
     )
+
+
+def known(dropped: int, oom: str | None, left: int | None) -> str:
+    """Further keys of an end: facts that found no room, whose want of memory it was, processes left running."""
+    said = f',"dropped":{dropped}' if dropped else ""
+    if oom is not None:
+        said += f',"oom":"{oom}"'
+    return said if left is None else f'{said},"left":{left}'
 
 
 def _bool(value: bool) -> str:

@@ -18,7 +18,20 @@ _PAGE_BYTES = posix.sysconf("SC_PAGESIZE")
 _NS_PER_S = 1_000_000_000
 
 # Fields of /proc/PID/stat after the name in brackets, which may hold anything: the first is the state.
-_STATE, _PARENT, _GROUP, _TTY, _FOREGROUND, _UTIME, _START = 0, 1, 2, 4, 5, 11, 19
+_STATE, _PARENT, _GROUP, _TTY, _FOREGROUND, _FLAGS, _UTIME, _THREADS, _START, _PENDING = (
+    0,
+    1,
+    2,
+    4,
+    5,
+    6,
+    11,
+    17,
+    19,
+    28,
+)
+_PF_EXITING = 4
+_SIGKILL_PENDING = 1 << 8
 
 
 def stat_fields(pid: int) -> list[bytes] | None:
@@ -46,10 +59,32 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[_STATE] == b"T"
 
 
+def is_ending(pid: int) -> bool:
+    """Whether the process is killed already, or on its way out: taking down a large memory takes its time."""
+    fields = stat_fields(pid)
+    if fields is None:
+        return True
+    return bool(int(fields[_FLAGS]) & _PF_EXITING or int(fields[_PENDING]) & _SIGKILL_PENDING)
+
+
+def last_begun() -> int | None:
+    """The latest pid that was given out in our pid namespace, to a process or a thread."""
+    try:
+        return int(read_file("/proc/loadavg").split()[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def foreground_group() -> int | None:
     """The process group in the foreground of our controlling terminal; None if we have none."""
     fields = stat_fields(posix.getpid())
     return None if fields is None or fields[_TTY] == b"0" else int(fields[_FOREGROUND])
+
+
+def parent(pid: int) -> int:
+    """The process that it is a child of; 0 where that is out of sight."""
+    fields = stat_fields(pid)
+    return 0 if fields is None else int(fields[_PARENT])
 
 
 def group(pid: int) -> int | None:

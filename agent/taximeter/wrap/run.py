@@ -43,6 +43,8 @@ class Run:
         self.rss_peak_bytes: int | None = None
         self.orphans_cpu_ns = 0  #: of those that were waited for here
         self.dropped = 0  #: facts that found no room
+        self.oom: str | None = None  #: a word of wire.OOM, where it is known
+        self.left: int | None = None  #: processes that the command left running
         self._important_left = _IMPORTANT
 
     def clock(self) -> str:

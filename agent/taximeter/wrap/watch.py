@@ -12,6 +12,7 @@ import time
 from taximeter import wire
 from taximeter.wrap import facts, libc, lines, marks, proc
 from taximeter.wrap.children import Children
+from taximeter.wrap.ends import Ends
 from taximeter.wrap.intake import Intake
 from taximeter.wrap.run import Run
 from taximeter.wrap.signals import Signals
@@ -21,6 +22,8 @@ _NS_PER_S = 1_000_000_000
 _MOVED_NS = 1_000_000
 #: ... which is noted at once, but not again and again.
 _AGAIN_NS = 100_000_000
+#: After so long a command is none of the shortest: what only others need is begun then.
+_SETTLED_NS = 10_000_000
 
 
 class Watch:
@@ -32,6 +35,7 @@ class Watch:
         libc.become_subreaper()
         self._run = run
         self._children = Children(run)
+        self.ends = Ends(run, self._children)
         self._signals = Signals(run, self._children)
         self._pidfd = posix.pidfd_open(run.pid)
         self._epoll = select.epoll()
@@ -57,6 +61,7 @@ class Watch:
             run.utc_error = libc.utc_error_ns
         timeout_ns = run.options.ready_timeout_ns
         self._deadline_ns = None if timeout_ns is None else run.spawn_ns + timeout_ns
+        self._settles_ns: int | None = run.spawn_ns + _SETTLED_NS
         self._children.look()  # it may have been stopped before anybody looked
 
     def wait(self) -> int:
@@ -68,6 +73,7 @@ class Watch:
             if self._signals.fd in ready:
                 self._signals.take(now_ns)
             if self._pidfd in ready:
+                self.ends.ask_who_killed_it()
                 return now_ns
             if self._notify_fd in ready:
                 self.intake.take_notifications(now_ns)
@@ -99,6 +105,8 @@ class Watch:
             next_ns = self._deadline_ns
         if self._readiness is not None and self._readiness.next_ns is not None:
             next_ns = min(next_ns, self._readiness.next_ns)
+        if self._settles_ns is not None and self._settles_ns < next_ns:
+            next_ns = self._settles_ns
         return max(0, next_ns - time.monotonic_ns()) / _NS_PER_S
 
     def _keep_time(self, now_ns: int) -> None:
@@ -109,6 +117,9 @@ class Watch:
         elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
             self._deadline_ns = None
             self._run.write_or_drop(lines.fact(wire.FACT_READY_TIMEOUT, now_ns))
+        if self._settles_ns is not None and now_ns >= self._settles_ns:
+            self._settles_ns = None
+            self.ends.settle()
         if now_ns >= self._next_beat_ns:
             self._beat(now_ns)
 
@@ -128,5 +139,6 @@ class Watch:
             cpu_ns += run.orphans_cpu_ns
         used = facts.usage(cpu_ns, run.rss_peak_bytes)
         wrote = run.write_or_drop(facts.heartbeat(now_ns, run.clock(), used))
+        self.ends.look(now_ns)
         if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
             self._take_marks_again()
