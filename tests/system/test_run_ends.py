@@ -168,7 +168,7 @@ def test_orphans_that_live_on_are_counted_and_left_alone(rides: Rides) -> None:
 
 def test_descendants_of_orphans_are_counted_too(rides: Rides) -> None:
     with gate(rides.path) as held:
-        script = f"read line; (sh -c 'cat {held}; true' >&- &) ; read line"
+        script = f"read line; (sh -c 'cat {held}; true' >/dev/null &) ; read line"
         with rides.start("--", "sh", "-c", script, stdin=subprocess.PIPE) as process:
             assert process.stdin is not None
             command = rides.command_of(process)
@@ -202,7 +202,7 @@ def test_a_command_that_leaves_nobody_says_so(rides: Rides) -> None:
 def test_what_nobody_could_see_is_not_said(rides: Rides) -> None:
     """Over before anybody took orphans in: nothing, or certainly nobody; never a guess."""
     with gate(rides.path) as held:
-        rides.run("--", "sh", "-c", f"cat {held} >&- 2>&- &", capture_output=False, stdout=subprocess.DEVNULL)
+        rides.run("--", "sh", "-c", f"cat {held} >/dev/null 2>&1 &", capture_output=False, stdout=subprocess.DEVNULL)
         assert rides.facts("exit")[0].get("left") in (None, 1)
     other = Rides(rides.path / "other")
     other.run("--", "true")
