@@ -14,6 +14,7 @@ from taximeter.events import (
     Alive,
     BadMark,
     Event,
+    Exited,
     Lost,
     Marked,
     Oom,
@@ -108,7 +109,16 @@ def histories(draw: st.DrawFn) -> tuple[Options, list[Event]]:
     at_ns += draw(GAPS)
     events.extend(_end(draw(ENDS), at_ns, slept_ns))
     # Gaps with the wrapper's heartbeats in them, and some that are silences.
-    return options, list(with_heartbeats(events, draw(st.sampled_from([0, 4 * SECOND, 20 * SECOND]))))
+    return options, _attested(list(with_heartbeats(events, draw(st.sampled_from([0, 4 * SECOND, 20 * SECOND])))))
+
+
+def _attested(events: list[Event]) -> list[Event]:
+    """Nothing is stamped later than the kernel's own stamp of the end: the agent sees to that where it has one."""
+    *before, last = events
+    if isinstance(last, Exited) and last.kernel_ns is not None:
+        latest_ns = max((event.at_ns or 0 for event in before), default=0)
+        return [*before, last._replace(kernel_ns=max(last.kernel_ns, latest_ns))]
+    return events
 
 
 def _end(kind: str, at_ns: int, slept_ns: int) -> list[Event]:

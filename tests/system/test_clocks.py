@@ -17,7 +17,7 @@ import pytest
 from taximeter.kernel import boot_id
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
-from tests.journal_samples import INSTANCE, NAME, fact, open_line, options
+from tests.journal_samples import NAME, fact, open_line, options
 from tests.require import require_program, require_root
 from tests.system.agents import Node, wait_until
 from tests.system.clocks import Calendar, make_calendar
@@ -283,51 +283,56 @@ def test_a_sandbox_that_kills_who_asks_is_not_asked(node: Node) -> None:
     assert "utc_error" not in facts(node, "exit")[0]["clock"]
 
 
-# --- Sleep, which no test can do to the machine that it runs on ---
+# --- Sleep and slews, which no test may do to the machine that it runs on ---
 
 
-def slept(at_ns: int, slept_ns: int) -> dict[str, Any]:
+def clocks(at_ns: int, slept_ns: int = 0, drifted_ns: int = 0) -> dict[str, Any]:
     return {
         "monotonic": at_ns,
         "boottime": at_ns + slept_ns,
-        "raw": at_ns,
+        "raw": at_ns - drifted_ns,
         "realtime": 1_795_341_600 * SECOND + at_ns + slept_ns,
         "took": 1_000,
         "boot_id": boot_id(),
     }
 
 
-def test_a_machine_that_slept_for_an_hour_is_told_to_have_slept_and_nobody_pays(node: Node) -> None:
-    hour_ns = HOUR_S * SECOND
+def written(node: Node, **awry: int) -> None:
+    """The journal of a run of two seconds on this boot; in its second one the clocks were as `awry` says."""
     begin = time.monotonic_ns() - 4 * SECOND
     usage = {"cpu_ns": 812, "rss_peak_bytes": 4096}
+    end, at_last = begin + 2 * SECOND, clocks(begin + 2 * SECOND, **awry)
     lines = [
-        open_line(clock=slept(begin, 0), options=options(prediction="p1")),
+        open_line(clock=clocks(begin), options=options(prediction="p1")),
         fact("spawn", begin, before=begin - 5, pid=4712, start=987),
         fact("ready", begin, by="exec"),
-        fact("heartbeat", begin + SECOND, clock=slept(begin + SECOND, 0), usage=usage),
-        fact("heartbeat", begin + SECOND + 7, clock=slept(begin + SECOND + 7, hour_ns), usage=usage),
-        fact(
-            "exit",
-            begin + 2 * SECOND,
-            code=0,
-            signal=None,
-            core=False,
-            clock=slept(begin + 2 * SECOND, hour_ns),
-            usage=usage,
-            error=None,
-        ),
+        fact("heartbeat", begin + SECOND, clock=clocks(begin + SECOND), usage=usage),
+        fact("exit", end, code=0, signal=None, core=False, clock=at_last, usage=usage, error=None),
     ]
     node.journal.mkdir(parents=True)
-    (node.journal / NAME).write_bytes(b"".join(line + b"\n" for line in lines))
-    (node.journal / NAME).chmod(0o640)
+    journal = node.journal / NAME
+    journal.write_bytes(b"".join(line + b"\n" for line in lines))
+    journal.chmod(0o640)
+
+
+def test_a_machine_that_slept_for_an_hour_is_told_to_have_slept_and_nobody_pays(node: Node) -> None:
+    written(node, slept_ns=HOUR_S * SECOND)
     with node.agent() as agent:
         record = prediction(node)
         assert agent.metric('taximeter_clock_faults_total{kind="suspended"}') == 1
-    assert record["instance"] == INSTANCE
-    assert record["time"]["active_ns"] == 2 * SECOND
-    assert record["time"]["suspended_ns"] == hour_ns
-    assert record["time"]["wall_ns"] == 2 * SECOND + hour_ns
+    time_ = record["time"]
+    assert (time_["active_ns"], time_["suspended_ns"]) == (2 * SECOND, HOUR_S * SECOND)
+    assert time_["wall_ns"] == (2 + HOUR_S) * SECOND
     assert [line["quantity"] for line in record["billing"]["lines"]] == ["2"]
     assert record["timing"]["clock"] == "suspended"
+    assert is_sound(node)
+
+
+def test_a_clock_that_was_slewed_as_chrony_may_is_billed_as_it_ran_and_marked(node: Node) -> None:
+    written(node, drifted_ns=83_333_000)
+    with node.agent() as agent:
+        record = prediction(node)
+        assert agent.metric('taximeter_clock_faults_total{kind="slewed"}') == 1
+    assert record["time"]["active_ns"] == 2 * SECOND
+    assert record["timing"]["clock"] == "slewed"
     assert is_sound(node)
