@@ -217,14 +217,15 @@ def test_refused_marks_and_illegal_facts_are_counted_apart(tmp_path: Path) -> No
 
 
 def test_many_refused_files_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taximeter.agent.books._MOST_REFUSED", 2)
+    for room in ("books", "complaints"):
+        monkeypatch.setattr(f"taximeter.agent.{room}.MOST_REMEMBERED", 2)
     node = start(tmp_path / "node")
     names = [f"{INSTANCE[:-2]}{n:02d}" for n in range(5)]
     for name in names:
         os.mkfifo(node.path / f"{name}.0.ndjson")
         node.books.read(name)
     assert not node.books.accounts
-    assert len(node.books._refused) <= 2
+    assert len(node.books._complaints._made) <= 2
 
 
 def test_a_fact_from_the_future_of_this_boot_is_not_believed(tmp_path: Path) -> None:

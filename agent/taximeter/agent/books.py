@@ -5,7 +5,6 @@ position and the folded state behind them, so that a crash anywhere replays the 
 to write, and to know what a fact means.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from taximeter.agent.clocks import Clocks
+from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
@@ -27,18 +27,12 @@ from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 
-logger = logging.getLogger(__name__)
-
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Instance).decode
 #: So much is folded before anybody else has a turn: some hundred marks.
 _CHUNK_BYTES = 1 << 16
 #: No clock of this boot is ahead of ours; what a journal says may be, by what it takes to be written.
 _AHEAD_NS = 1_000_000_000
-#: How many refused files are remembered, so that each is said once; beyond that they may be said again.
-_MOST_REFUSED = 10_000
-#: Warnings a minute.
-_MOST_WARNINGS = 60
 _BEGINNING = Position()
 _NEWER = "newer_version"
 _UNREADABLE = "unreadable"
@@ -100,14 +94,13 @@ class Books:
         self._clocks = Clocks()
         self._page = _Page()
         self._returned: Batch | None = None
-        self._said = (0.0, 0)  # minute, and how many warnings were said in it
-        self._refused: set[tuple[str, str]] = set()  # (instance, reason)
         self.accounts: dict[str, Account] = {}
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.early: set[str] = set()  #: whose new facts wait for what the kernel is about to tell
         self.tally = Tally()
+        self._complaints = Complaints(self.tally)
 
     def resume(self, saved: Iterable[JournalState]) -> None:
         """Take up the instances that were open when the ledger was last written."""
@@ -136,7 +129,7 @@ class Books:
             if doubt.reason == _NEWER:
                 account.stuck = _NEWER
             if doubt.reason != known:
-                self._count(doubt)
+                self._complaints.about(doubt)
         account.position = chunk.position
         last = events[-1] if events else None
         if isinstance(last, Exited) and last.dropped:
@@ -149,7 +142,7 @@ class Books:
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
         self.accounts.pop(instance, None)
-        if len(self.aside) >= _MOST_REFUSED:
+        if len(self.aside) >= MOST_REMEMBERED:
             self.aside.clear()
         self.aside.add(instance)
 
@@ -240,7 +233,9 @@ class Books:
         latest_ns = time.monotonic_ns() + _AHEAD_NS
         past = [event for event in events if event.at_ns is None or event.at_ns <= latest_ns]
         for _ in range(len(events) - len(past)):
-            self._count(JournalFault("future", f"cannot believe a fact of {opened.instance}: expected one of the past"))
+            self._complaints.about(
+                JournalFault("future", f"cannot believe a fact of {opened.instance}: expected one of the past")
+            )
         return past
 
     def _begin(self, name: str, events: Sequence[Event]) -> tuple[Instance | None, Sequence[Event]]:
@@ -250,7 +245,7 @@ class Books:
                 return self._open(name, event), events[at + 1 :]
             self.tally.journal_fault("before_open")
         if events:
-            self._say("journal.fault reason=before_open: cannot book %s: expected an open fact first", name)
+            self._complaints.say("journal.fault reason=before_open: cannot book %s: expected an open fact first", name)
         return None, ()
 
     def _open(self, name: str, opened: Opened) -> Instance:
@@ -280,24 +275,8 @@ class Books:
             self.set_aside(name)
         if account.instance is None:
             self.accounts.pop(name, None)
-        if fault.reason != "missing" and (name, fault.reason) not in self._refused:
-            if len(self._refused) >= _MOST_REFUSED:
-                self._refused.clear()
-            self._refused.add((name, fault.reason))
-            self._count(fault)
-
-    def _count(self, fault: JournalFault) -> None:
-        self.tally.journal_fault(fault.reason)
-        self._say("journal.fault reason=%s: %s", fault.reason, fault)
-
-    def _say(self, text: str, *values: object) -> None:
-        """Warn, but at most so often: whoever may write to the drop-box must not be able to fill the log."""
-        minute = time.monotonic() // 60
-        self._said = (minute, self._said[1] + 1 if self._said[0] == minute else 1)
-        if self._said[1] <= _MOST_WARNINGS:
-            logger.warning(text, *values)
-        elif self._said[1] == _MOST_WARNINGS + 1:
-            logger.warning("journal.faults: more of them in this minute than are said; see the metric")
+        if fault.reason != "missing":
+            self._complaints.about_file(name, fault)
 
 
 def _placed(hardware: Hardware) -> bytes:
