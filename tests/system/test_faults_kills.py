@@ -1,9 +1,9 @@
 """Kill -9 of wrappers, commands and agents at random moments: nobody pays for more than ran, and little is lost.
 
-Injects SIGKILL into a wrapper, a command, both at once, and the agent, which comes back at once or after a while, with
-several runs alive. The truth of each command's life is the test's own: when it was forked (the kernel's ticks), when it
-had said that it was up, when a pidfd of the test's showed its end. The order of kills comes from a seed, which is
-printed. TAXIMETER_SOAK=N tries N seeds.
+Injects SIGKILL into a wrapper, a command, both at once, and the agent, which comes back at once or after a while, or is
+stopped in order and replaced, with several runs alive. The truth of each command's life is the test's own: when it was
+forked (the kernel's ticks), when it had said that it was up, when a pidfd of the test's showed its end. The order of
+kills comes from a seed, which is printed. TAXIMETER_SOAK=N tries N seeds.
 """
 
 import contextlib
@@ -72,6 +72,7 @@ class Range:
             (self.end, 4),
             (self.kill_agent, 3),
             (self.start_agent, 6),
+            (self.upgrade_agent, 2),
         ]
 
     def act(self) -> None:
@@ -136,9 +137,15 @@ class Range:
             self.down_ns = time.monotonic_ns()
             self.agent.close()
 
+    def upgrade_agent(self) -> None:
+        if not self.down_ns:
+            assert self.stop_agent() == 0
+            self.kill_agent()
+            self.start_agent()
+
     def start_agent(self) -> None:
         if self.down_ns:
-            self.agent.enter_context(self.node.agent())
+            self.stop_agent = self.agent.enter_context(self.node.agent()).stop
             self.down_ns = 0
 
     def close(self) -> None:
