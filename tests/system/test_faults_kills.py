@@ -49,6 +49,7 @@ class Run:
     pidfd: int
     forked_ns: int
     up_ns: int
+    is_orphan: bool = False  #: its wrapper was killed
     alive_ns: int = 0  #: it certainly ran then
     gone_ns: int = 0  #: it was over by then; 0: it lives
     unseen_ns: int = 0  #: so long nobody looked before it ended
@@ -109,11 +110,12 @@ class Range:
     def kill_wrapper(self) -> None:
         if run := self.target():
             run.wrapper.kill()
-            run.wrapper.wait()
+            run.is_orphan = True
 
     def kill_both(self) -> None:
         if run := self.target():
             run.wrapper.kill()
+            run.is_orphan = True
             self.see_end(run, lambda: os.kill(run.pid, 9))
 
     def end(self) -> None:
@@ -126,7 +128,7 @@ class Range:
         injure()
         assert select.select([run.pidfd], [], [], 20)[0], f"{run.name} did not end"
         run.gone_ns = time.monotonic_ns()
-        if run.wrapper.poll() is not None and self.down_ns:
+        if run.is_orphan and self.down_ns:
             # Neither a wrapper nor an agent saw it: the last sign of life is all that there is.
             run.unseen_ns = run.gone_ns - min(self.down_ns, run.gone_ns) + 2 * HEARTBEAT_NS
         with contextlib.suppress(BrokenPipeError):
