@@ -22,8 +22,8 @@ from tests.system.rides import PYTHON, Rides, children_of, stat_fields, state_of
 LIMIT_BYTES = 64 << 20
 _PATIENCE_S = 60.0
 
-#: Takes memory until it is killed.
-GLUTTON = "x = bytearray()\nwhile True: x += bytearray(1 << 20)"
+#: Takes memory until it is killed, once it may.
+GLUTTON = "x = bytearray(); input()\nwhile True: x += bytearray(1 << 20)"
 
 
 @pytest.fixture
@@ -51,13 +51,21 @@ def booked(node: Node, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return (predictions or [instance])[-1], instance
 
 
+def journal_of(node: Node, model: str) -> bytes:
+    """The whole lines so far of the journal of the one run of that model; empty while there is none."""
+    for path in node.journal.glob("*.ndjson"):
+        with contextlib.suppress(FileNotFoundError):  # booked, and taken away
+            text = path.read_bytes()
+            if f'"model":"{model}"'.encode() in text:
+                return text[: text.rfind(b"\n") + 1]
+    return b""
+
+
 def command_of(node: Node, model: str) -> int:
     """The pid of the command of the one run of that model, once it is started."""
 
     def spawned() -> list[int]:
-        journals = [path.read_bytes() for path in node.journal.glob("*.ndjson")]
-        facts = [line for text in journals if f'"model":"{model}"'.encode() in text for line in text.split(b"\n")]
-        return [json.loads(line)["pid"] for line in facts if b'"f":"spawn"' in line]
+        return [json.loads(line)["pid"] for line in journal_of(node, model).split(b"\n") if b'"f":"spawn"' in line]
 
     pid: int = wait_until(spawned, f"the command of {model}")[0]
     return pid
@@ -72,8 +80,11 @@ def listen(process: subprocess.Popen[str]) -> str:
 
 
 def in_group(rides: Rides, group: Group, *words: str) -> dict[str, Any]:
-    """The exit fact of a run in a cgroup."""
-    subprocess.run(group.enter(*rides.words(*words)), env=rides.environment(), timeout=_PATIENCE_S, check=False)
+    """The exit fact of a run in a cgroup, which reads a line and goes on once the wrapper looks after it."""
+    command = group.enter(*rides.words(*words))
+    with subprocess.Popen(command, env=rides.environment(), stdin=subprocess.PIPE, text=True) as process:
+        rides.wait_for("heartbeat")
+        process.communicate("\n" * 2, timeout=_PATIENCE_S)
     (fact,) = rides.facts("exit")
     return fact
 
@@ -93,22 +104,21 @@ def test_a_memory_limit_of_a_group_above_is_recognised(rides: Rides) -> None:
 def test_a_kill_by_hand_is_told_apart(rides: Rides) -> None:
     before = kills_on_this_node()
     with memory_group("by-hand") as group:
-        fact = in_group(rides, group, "--", PYTHON, "-c", "import os, time; time.sleep(0.2); os.kill(os.getpid(), 9)")
+        fact = in_group(rides, group, "--", PYTHON, "-c", "import os; input(); os.kill(os.getpid(), 9)")
     nobody_else = before == kills_on_this_node()
     assert fact.get("oom") == "none" or (fact.get("oom") is None and not nobody_else)
 
 
 SURVIVOR = f"""
-import subprocess, sys, time
+import subprocess, sys
 ended = subprocess.run([sys.executable, "-c", {GLUTTON!r}]).returncode
-time.sleep(float(sys.argv[1]))
 sys.exit(3 if ended == -9 else 4)
 """
 
 
 def test_a_descendant_that_is_killed_for_want_of_memory_ends_nothing(rides: Rides) -> None:
     with memory_group("child", LIMIT_BYTES) as group:
-        fact = in_group(rides, group, "--", PYTHON, "-c", SURVIVOR, "0")
+        fact = in_group(rides, group, "--", PYTHON, "-c", SURVIVOR)
     assert (fact["code"], fact["signal"], fact.get("oom")) == (3, None, None)
 
 
@@ -121,7 +131,9 @@ def test_a_shell_that_says_137_was_not_killed(rides: Rides) -> None:
 def test_a_run_that_reached_its_memory_limit_failed_and_says_why(node: Node) -> None:
     with memory_group("booked", LIMIT_BYTES) as group:
         words = group.enter(node.program, "run", "--model", "limited", "--", PYTHON, "-c", GLUTTON)
-        subprocess.run(words, env=node.environment(), timeout=_PATIENCE_S, check=False)
+        with subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: b"heartbeat" in journal_of(node, "limited"), "the wrapper to look after it")
+            process.communicate("\n", timeout=_PATIENCE_S)
     prediction, instance = booked(node, "limited")
     assert (prediction["status"], instance["exit"]["oom"], instance["exit"]["reason"]) == ("failed", True, "oom_limit")
     receipt = node.taximeter("receipt", instance["instance"]).stdout
@@ -391,7 +403,7 @@ def test_a_session_of_its_own_outlives_the_terminal(rides: Rides) -> None:
     wait_until(lambda: out.exists() and "up" in out.read_text(), "the command to listen")
     os.close(terminal)
     os.waitpid(pid, 0)
-    (spawn,) = rides.facts("spawn")
+    spawn = rides.wait_for("spawn")
     os.kill(spawn["pid"], signal.SIGUSR2)
     assert rides.wait_for("exit")["code"] == 9
     assert rides.facts("signal") == []
@@ -409,8 +421,8 @@ def test_a_command_in_a_session_of_its_own_hears_what_is_sent_to_its_wrapper(rid
 
 
 @contextlib.contextmanager
-def container(rides: Rides, *words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A run as the first process of a pid namespace; its pid out here."""
+def container(rides: Rides, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A run as the first process of a pid namespace, which is the one child of what is returned."""
     require_root()
     unshare = require_program("unshare", "util-linux")
     command = [unshare, "--pid", "--fork", "--kill-child", "--mount-proc", *rides.words(*words)]
@@ -418,8 +430,7 @@ def container(rides: Rides, *words: str) -> Iterator[tuple[subprocess.Popen[str]
         command, env=rides.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
-            (first,) = wait_until(lambda: children_of(process.pid), "the first process")
-            yield process, first
+            yield process
         finally:
             if process.poll() is None:
                 process.kill()
@@ -427,10 +438,10 @@ def container(rides: Rides, *words: str) -> Iterator[tuple[subprocess.Popen[str]
 
 def test_the_first_process_of_a_container_passes_on_what_stops_it(rides: Rides) -> None:
     """The kernel keeps from it what it has no handler for; `docker stop` sends a SIGTERM all the same."""
-    with container(rides, "--", PYTHON, "-c", STOPPABLE) as (process, first):
+    with container(rides, "--", PYTHON, "-c", STOPPABLE) as process:
         assert listen(process) == "up"
         wait_until(lambda: rides.facts("ready"), "the journal")
-        os.kill(first, signal.SIGTERM)
+        os.kill(children_of(process.pid)[0], signal.SIGTERM)
         assert process.wait(_PATIENCE_S) == 0
     assert [(fact["signal"], fact["outside"], fact["sender"]) for fact in rides.facts("signal")] == [
         (signal.SIGTERM, True, 0)
@@ -439,17 +450,17 @@ def test_the_first_process_of_a_container_passes_on_what_stops_it(rides: Rides) 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -KILL $$", 137), ("sleep 0.1; kill -TERM $$", 143)])
 def test_the_first_process_of_a_container_exits_as_its_command_does(rides: Rides, script: str, code: int) -> None:
-    with container(rides, "--", "sh", "-c", script) as (process, _):
+    with container(rides, "--", "sh", "-c", script) as process:
         assert process.wait(_PATIENCE_S) == code
 
 
 def test_a_stop_with_a_grace_kills_all_of_a_container(rides: Rides) -> None:
     """SIGTERM, and SIGKILL when that leads to nothing: the journal stays without an end, and its lock is free."""
-    with container(rides, "--", PYTHON, "-c", STUBBORN) as (process, first):
+    with container(rides, "--", PYTHON, "-c", STUBBORN) as process:
         assert listen(process) == "up"
-        os.kill(first, signal.SIGTERM)
+        os.kill(children_of(process.pid)[0], signal.SIGTERM)
         assert listen(process) == "no"
-        os.kill(first, signal.SIGKILL)
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
         assert process.wait(_PATIENCE_S) != 0
     assert rides.facts("exit") == []
 
@@ -480,7 +491,7 @@ sys.stdin.read()
 
 
 def test_the_first_process_of_a_container_reaps_orphans_by_the_thousand(rides: Rides) -> None:
-    with container(rides, "--", PYTHON, "-c", STORM, "3000") as (process, _):
+    with container(rides, "--", PYTHON, "-c", STORM, "3000") as process:
         assert listen(process) == "done"
         assert listen(process) == "clean"
         process.communicate("")
@@ -490,8 +501,7 @@ def test_the_first_process_of_a_container_reaps_orphans_by_the_thousand(rides: R
 
 
 def test_what_the_first_process_of_a_container_leaves_goes_with_it(rides: Rides) -> None:
-    with gate(rides.path) as held, container(rides, "--", PYTHON, "-c", LEAVER, "2", str(held)) as (process, _):
-        out, _ = process.communicate()
-        assert len(out.split()) == 2
+    with gate(rides.path) as held, container(rides, "--", PYTHON, "-c", LEAVER, "2", str(held)) as process:
+        process.communicate()
         assert process.returncode == 0
     assert rides.facts("exit")[0]["left"] == 2

@@ -108,6 +108,13 @@ def test_a_victim_that_takes_long_to_die_is_waited_for(
     assert command.whose() == NODE
 
 
+def test_counts_that_are_first_read_of_a_dying_command_say_nothing(
+    tree: Tree, command: Oom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "is_ending", lambda _: True)
+    assert Oom(os.getpid()).whose() is None
+
+
 def test_a_command_that_went_to_another_group_is_looked_for_there(
     tree: Tree, command: Oom, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,16 +168,21 @@ class Oom:
         return NODE if group.to_the_top else None
 
     def _begin(self) -> None:
-        """Find where the command's memory is counted, and count."""
-        if self._group is not None:
-            self._group.close()
-        self._group = None
+        """Find where the command's memory is counted, and count; too late for one that is being killed already."""
+        self._end()
         try:
             self._said = groups_of(self._pid)
             self._group = find(self._pid, self._said)
             self._before = self._last = self._group.counts()
+            if proc.is_ending(self._pid):
+                self._end()
         except _UNREADABLE:
-            self._group = None
+            self._end()
+
+    def _end(self) -> None:
+        if self._group is not None:
+            self._group.close()
+        self._group = None
 
 
 def groups_of(pid: int) -> str:
