@@ -188,10 +188,10 @@ def _correction(
 
 
 def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook) -> Rating:
-    card = book.card_of(prediction.card)
-    if prediction.service_class in ONLINE or instance.service_class in ONLINE:
+    card, service_class = book.card_of(prediction.card), prediction.service_class
+    if service_class in ONLINE or instance.service_class in ONLINE:
         return Rating(informative(card))
-    terms = book.rules_of(instance.rules).classes.terms[prediction.service_class]
+    terms = book.rules_of(instance.rules).classes.terms[service_class]
     factor = terms.on(end.status)
     cut = prediction.cut_times
     before, now = (cut.share, times.share) if terms.quantity is Quantity.SHARE else (cut.active, times.active)
@@ -205,8 +205,9 @@ def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, e
 def _rate_instance(instance: Instance, phases: Phases, end: End, book: Rulebook) -> Rating:
     """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
     card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
-    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
-    online = instance.service_class in ONLINE
+    service_class = instance.service_class
+    terms = book.rules_of(instance.rules).classes.terms[service_class]
+    online = service_class in ONLINE
     if not online and not (terms.boot or terms.idle or terms.teardown):
         return Rating(informative(card))
     factor = terms.on(end.status) if online else _ONE

@@ -38,8 +38,14 @@ _repeated = lru_cache(maxsize=256)(plain)
 
 def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Rating:
     """Price `charges` on `tier`; without a card or a price the record is unrated, never guessed and never zero."""
-    now_due = [charge for charge in charges if charge.multiplier and charge.now_ns != charge.before_ns]
-    redone = [charge for charge in charges if charge.before_ns and charge.multiplier != charge.multiplier_before]
+    now_due: list[Charge] = []
+    redone: list[Charge] = []
+    for charge in charges:
+        _, before_ns, now_ns, multiplier, multiplier_before = charge
+        if now_ns != before_ns and multiplier:
+            now_due.append(charge)
+        if before_ns and multiplier != multiplier_before:
+            redone.append(charge)
     if not now_due and not redone:
         return Rating(free(card))
     price = card.tiers.get(tier) if card else None

@@ -69,6 +69,10 @@ class Hardware:
     evidence: Evidence = Evidence.DECLARED
     rule: str = ""  #: why this tier: the rule that matched, in words
 
+    def __hash__(self) -> int:
+        """Told apart by its name alone: it is looked up with every record, and devices are many fields."""
+        return hash((self.tier, self.count))
+
 
 #: Where no rule matches: an alert, no price, never a guess.
 UNKNOWN_TIER = "unknown"

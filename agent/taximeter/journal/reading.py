@@ -9,8 +9,9 @@ import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taximeter import events, wire
+from taximeter import wire
 from taximeter.errors import JournalFault
+from taximeter.events import Event, Exited, Opened
 from taximeter.journal.facts import parse_line
 from taximeter.journal.files import journal_name, open_journal, writer_pid
 
@@ -30,7 +31,7 @@ class Position:
 class Chunk(NamedTuple):
     """What one read found."""
 
-    events: tuple[events.Event, ...]
+    events: tuple[Event, ...]
     position: Position  #: where to read on
     faults: tuple[JournalFault, ...]  #: lines that were skipped; a newer version stops here
     ended: bool  #: an exit fact was read
@@ -95,13 +96,18 @@ def _has_next(directory_fd: int, reader: "_Reader") -> bool:
 class _Reader:
     """What was gathered so far from one open journal."""
 
+    __slots__ = (
+        "at_end", "ended", "events", "faults", "fd", "instance", "limit_bytes", "more", "next_segment", "offset", "segment",
+        "torn",
+    )  # fmt: skip
+
     def __init__(self, fd: int, instance: str, position: Position, limit_bytes: int) -> None:
         self.fd = fd
         self.instance = instance
         self.segment = position.segment
         self.offset = position.offset
         self.limit_bytes = limit_bytes
-        self.events: list[events.Event] = []
+        self.events: list[Event] = []
         self.faults: list[JournalFault] = []
         self.torn = 0  # bytes of a line that has no newline yet
         self.at_end = self.ended = self.more = self.next_segment = False
@@ -165,14 +171,14 @@ class _Reader:
                 self.offset = start + sum(map(len, lines[:number])) + number
                 self.at_end = self.more = False
                 return False
-            if isinstance(event, events.Opened) and not self._is_mine(event):
-                continue
-            if isinstance(event, events.Exited):
+            if type(event) is Exited:
                 self.ended = True
+            elif type(event) is Opened and not self._is_mine(event):
+                continue
             self.events.append(event)
         return True
 
-    def _is_mine(self, opened: events.Opened) -> bool:
+    def _is_mine(self, opened: Opened) -> bool:
         if opened.instance == self.instance and opened.segment == self.segment:
             return True
         self._note("foreign", f"facts of this journal, got those of {opened.instance}.{opened.segment}")

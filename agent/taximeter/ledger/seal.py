@@ -3,8 +3,8 @@
 Owns the exact bytes. Refuses to know SQL and when a row is committed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import msgspec
@@ -32,27 +32,28 @@ class Author:
         return Author(ledger_id, f"/nodes/{quote(node.id, safe='')}", msgspec.Raw(_encode(node)))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """Records made ready to be written, and the head behind the last of them."""
 
     seq: int
     digest: bytes
-    rows: list[tuple[int, bytes, bytes]] = field(default_factory=list)  #: seq, hash, body
-    lookups: list[tuple[object, ...]] = field(default_factory=list)  #: what each is found by
+    rows: Sequence[tuple[int, bytes, bytes]]  #: seq, hash, body
+    lookups: Sequence[tuple[object, ...]]  #: what each is found by
 
 
 def seal(records: Iterable[UsageRecord], author: Author, seq: int, digest: bytes) -> Sealed:
     """Number and chain `records` behind record `seq`, whose hash is `digest`. Raises LedgerError."""
-    sealed = Sealed(seq, digest)
+    rows: list[tuple[int, bytes, bytes]] = []
+    lookups: list[tuple[object, ...]] = []
     for record in records:
-        sealed.seq += 1
-        place = chain.place_of(author.ledger_id, sealed.seq, sealed.digest)
+        seq += 1
+        place = chain.place_of(author.ledger_id, seq, digest)
         body = _serialised(record, chain.envelope(record, author.source, author.node, place))
-        sealed.digest = chain.digest_of(body)
-        sealed.rows.append((sealed.seq, sealed.digest, body))
-        sealed.lookups.append(_lookup(sealed.seq, record))
-    return sealed
+        digest = chain.digest_of(body)
+        rows.append((seq, digest, body))
+        lookups.append(_lookup(seq, record))
+    return Sealed(seq, digest, rows, lookups)
 
 
 def _serialised(record: UsageRecord, event: dict[str, object]) -> bytes:
@@ -63,6 +64,5 @@ def _serialised(record: UsageRecord, event: dict[str, object]) -> bytes:
 
 
 def _lookup(seq: int, record: UsageRecord) -> tuple[object, ...]:
-    root = record.root if record.root != record.prediction else None
-    kind, time_ns = record.type.value, record.time_utc_ns
-    return (seq, record.id, kind, time_ns, record.prediction, root, record.account, record.model)
+    id_, kind, _, time_ns, _, _, prediction, root, account, model = record
+    return (seq, id_, kind, time_ns, prediction, root if root != prediction else None, account, model)
