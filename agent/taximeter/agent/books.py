@@ -8,6 +8,7 @@ to write, and to know what a fact means.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -18,11 +19,11 @@ from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
-from taximeter.journal import Position, read_on
+from taximeter.journal import Chunk, Position, read_on
 from taximeter.kernel import boot_id
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
-from taximeter.meter import fold, open_instance
+from taximeter.meter import Step, fold, open_instance
 from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
@@ -31,6 +32,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Instance).decode
 #: So much is folded before anybody else has a turn: some hundred marks.
 _CHUNK_BYTES = 1 << 16
+#: So many facts are read before they are folded.
+_FACTS_AT_ONCE = 1000
 #: No clock of this boot is ahead of ours; what a journal says may be, by what it takes to be written.
 _AHEAD_NS = 1_000_000_000
 _BEGINNING = Position()
@@ -110,20 +113,54 @@ class Books:
 
     def read(self, instance: str) -> bool:
         """Fold what an instance's journal has anew; True if there is more than one round should take."""
-        account = self.accounts.get(instance)
-        if account is None:
-            account = self.accounts[instance] = Account(_BEGINNING)
-        try:
-            chunk = read_on(self._directory_fd, instance, account.position, self._owners, _CHUNK_BYTES)
-        except JournalFault as fault:
-            self._refuse(instance, account, fault)
-            return False
+        due = [instance]
+        self.read_some(due)
+        return bool(due)
+
+    def read_some(self, due: list[str]) -> list[str]:
+        """Do so for the last of `due`, for as many as bring some facts; gives their names, and leaves who has more.
+
+        All are read, then all are looked at, then all are folded: code that goes on with one kind of work stays in
+        the processor's caches, which makes a sixth.
+        """
+        names, found = self._read_on(due)
+        news = [(name, account, self._believed(name, account, chunk)) for name, account, chunk in found]
+        steps = [self._step(name, account, events) if events else None for name, account, events in news]
+        for (name, account, events), step, (_, _, chunk) in zip(news, steps, found, strict=True):
+            if step is not None:
+                self._file(name, account, step)
+            if events is not None and chunk.more and not chunk.ended:
+                due.append(name)
+        return names
+
+    def _read_on(self, due: list[str]) -> tuple[list[str], list[tuple[str, Account, Chunk]]]:
+        """Take names from the end of `due`, and read their journals; a file that cannot be believed is refused here."""
+        names: list[str] = []
+        found: list[tuple[str, Account, Chunk]] = []
+        facts = 0
+        while due and facts < _FACTS_AT_ONCE and len(names) < _FACTS_AT_ONCE:
+            name = due.pop()
+            names.append(name)
+            account = self.accounts.get(name)
+            if account is None:
+                account = self.accounts[name] = Account(_BEGINNING)
+            try:
+                chunk = read_on(self._directory_fd, name, account.position, self._owners, _CHUNK_BYTES)
+            except JournalFault as fault:
+                self._refuse(name, account, fault)
+                continue
+            facts += len(chunk.events)
+            found.append((name, account, chunk))
+        return names, found
+
+    def _believed(self, name: str, account: Account, chunk: Chunk) -> Sequence[Event] | None:
+        """The new facts, as far as they can be true, with what the agent saw itself; None: to be read again."""
         opened = account.instance.opened if account.instance else next(iter(chunk.events), None)
         told = self._clocks.told(opened, chunk.events)
-        events = self._attested(instance, account, chunk.position.segment, told)
+        events = self._attested(name, account, chunk.position.segment, told)
         if events is None:
-            self.early.add(instance)
-            return False
+            self.early.add(name)
+            return None
         known, account.stuck = account.stuck, None
         for doubt in chunk.faults:
             if doubt.reason == _NEWER:
@@ -131,13 +168,12 @@ class Books:
             if doubt.reason != known:
                 self._complaints.about(doubt)
         account.position = chunk.position
-        last = events[-1] if events else None
-        if isinstance(last, Exited) and last.dropped:
-            self.tally.journal_fault("dropped", last.dropped)
-        if events:
-            account.seen_ns = time.monotonic_ns()
-            self._fold(instance, account, self._of_the_past(account, events))
-        return chunk.more and not chunk.ended
+        if not events:
+            return events
+        if isinstance(events[-1], Exited) and events[-1].dropped:
+            self.tally.journal_fault("dropped", events[-1].dropped)
+        account.seen_ns = time.monotonic_ns()
+        return self._of_the_past(account, events, account.seen_ns)
 
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
@@ -197,13 +233,21 @@ class Books:
         return self.take_batch()
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
+        step = self._step(name, account, events)
+        if step is not None:
+            self._file(name, account, step)
+
+    def _step(self, name: str, account: Account, events: Sequence[Event]) -> Step | None:
+        """What new facts lead to; None while there was no opening."""
         instance = account.instance
-        begins = instance is None
         if instance is None:
             instance, events = self._begin(name, events)
             if instance is None:
-                return
-        step = fold(instance, events, self._book, self._clocks.lately())
+                return None
+        return fold(instance, events, self._book, self._clocks.lately())
+
+    def _file(self, name: str, account: Account, step: Step) -> None:
+        begins = account.instance is None
         account.instance = step.instance
         for fault in step.faults:
             self.tally.clock_fault(fault)
@@ -225,12 +269,12 @@ class Books:
             self._page.facts.extend((name, _own(event)) for event in seen)
         return attested
 
-    def _of_the_past(self, account: Account, events: Sequence[Event]) -> Sequence[Event]:
+    def _of_the_past(self, account: Account, events: Sequence[Event], now_ns: int) -> Sequence[Event]:
         """Without facts from the future of this boot: a damaged line, which would make a life of years."""
         opened = account.instance.opened if account.instance else events[0]
         if not isinstance(opened, Opened) or opened.clock.boot_id != self._boot_id:
             return events
-        latest_ns = time.monotonic_ns() + _AHEAD_NS
+        latest_ns = now_ns + _AHEAD_NS
         past = [event for event in events if event.at_ns is None or event.at_ns <= latest_ns]
         for _ in range(len(events) - len(past)):
             self._complaints.about(
@@ -279,6 +323,7 @@ class Books:
             self._complaints.about_file(name, fault)
 
 
+@lru_cache(maxsize=256)
 def _placed(hardware: Hardware) -> bytes:
     return _encode({"fact": "placed", "hardware": hardware})
 

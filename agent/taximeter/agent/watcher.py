@@ -110,11 +110,9 @@ class Watcher:
         self.lag_since_s = time.monotonic()
         pause_s = time.monotonic() + _ROUND_S
         while due:
-            name = due.pop()
-            if self._books.read(name):
-                due.append(name)
-            self._unsynced.add(name)
-            self._custody.look_after((name,))
+            read = self._books.read_some(due)
+            self._unsynced.update(read)
+            self._custody.look_after(read)
             if self._books.waiting >= self._batch:
                 await self._commit()
             elif time.monotonic() <= pause_s:

@@ -69,7 +69,7 @@ class Hardware:
     evidence: Evidence = Evidence.DECLARED
     rule: str = ""  #: why this tier: the rule that matched, in words
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[explicit-override]
         """Told apart by its name alone: it is looked up with every record, and devices are many fields."""
         return hash((self.tier, self.count))
 

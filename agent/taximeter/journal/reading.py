@@ -96,11 +96,6 @@ def _has_next(directory_fd: int, reader: "_Reader") -> bool:
 class _Reader:
     """What was gathered so far from one open journal."""
 
-    __slots__ = (
-        "at_end", "ended", "events", "faults", "fd", "instance", "limit_bytes", "more", "next_segment", "offset", "segment",
-        "torn",
-    )  # fmt: skip
-
     def __init__(self, fd: int, instance: str, position: Position, limit_bytes: int) -> None:
         self.fd = fd
         self.instance = instance
