@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taximeter.events import Clock
 from taximeter.hardware.inventory import Hardware
 from taximeter.kernel import boot_id
-from tests.agent.desks import SECOND, long_run, start, write
+from tests.agent.desks import SECOND, Node, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
 from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, sample_lines
 
@@ -60,6 +60,43 @@ def test_a_batch_that_was_not_committed_is_read_again(tmp_path: Path, whole: lis
     node.books.read(INSTANCE)
     node.commit()
     assert node.usage() == whole
+
+
+def write_some(node: Node) -> list[str]:
+    """A refused file, a run, one in two parts, and one that goes on in a second segment; in the order of reading."""
+    names = [f"{INSTANCE[:-1]}{number}" for number in range(4)]
+    lines = {name: [line.replace(INSTANCE.encode(), name.encode()) for line in long_run()] for name in names}
+    os.mkfifo(node.path / f"{names[0]}.0.ndjson")
+    write(node.path / f"{names[1]}.0.ndjson", lines[names[1]])
+    write(node.path / f"{names[2]}.0.ndjson", lines[names[2]][:3])
+    opened = lines[names[3]][0].replace(b'"segment": 0', b'"segment": 1')
+    write(node.path / f"{names[3]}.0.ndjson", lines[names[3]][:3])
+    write(node.path / f"{names[3]}.1.ndjson", [opened, *lines[names[3]][3:]])
+    return names[::-1]
+
+
+def test_journals_that_are_read_together_lead_to_what_each_leads_to_alone(tmp_path: Path) -> None:
+    alone, together = start(tmp_path / "alone"), start(tmp_path / "together")
+    for name in reversed(write_some(alone)):
+        while alone.books.read(name):
+            pass
+    alone.commit()
+    due = write_some(together)
+    while due:
+        together.books.read_some(due)
+    together.commit()
+    assert len({event["data"]["instance"] for event in alone.usage()}) == 2
+    order = [event["id"] for event in alone.usage()]
+    assert sorted(together.usage(), key=lambda event: order.index(event["id"])) == alone.usage()
+    assert together.books.accounts.keys() == alone.books.accounts.keys()
+    assert together.books.tally.counters() == alone.books.tally.counters()
+
+
+def test_what_is_read_together_is_bounded_by_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taximeter.agent.books._FACTS_AT_ONCE", 2)
+    node = start(tmp_path / "node")
+    due = write_some(node)
+    assert (node.books.read_some(due), len(due)) == ([f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"], 2)
 
 
 def test_an_instance_that_was_closed_is_known_as_booked(tmp_path: Path) -> None:

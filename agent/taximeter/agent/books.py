@@ -8,10 +8,8 @@ to write, and to know what a fact means.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-import msgspec
-
+from taximeter.agent.accounts import Account, Closed, kept_state, own, placed, state_of
 from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
 from taximeter.clockwork import TIME_NAMESPACE, text
@@ -28,8 +26,6 @@ from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Instance).decode
 #: So much is folded before anybody else has a turn: some hundred marks.
 _CHUNK_BYTES = 1 << 16
 #: So many facts are read before they are folded.
@@ -43,29 +39,6 @@ _UNREADABLE = "unreadable"
 Place = Callable[[Mapping[str, str]], Hardware]
 #: Puts what the agent saw itself beside an instance's new facts; None where that is still to come.
 Attest = Callable[[str, int, Instance | None, Sequence[Event]], Sequence[Event] | None]
-
-
-@dataclass(slots=True)
-class Account:
-    """One instance in the books: how far its journal was read, and what that led to."""
-
-    position: Position
-    instance: Instance | None = None  #: None until its opening was read
-    stuck: str | None = None  #: why nothing more of it is read
-    seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
-
-    @property
-    def pid_is_open(self) -> bool:
-        """Whether its command was not started yet, as far as was read."""
-        return self.instance is None or self.instance.stage is Stage.PENDING
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """A closed instance whose journal waits for its records to reach every sink."""
-
-    segment: int  #: its last
-    seq: int  #: the number of its last record, or of a later one
 
 
 @dataclass(slots=True)
@@ -108,7 +81,7 @@ class Books:
     def resume(self, saved: Iterable[JournalState]) -> None:
         """Take up the instances that were open when the ledger was last written."""
         for journal in saved:
-            state = None if journal.state is None else _decode(journal.state)
+            state = None if journal.state is None else state_of(journal.state)
             self.accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)
 
     def read(self, instance: str) -> bool:
@@ -188,10 +161,10 @@ class Books:
         account.seen_ns = time.monotonic_ns()
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
-        self._page.facts.extend((instance, _own(event)) for event in events)
+        self._page.facts.extend((instance, own(event)) for event in events)
         self._fold(instance, account, events)
         if instance in self.accounts:
-            self._page.saved[instance] = _state(instance, account)
+            self._page.saved[instance] = kept_state(instance, account)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
@@ -229,7 +202,7 @@ class Books:
         """The last batch of an agent that stops: every open instance's state with it."""
         for name, account in self.accounts.items():
             if account.instance is not None:
-                self._page.saved[name] = _state(name, account)
+                self._page.saved[name] = kept_state(name, account)
         return self.take_batch()
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
@@ -257,7 +230,7 @@ class Books:
         if step.instance.stage is Stage.CLOSED:
             self._close(name, account)
         elif step.records or begins:
-            self._page.saved[name] = _state(name, account)
+            self._page.saved[name] = kept_state(name, account)
 
     def _attested(self, name: str, account: Account, segment: int, events: Sequence[Event]) -> Sequence[Event] | None:
         """New facts with what the agent saw itself; only a start and an end have witnesses beside the wrapper."""
@@ -266,7 +239,7 @@ class Books:
         attested = self._attest(name, segment, account.instance, events)
         if attested is not None and account.pid_is_open and not isinstance(attested[-1], Exited):
             seen = [event for event in attested if isinstance(event, Spawned) and event.exec_ns is not None]
-            self._page.facts.extend((name, _own(event)) for event in seen)
+            self._page.facts.extend((name, own(event)) for event in seen)
         return attested
 
     def _of_the_past(self, account: Account, events: Sequence[Event], now_ns: int) -> Sequence[Event]:
@@ -294,7 +267,7 @@ class Books:
 
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
-        self._page.facts.append((name, _placed(hardware)))
+        self._page.facts.append((name, placed(hardware)))
         if opened.timens is not None:
             self.tally.clock_fault(text(TIME_NAMESPACE))
         return open_instance(opened, self._book, hardware)
@@ -321,16 +294,3 @@ class Books:
             self.accounts.pop(name, None)
         if fault.reason != "missing":
             self._complaints.about_file(name, fault)
-
-
-@lru_cache(maxsize=256)
-def _placed(hardware: Hardware) -> bytes:
-    return _encode({"fact": "placed", "hardware": hardware})
-
-
-def _own(event: Event) -> bytes:
-    return _encode({"fact": type(event).__name__.lower(), "event": event})
-
-
-def _state(name: str, account: Account) -> JournalState:
-    return JournalState(name, account.position.segment, account.position.offset, _encode(account.instance))

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from taximeter import kernel, wire
-from taximeter.agent.books import Account, Books
+from taximeter.agent.accounts import Account
+from taximeter.agent.books import Books
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.errors import JournalFault, TaximeterError

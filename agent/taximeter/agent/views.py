@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from taximeter import wire
-from taximeter.agent.books import Account, Books
+from taximeter.agent.accounts import Account
+from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.clockwork import utc_ns
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware, Inventory

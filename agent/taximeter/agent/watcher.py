@@ -18,7 +18,8 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from taximeter import kernel, wire
-from taximeter.agent.books import Books, Closed
+from taximeter.agent.accounts import Closed
+from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.config import Config

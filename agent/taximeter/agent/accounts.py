@@ -1,0 +1,59 @@
+"""What the books keep of each instance, and as which bytes the ledger keeps it for them.
+
+Refuses to know when anything is kept.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from taximeter.events import Event
+from taximeter.hardware.inventory import Hardware
+from taximeter.instance import Instance
+from taximeter.journal import Position
+from taximeter.ledger.values import JournalState
+from taximeter.lifecycle import Stage
+
+_encode = msgspec.json.Encoder().encode
+#: An open instance as it was when the ledger was last written.
+state_of = msgspec.json.Decoder(Instance).decode
+
+
+@dataclass(slots=True)
+class Account:
+    """One instance in the books: how far its journal was read, and what that led to."""
+
+    position: Position
+    instance: Instance | None = None  #: None until its opening was read
+    stuck: str | None = None  #: why nothing more of it is read
+    seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
+
+    @property
+    def pid_is_open(self) -> bool:
+        """Whether its command was not started yet, as far as was read."""
+        return self.instance is None or self.instance.stage is Stage.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed instance whose journal waits for its records to reach every sink."""
+
+    segment: int  #: its last
+    seq: int  #: the number of its last record, or of a later one
+
+
+@lru_cache(maxsize=256)
+def placed(hardware: Hardware) -> bytes:
+    """The fact that an instance was placed on `hardware`."""
+    return _encode({"fact": "placed", "hardware": hardware})
+
+
+def own(event: Event) -> bytes:
+    """What the agent itself saw of an instance, as a fact."""
+    return _encode({"fact": type(event).__name__.lower(), "event": event})
+
+
+def kept_state(name: str, account: Account) -> JournalState:
+    """How far an open instance was read, and what that led to."""
+    return JournalState(name, account.position.segment, account.position.offset, _encode(account.instance))
