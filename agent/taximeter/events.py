@@ -222,6 +222,7 @@ class Marked(NamedTuple):
     at_ns: int
     mark: Mark
     said_ns: int | None = None
+    held: bool = False  #: read by the agent, which holds the command: that one has lived without a break until then
 
 
 class BadMark(NamedTuple):
@@ -229,6 +230,7 @@ class BadMark(NamedTuple):
 
     at_ns: int
     reason: str  #: a bounded word for the metric
+    held: bool = False  #: as of a mark
 
 
 class Stopping(NamedTuple):

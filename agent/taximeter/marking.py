@@ -33,10 +33,10 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
     mark = event.mark
     worker = instance.opened.options.worker
     if isinstance(mark, StartMark) and worker:
-        return arrive(_started(instance, event, mark, turn), event.at_ns, turn)
+        return arrive(_started(instance, event, mark, turn), event.at_ns, turn, held=event.held)
     if isinstance(mark, FinishMark) and worker:
-        return arrive(_finished(instance, event, mark, turn), event.at_ns, turn)
-    instance = arrive(instance, event.at_ns, turn)
+        return arrive(_finished(instance, event, mark, turn), event.at_ns, turn, held=event.held)
+    instance = arrive(instance, event.at_ns, turn, held=event.held)
     if isinstance(mark, ReadyMark):
         return become_ready(instance, event.at_ns, _SAID, turn)
     if isinstance(mark, UnitsMark):
@@ -86,7 +86,7 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
         return instance
     if instance.stage is Stage.PENDING:  # also for what would only load: nothing runs yet that could
         raise IllegalInput(instance.stage, Input.BUSY)
-    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
     if instance.stage is Stage.BOOT:
         instance = become_ready(instance, at_ns, _SAID, turn)
     return join(instance, prediction)
@@ -107,7 +107,7 @@ def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -
         turn.rejected.append("no_such_prediction")
         return instance
     at_ns = _believed_ns(instance, event, turn)
-    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
     instance = _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
     prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
     end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, _uncertainty_ns(event, at_ns)))

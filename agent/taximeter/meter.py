@@ -251,7 +251,7 @@ def _exit_reason(event: Exited) -> str:
 
 def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
     turn.rejected.append(event.reason)
-    return arrive(instance, event.at_ns, turn)
+    return arrive(instance, event.at_ns, turn, held=event.held)
 
 
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.

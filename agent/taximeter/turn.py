@@ -31,9 +31,13 @@ class Turn:
     moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
 
 
-def arrive(instance: Instance, at_ns: int, turn: Turn) -> Instance:
-    """Go on to a fact at `at_ns`, which is a sign of life; what lies behind a silence is unknown."""
-    instance = pass_unseen(instance, at_ns, turn) if is_late(instance, at_ns) else cut_until(instance, at_ns, turn)
+def arrive(instance: Instance, at_ns: int, turn: Turn, *, held: bool = False) -> Instance:
+    """Go on to a fact at `at_ns`, which is a sign of life; what lies behind a silence is unknown.
+
+    Not so where the command was held: then nobody spoke, and it lived all the same.
+    """
+    unseen = not held and is_late(instance, at_ns)
+    instance = pass_unseen(instance, at_ns, turn) if unseen else cut_until(instance, at_ns, turn)
     return instance._replace(sign_ns=at_ns, lost=False) if at_ns > instance.sign_ns else instance
 
 

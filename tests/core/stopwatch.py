@@ -15,6 +15,7 @@ from itertools import pairwise
 from taximeter.events import (
     ActiveMark,
     Alive,
+    BadMark,
     BecameReady,
     Clock,
     Event,
@@ -117,14 +118,14 @@ class Life:
                 self._ready(self.exec)
             case BecameReady() | Marked(mark=ReadyMark()):
                 if self.exec is not None:
-                    self._see(at)
+                    self._see(at, is_held(fact))
                     self._ready(at)
             case _ if self._asks_to_stop(fact) is not None:
                 if self.exec is not None:
-                    self._see(at)
+                    self._see(at, is_held(fact))
                     self._stop(at, str(self._asks_to_stop(fact)))
             case _:
-                self._see(at)
+                self._see(at, is_held(fact))
                 self._note(fact)
 
     def _spawn(self, fact: Spawned, at: int) -> None:
@@ -136,11 +137,11 @@ class Life:
         """Where the last interim record before `at` ends."""
         return self.told if self.exec is None else at - (at - self.exec) % self.interim
 
-    def _see(self, at: int) -> None:
-        """A sign of life; behind a silence nobody knows what was."""
+    def _see(self, at: int, held: bool = False) -> None:
+        """A sign of life; behind a silence nobody knows what was, but of a command that was held that it lived."""
         if at <= self.last:
             return
-        if self.exec is not None and at - self.last > SILENCE_NS:
+        if self.exec is not None and at - self.last > SILENCE_NS and not held:
             self._hide(self.last, at)
         else:
             self.told = max(self.told, self._grid(at))
@@ -164,7 +165,7 @@ class Life:
                 if name is None and not self.options.worker and self.here:
                     name = self.here[0].name
                 self._count(name, units)
-            case Marked(at_ns=_, mark=ActiveMark(prediction=name)) if self.options.worker:
+            case Marked(mark=ActiveMark(prediction=name)) if self.options.worker:
                 for guest in self.here:
                     if guest.name == name and guest.processes is None:
                         guest.processes = self.last
@@ -217,17 +218,17 @@ class Life:
         taken = any(guest.name == mark.prediction for guest in self.here)
         fixed = (self.options.account, mark.account), (self.options.service_class, mark.service_class)
         if taken or any(None not in pair and pair[0] != pair[1] for pair in fixed):
-            self._see(at)
+            self._see(at, fact.held)
         elif self.exec is not None:
             since = at if fact.said_ns is None or at - fact.said_ns > BELIEF_NS else min(fact.said_ns, at)
             since = max(since, self.changed, self.told)
-            self._see(since)
+            self._see(since, fact.held)
             self._change(since)
             if self.ready is None and self.stop is None:
                 self.ready, self.readied = since, True
             kind = self.options.service_class or mark.service_class or "public"
             self.guests.append(Guest(mark.prediction, kind, since, None if kind == "fast_boot" else since))
-            self._see(at)
+            self._see(at, fact.held)
 
     def _finish(self, fact: Marked, mark: FinishMark, at: int) -> None:
         leaving = [guest for guest in self.here if guest.name == mark.prediction]
@@ -235,11 +236,11 @@ class Life:
             silence = self.exec is not None and at - self.last > SILENCE_NS
             until = min(fact.said_ns, at) if fact.said_ns is not None else self.last if silence else at
             until = max(until, self.changed, self.told)
-            self._see(until)
+            self._see(until, fact.held)
             self._change(until)
             self._count(mark.prediction, mark.units)
             leaving[0].ends, leaving[0].status = until, mark.status
-        self._see(at)
+        self._see(at, fact.held)
 
     def _exit(self, fact: Exited, at: int) -> None:
         if fact.kernel_ns is not None and fact.kernel_ns <= at:
@@ -330,6 +331,11 @@ class Life:
                 total[part] += length
                 total["share"] += Fraction(length, len(active)) if part == "active" else 0
         return total | {"suspended": Fraction(guest.slept)}
+
+
+def is_held(fact: Event) -> bool:
+    """Whether the agent held the command when it read this."""
+    return isinstance(fact, Marked | BadMark) and fact.held
 
 
 # --- What it costs ---

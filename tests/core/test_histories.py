@@ -278,10 +278,10 @@ class Histories(RuleBasedStateMachine):
             if ride.wrapper != "gone":
                 continue
             if ride.running:
-                ride.write(Alive(self.now_ns, self.clock(), Usage(self.now_ns // 2)))
                 for mark, said_ns in ride.unread:
-                    ride.write(Marked(self.now_ns, mark, said_ns))
+                    ride.write(Marked(self.now_ns, mark, said_ns, held=True))
                 ride.unread.clear()
+                ride.write(Alive(self.now_ns, self.clock(), Usage(self.now_ns // 2)))
             elif held:
                 self.exit(ride, Source.AGENT)
             else:
@@ -307,8 +307,8 @@ class Histories(RuleBasedStateMachine):
             st.builds(Spawned, st.just(at_ns), st.just(at_ns), st.just(4711), st.none()),
             st.builds(BecameReady, st.just(at_ns), st.just("exec")),
             st.builds(ReadyTimedOut, st.just(at_ns)),
-            st.builds(Marked, st.just(at_ns), MARKS, st.just(None if said_ns is None else at_ns - said_ns)),
-            st.builds(BadMark, st.just(at_ns), st.just("not_json")),
+            st.builds(Marked, st.just(at_ns), MARKS, st.just(None if said_ns is None else at_ns - said_ns), SELDOM),
+            st.builds(BadMark, st.just(at_ns), st.just("not_json"), SELDOM),
             st.builds(Stopping, st.just(at_ns), REASONS),
             st.builds(Signaled, st.just(at_ns), st.sampled_from([2, 15]), st.booleans(), st.booleans()),
             st.builds(Heartbeat, st.just(at_ns), st.just(self.clock())),

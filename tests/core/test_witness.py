@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from taximeter.events import Alive, Event, Exited, Lost, Marked, Source, Spawned, Status, UnitsMark, Usage
+from taximeter.events import Alive, BadMark, Event, Exited, Lost, Marked, Source, Spawned, Status, UnitsMark, Usage
 from taximeter.meter import KERNEL_NS, PIDFD_NS
 from taximeter.records import UsageRecord
 from tests.core.stories import MINUTE, MS, SECOND, WORKER, beat, clock, exited, finish, ready, spawned, start, tell
@@ -137,6 +137,22 @@ def test_marks_go_on_after_the_wrapper() -> None:
     told = tell(WORKER, events, silent=True)
     (record,) = told.predictions()
     assert (record.data["status"], record.data["time"]["share_ns"]) == (Status.SUCCEEDED, 1500 * MS)
+
+
+def test_what_is_said_to_nobody_for_a_while_by_a_command_that_is_held_leaves_no_silence_unknown() -> None:
+    """The first that the agent reads was said at some time in 50 s; the very process lived all the while."""
+    counted = Marked(50 * SECOND, UnitsMark("a", {"image": "2"}), held=True)
+    events = [spawned(0), start(SECOND, "a"), counted, BadMark(51 * SECOND, "not_json", held=True)]
+    told = tell(WORKER, [*events, alive(52 * SECOND), agents_end(53 * SECOND)], silent=True)
+    (record,) = [record for record in told.predictions() if record.data["final"]]
+    assert sum(r.data["time"]["unknown_ns"] for r in told.predictions()) == 0
+    assert record.data["to_date"]["active_ns"] == 52 * SECOND
+
+
+def test_an_end_without_a_time_that_waited_to_be_read_bills_to_the_last_sign_of_life_also_where_it_is_held() -> None:
+    ended = finish(50 * SECOND, "a")._replace(held=True)
+    told = tell(WORKER, [spawned(0), start(SECOND, "a"), beat(2 * SECOND), ended, alive(51 * SECOND)], silent=True)
+    assert [record.data["time"]["share_ns"] for record in told.predictions()] == [SECOND]
 
 
 def test_a_status_that_nobody_saw_is_told_as_unseen() -> None:

@@ -147,8 +147,8 @@ def forked_ns(pid: int) -> int:
     return int(stat_fields(pid)[19]) * _TICK_NS - max(0, asleep_ns) - MS
 
 
-def facts_of(node: Node, prediction: str) -> list[dict[str, Any]]:
-    """What the journal of a one-shot says so far, in whole lines."""
+def facts_of(node: Node, prediction: str | None) -> list[dict[str, Any]]:
+    """What the journal of a one-shot (None: of a worker) says so far, in whole lines."""
     for path in node.journal.glob("*.ndjson"):
         try:
             whole = path.read_bytes().partition(b"\0")[0].rpartition(b"\n")[0]

@@ -21,6 +21,7 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from tests.require import require_root
 from tests.system.agents import Agent, Node, wait_until
+from tests.system.faults import facts_of
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -170,6 +171,22 @@ def test_an_agent_that_comes_later_takes_up_what_lives_without_a_wrapper(node: N
     assert data["time"]["unknown_ns"] == 0
     assert data["time"]["active_ns"] <= ended_ns - int(run.first) + 200 * MS
     assert data["interval"]["end_ns"] >= int(run.first)
+
+
+def test_what_an_orphan_says_before_an_agent_comes_leaves_none_of_its_time_unknown(node: Node) -> None:
+    with command(node, "--worker", script=SPEAKS) as run:
+        run.say('{"mark":"start","prediction":"a"}')
+        wait_until(lambda: facts_of(node, None)[-1]["f"] == "mark", "the start to be written down")
+        run.orphan()
+        run.say('{"mark":"units","prediction":"a","units":{"image":2}}')
+        said_ns = time.monotonic_ns()
+        wait_until(lambda: time.monotonic_ns() > said_ns + 2 * SECOND, "a silence")
+        with node.agent() as agent:
+            is_held(agent)
+            run.say('{"mark":"finish","prediction":"a","status":"succeeded"}')
+            data = booked(node)["data"]
+    assert (data["units"], data["time"]["unknown_ns"]) == ({"image": "2"}, 0)
+    assert data["time"]["share_ns"] > 2 * SECOND
 
 
 def test_what_ended_while_nobody_looked_is_billed_to_its_last_sign_of_life(node: Node) -> None:

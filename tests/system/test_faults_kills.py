@@ -138,6 +138,9 @@ class Range:
         if not self.down_ns:
             self.down_ns = time.monotonic_ns()
             self.agent.close()
+            for run in self.runs:
+                if run.is_orphan and self.down_ns - run.gone_ns < HEARTBEAT_NS:
+                    run.unseen_ns = 2 * HEARTBEAT_NS  # it saw that end, and may not have had the time to book it
 
     def upgrade_agent(self) -> None:
         if not self.down_ns:

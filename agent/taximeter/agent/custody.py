@@ -15,7 +15,7 @@ from taximeter.agent.books import Books
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.events import Alive, BecameReady, Event, Exited, Source, Usage
+from taximeter.events import Alive, BadMark, BecameReady, Event, Exited, Marked, Source, Usage
 from taximeter.instance import Instance
 from taximeter.journal import open_marks, parse_mark
 from taximeter.lifecycle import Stage
@@ -75,7 +75,10 @@ class Custody:
             elif name in ends:
                 self._end(name, account.instance, ends[name], said.get(name, []))
             else:
-                self._book(name, self._marks(name, said[name]))
+                marks = self._marks(name, said[name])
+                # Whatever was said meanwhile, and for however long nobody listened: it is the same command.
+                held = self._keeper.is_alive(name)
+                self._book(name, [mark._replace(held=True) for mark in marks] if held else marks)
         return bool(news)
 
     def rest(self) -> None:
@@ -173,7 +176,7 @@ class Custody:
         latest_ns = (
             kernel.read_clock().monotonic if exited is None else min(exited.kernel_ns or exited.at_ns, exited.at_ns)
         )
-        events = self._marks(name, [*said, *self._keeper.drain(name)], latest_ns)
+        events: list[Event] = [*self._marks(name, [*said, *self._keeper.drain(name)], latest_ns)]
         rest = self._rests.pop(name, b"")
         if rest:
             events.append(parse_mark(rest, latest_ns))
@@ -184,8 +187,8 @@ class Custody:
             self._books.lose(name, kernel.read_clock())
         self._forget(name)
 
-    def _marks(self, name: str, said: Sequence[Said], latest_ns: int | None = None) -> list[Event]:
-        events: list[Event] = []
+    def _marks(self, name: str, said: Sequence[Said], latest_ns: int | None = None) -> list[Marked | BadMark]:
+        events: list[Marked | BadMark] = []
         for item in said:
             at_ns = item.at_ns if latest_ns is None else min(item.at_ns, latest_ns)
             *lines, rest = (self._rests.get(name, b"") + item.data).split(b"\n")
