@@ -17,8 +17,9 @@ import taximeter
 from taximeter import wire
 from taximeter.config.files import directories
 from taximeter.wrap import places
-from taximeter.wrap.command import Environment
+from taximeter.wrap.command import make_environment
 from taximeter.wrap.entry import Entry
+from taximeter.wrap.environment import Environment
 from taximeter.wrap.marks import Splitter, says_ready
 from taximeter.wrap.signals import is_forwarded
 
@@ -143,7 +144,7 @@ def test_with_its_agent_a_node_that_wants_one_does_not_refuse(tmp_path: Path, fo
 
 
 def test_an_environment_keeps_order_duplicates_and_odd_names() -> None:
-    made = Environment([b"B=1", b"A.x%%=() { :;}", b"B=2", b"E="], {})
+    made = make_environment([b"B=1", b"A.x%%=() { :;}", b"B=2", b"E="], {})
     assert list(zip(made.keys(), made.values(), strict=True)) == [
         (b"B", b"1"),
         (b"A.x%%", b"() { :;}"),
@@ -153,12 +154,23 @@ def test_an_environment_keeps_order_duplicates_and_odd_names() -> None:
 
 
 def test_changes_of_an_environment_come_last_and_leave_no_older_value() -> None:
-    made = Environment([b"M=old", b"A=1", b"M=older", b"N=x"], {"M": "new", "N": None})
+    made = make_environment([b"M=old", b"A=1", b"M=older", b"N=x"], {"M": "new", "N": None})
     assert list(zip(made.keys(), made.values(), strict=True)) == [(b"A", b"1"), (b"M", b"new")]
 
 
+@given(
+    st.lists(st.sampled_from([b"A=1", b"A=2", b"B=", b"C=x=y", b"=D=1", b"NOEQUALS", b"", b"=", b"M=old"])),
+    st.dictionaries(st.sampled_from(["M", "A", "N"]), st.sampled_from(["", "new", None])),
+)
+def test_an_environment_is_the_same_whether_a_dict_can_hold_it_or_not(
+    entries: list[bytes], changes: dict[str, str | None]
+) -> None:
+    made, plain = make_environment(entries, changes), Environment(entries, changes)
+    assert (list(made.keys()), list(made.values())) == (plain.keys(), plain.values())
+
+
 def test_what_posix_spawn_cannot_be_told_is_left_out() -> None:
-    assert Environment([b"NOEQUALS", b"=", b"=x", b"A=1"], {}).keys() == [b"A"]
+    assert list(make_environment([b"NOEQUALS", b"=", b"=x", b"A=1"], {}).keys()) == [b"A"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH, signal.SIGHUP])

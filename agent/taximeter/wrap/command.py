@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from taximeter.wrap.environment import Environment
+
     _T = TypeVar("_T")
 
 _SHELL = "/bin/sh"
@@ -35,49 +37,28 @@ class Refused(Exception):
         self.code = code
 
 
-class Environment:
-    """An environment as posix_spawn reads it; no dict, since a name may be there twice and keeps its place.
-
-    An entry without a name or without `=` cannot be told to Python's posix_spawn, and is left out: getenv finds none.
-    """
-
-    def __init__(self, entries: list[bytes], changes: dict[str, str | None]) -> None:
-        """`changes` are set at the end, or taken away where they are None."""
-        changed = {name.encode() for name in changes}
-        self._names: list[bytes] = []
-        self._values: list[bytes] = []
-        for entry in entries:
-            name, equals, value = entry.partition(b"=")
-            if not name:  # the first character is of the name in any case
-                name, equals, value = entry[1:].partition(b"=")
-                name = b"=" + name
-            if equals and name not in changed:
-                self._names.append(name)
-                self._values.append(value)
-        for key, text in changes.items():
-            if text is not None:
-                self._names.append(key.encode())
-                self._values.append(text.encode("utf-8", "surrogateescape"))
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, name: bytes) -> bytes:
-        return self._values[self._names.index(name)]
-
-    def keys(self) -> list[bytes]:
-        """Names, in order."""
-        return self._names
-
-    def values(self) -> list[bytes]:
-        """Values, in the same order."""
-        return self._values
-
-
 def forwarded_signals(ignored: frozenset[int]) -> set[int]:
     """What we take in for the command; what is ignored stays ignored, by us and by the command."""
     every: set[int] = _signal.valid_signals()
     return every - ignored.union(_SYNCHRONOUS, (_signal.SIGKILL, _signal.SIGSTOP))
+
+
+def make_environment(entries: list[bytes], changes: dict[str, str | None]) -> "dict[bytes, bytes] | Environment":
+    """The command's environment as posix_spawn reads it; `changes` are set at the end, or taken away where None."""
+    made: dict[bytes, bytes] = {}
+    for entry in entries:
+        name, equals, value = entry.partition(b"=")
+        if not name or name in made:
+            from taximeter.wrap.environment import Environment
+
+            return Environment(entries, changes)
+        if equals:
+            made[name] = value
+    for key, text in changes.items():
+        made.pop(key.encode(), None)
+        if text is not None:
+            made[key.encode()] = text.encode("utf-8", "surrogateescape")
+    return made
 
 
 def spawn(entry: Entry, words: list[str], changes: dict[str, str | None], path: str | None) -> tuple[int, int, int]:
@@ -86,7 +67,7 @@ def spawn(entry: Entry, words: list[str], changes: dict[str, str | None], path: 
     Returns its pid, the time before posix_spawn was called and the time when it had returned. Raises Refused, with the
     signals as they were before.
     """
-    environment = Environment(entry.environment, changes)
+    environment = make_environment(entry.environment, changes)
     default = {_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD} - entry.ignored
 
     def start(program: str, words: list[str]) -> tuple[int, int, int]:

@@ -117,20 +117,19 @@ def read_compiled(path: str, last: str, size: int) -> bytes:
 
 
 def is_up_to_date(lib: str, sources: "dict[str, int]") -> bool:
-    """Whether whole.py was compiled as it is now, and from sources that were the present ones when it was made."""
-    if not read_compiled(lib + "/taximeter/wrap", "whole", _HEADER_BYTES):
-        return False
+    """Whether whole.py and the sources that it was made of are as they were when it was compiled."""
     try:
         package = posix.open(lib + "/taximeter", posix.O_PATH)
-        compiled = posix.stat(f"wrap/__pycache__/whole.{sys.implementation.cache_tag}.pyc", dir_fd=package)
+        compiled = f"wrap/__pycache__/whole.{sys.implementation.cache_tag}.pyc"
+        compiled_ns = posix.stat(compiled, dir_fd=package).st_mtime_ns
+        same = posix.stat("wrap/whole.py", dir_fd=package).st_mtime_ns <= compiled_ns
         for path, size in sources.items():
             source = posix.stat(path, dir_fd=package)
-            if source.st_size != size or source.st_mtime_ns > compiled.st_mtime_ns:
-                return False
+            same = same and source.st_size == size and source.st_mtime_ns <= compiled_ns
         posix.close(package)
     except OSError:
         return False
-    return True
+    return same
 
 
 def _start_from_source(lib: str, witness: str, words: "list[str]") -> None:
