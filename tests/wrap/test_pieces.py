@@ -222,3 +222,27 @@ def _environment_without_witness(locale: str) -> list[bytes]:
     ).stdout
     found: list[bytes] = ast.literal_eval(out)
     return found
+
+
+@pytest.mark.parametrize("loaded", ["", "import resource;"])
+def test_what_a_command_used_is_read_whether_the_module_of_its_type_is_there_or_not(loaded: str) -> None:
+    code = f"""
+import posix, sys
+sys.path.append(sys.argv[1])
+from taximeter.wrap import ending
+{loaded}
+pid = posix.fork()
+if pid == 0:
+    kept = b"x" * 60_000_000
+    while posix.times().user < 0.05:
+        pass
+    posix._exit(7)
+status, used = ending.wait(pid)
+print(status, "struct_rusage" in vars(sys.modules.get("resource", sys)), "resource" in sys.modules)
+import resource
+exact = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used[:3] == exact[:3], used[0] >= 0.04, used[2] > 50_000)
+"""
+    out = subprocess.run([sys.executable, "-IS", "-c", code, LIB], capture_output=True, text=True, check=True).stdout
+    there = str(bool(loaded))
+    assert out.splitlines() == [f"{7 << 8} {there} {there}", "True True True"]

@@ -6,6 +6,7 @@ Refuses to wait for the command's end: whoever needs its status does.
 
 import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
+import resource  # noqa: F401 -- wait4 needs it: now, while the command runs, rather than then
 
 from taximeter.wrap import proc
 from taximeter.wrap.run import Run

@@ -6,6 +6,7 @@ fail: a meter that cannot write its last line still ends as the command did.
 
 import _signal  # type: ignore[import-not-found]  # the module `signal` costs two milliseconds of enum
 import posix
+import sys
 import time
 
 from taximeter.wrap import facts, proc
@@ -25,6 +26,8 @@ _NS_PER_S = 1_000_000_000
 #: What our size may have grown between the fork and the moment that it is read.
 _GROWTH_BYTES = 1_048_576
 _FIRST_BYTES = 4096
+_USAGE_FIELDS = 16
+_UNTRIED = (3, 14)
 
 
 def attend(run: Run) -> None:
@@ -40,7 +43,7 @@ def attend(run: Run) -> None:
         watch = Watch(run)
         intake, ends = watch.intake, watch.ends
         run.end_ns = watch.wait()
-    _, run.status, used = posix.wait4(run.pid, 0)
+    run.status, used = wait(run.pid)
     now = run.clock()
     if ends is not None:
         run.left = ends.count_left()
@@ -50,6 +53,23 @@ def attend(run: Run) -> None:
     if run.readiness is not None:
         run.readiness.finish(run.end_ns)
     note_end(run, now, _usage(run, used))
+
+
+def wait(pid: int) -> "tuple[int, struct_rusage]":
+    """Wait for a command that has ended; what it used is to be read by place: user and system time, peak in KiB.
+
+    wait4 fetches the type of its answer from the module `resource`, a library of its own in most Pythons: to load it
+    costs as much as half of our other work once the command runs. Where it is not there, and where tests have seen to
+    it that any named tuple with room for the answer will do, it gets another type.
+    """
+    if "resource" in sys.modules or sys.version_info >= _UNTRIED or posix.stat_result.n_fields < _USAGE_FIELDS:
+        return posix.wait4(pid, 0)[1:]
+    lent = sys.modules["resource"] = type(sys)("resource")
+    lent.struct_rusage = posix.stat_result  # type: ignore[attr-defined]
+    try:
+        return posix.wait4(pid, 0)[1:]
+    finally:
+        del sys.modules["resource"]
 
 
 def note_end(run: Run, now: str, usage: str) -> None:
@@ -155,8 +175,8 @@ def _take_the_rest(run: Run, at_ns: int, intake: "Intake | None") -> None:
 
 def _usage(run: Run, used: "struct_rusage") -> str:
     """What was used in all. The kernel's peak begins with the size of who forked: up to there it says nothing."""
-    peak_bytes: int | None = used.ru_maxrss * _KIB
-    if run.own_bytes is not None and used.ru_maxrss * _KIB <= run.own_bytes + _GROWTH_BYTES:
+    peak_bytes: int | None = int(used[2]) * _KIB
+    if run.own_bytes is not None and int(used[2]) * _KIB <= run.own_bytes + _GROWTH_BYTES:
         peak_bytes = run.rss_peak_bytes
     return facts.usage(proc.cpu_used_ns(used) + run.orphans_cpu_ns, peak_bytes)
 

@@ -117,7 +117,6 @@ def _attend(run: Run, started: entry.Entry, witness: str, load: "Callable[[str],
         entry.take_away(witness)
         for name in ("proc", "facts", "ending"):
             load("taximeter.wrap." + name)
-        load("resource")  # wait4 needs it: now, while the command runs, rather than then
         from taximeter.wrap import ending
 
         ending.attend(run)

@@ -125,8 +125,8 @@ def cpu_ns(pid: int) -> int | None:
 
 
 def cpu_used_ns(used: "struct_rusage") -> int:
-    """Processor time as getrusage gives it, in float seconds that are whole microseconds."""
-    return (round(used.ru_utime * 1_000_000) + round(used.ru_stime * 1_000_000)) * 1_000
+    """Processor time as getrusage gives it first, user and system: in float seconds that are whole microseconds."""
+    return (round(used[0] * 1_000_000) + round(used[1] * 1_000_000)) * 1_000
 
 
 def rss_bytes(pid: int) -> int | None:
