@@ -2,8 +2,8 @@
 
 Every tool starts the same command in the same rounds, in an order that changes from round to round. Added is the
 median of a tool's rounds less that of a bare posix_spawn; the ratio is to the whole of `python3 -I -S -c pass`, which
-is what any wrapper in Python pays at least. `systemd-run` is measured where systemd runs, else in a throw-away
-container.
+is what any wrapper in Python pays at least. `srun` is a step of an allocation of its own Slurm, so it does not wait for
+a scheduler. `systemd-run` is measured where systemd runs, else in a throw-away container.
 
     python benchmarks/wrapper_cost.py [--rounds 200] [--state DIR]
 """
@@ -18,15 +18,19 @@ import sys
 import sysconfig
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import slurm
 from interpreter import describe
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "/bin/true"
-BARE, PYTHON, TAXIMETER, SYSTEMD = "posix_spawn", "python3 -I -S -c pass", "taximeter run", "systemd-run --wait"
+BARE, PYTHON, TAXIMETER = "posix_spawn", "python3 -I -S -c pass", "taximeter run"
+SRUN, SYSTEMD = "srun", "systemd-run --wait"
 WARM_UP = 5
-GOAL = 1.2
+#: What the wrapper may add at most, as a part of all of the bare interpreter, or of what another tool adds.
+GOAL, PARTS = 1.2, {SRUN: 1 / 3, SYSTEMD: 1 / 2}
 
 
 def program() -> Path:
@@ -80,16 +84,19 @@ def measure(words: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
     return {name: sorted(values) for name, values in took.items()}
 
 
-def report(took: dict[str, list[float]]) -> float:
-    """Print the table; returns the wrapper's ratio."""
+def report(took: dict[str, list[float]]) -> None:
+    """Print the table, and what it says of the goals."""
     median = {name: statistics.median(values) for name, values in took.items()}
+    added = {name: value - median[BARE] for name, value in median.items()}
     print("| started with | median ms | p99 ms | added ms | added / bare interpreter |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, values in took.items():
-        added = median[name] - median[BARE]
         p99 = values[min(len(values) - 1, len(values) * 99 // 100)]
-        print(f"| `{name}` | {median[name]:.2f} | {p99:.2f} | {added:.2f} | {added / median[PYTHON]:.2f} |")
-    return (median[TAXIMETER] - median[BARE]) / median[PYTHON]
+        print(f"| `{name}` | {median[name]:.2f} | {p99:.2f} | {added[name]:.2f} | {added[name] / median[PYTHON]:.2f} |")
+    print(f"\n`{TAXIMETER}` adds {added[TAXIMETER] / median[PYTHON]:.2f} × `{PYTHON}` (goal: at most {GOAL}).")
+    for name, part in PARTS.items():
+        if name in added:
+            print(f"It adds {added[TAXIMETER] / added[name]:.2f} of what `{name}` adds (goal: at most {part:.2f}).")
 
 
 def in_bed(rounds: int) -> str:
@@ -102,7 +109,14 @@ def in_bed(rounds: int) -> str:
     for path in sorted(binds):
         if not path.startswith("/usr") and not any(path.startswith(f"{other}/") for other in binds):
             words += ["--bind", f"{path}:{path}"]
-    script = ["env", f"TAXIMETER_BIN={program()}", sys.executable, str(Path(__file__).resolve()), "--no-bed"]
+    script = [
+        "env",
+        f"TAXIMETER_BIN={program()}",
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--no-bed",
+        "--no-slurm",
+    ]
     script += ["--rounds", str(rounds)]
     done = subprocess.run([*words, "--", *script], capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else f"skipped: the container failed: {done.stderr.strip()[-300:]}"
@@ -113,14 +127,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--state", type=Path, help="state directory (default: a temporary one)")
+    parser.add_argument("--no-slurm", action="store_true", help="do not start a Slurm for srun")
     parser.add_argument("--no-bed", action="store_true", help="do not boot a container for systemd-run")
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         os.environ["TAXIMETER_STATE_DIR"] = str(said.state or temporary)
-        words = tools()
+        words, skipped = tools(), ""
+        if not said.no_slurm:
+            try:
+                words[SRUN] = [*stack.enter_context(slurm.allocation(Path(temporary) / "slurm")), COMMAND]
+            except slurm.NoSlurm as error:
+                skipped = f"\n`{SRUN}`: skipped: {error}"
         print(f"{describe()}; {said.rounds} interleaved rounds; {program()}\n")
-        ratio = report(measure(words, said.rounds))
-    print(f"\n`{TAXIMETER}` adds {ratio:.2f} × `{PYTHON}` (goal: at most {GOAL}).")
+        report(measure(words, said.rounds))
+        print(skipped, end="\n" if skipped else "")
     if SYSTEMD not in words and not said.no_bed:
         print(f"\n`{SYSTEMD}`, in a container of its own:\n\n{in_bed(max(20, said.rounds // 4))}")
 
