@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from taximeter.agent import books
+from taximeter.agent import accounts
 from taximeter.events import (
     Alive,
     BadMark,
@@ -142,7 +142,7 @@ class Histories(RuleBasedStateMachine):
         opened = Opened(self.now_ns, name, 0, ("true",), options, self.clock(), 0, 4000)
         life = Life(options, self.now_ns, self.slept_ns, self.interim_ns)
         ride = Ride(options, opened, life, self.open(opened, self.rules))
-        ride.saved = (books._encode(ride.state), 0, 0)
+        ride.saved = (accounts.kept(ride.state), 0, 0)
         self.rides.append(ride)
         if spawns:
             self.spawns(len(self.rides) - 1, 300_000, seen)
@@ -335,7 +335,7 @@ class Histories(RuleBasedStateMachine):
     @rule(which=WHICH)
     def agent_commits(self, which: int) -> None:
         ride = self.ride(which)
-        ride.saved = (books._encode(ride.state), ride.taken, len(ride.records))
+        ride.saved = (accounts.kept(ride.state), ride.taken, len(ride.records))
 
     @precondition(lambda self: self.rides)
     @rule()
@@ -343,7 +343,7 @@ class Histories(RuleBasedStateMachine):
         """What was not committed is gone, and is read again."""
         for ride in self.rides:
             state, ride.taken, committed = ride.saved
-            ride.state = books._decode(state)
+            ride.state = accounts.state_of(state)
             del ride.records[committed:]
 
     # --- What must be true ---

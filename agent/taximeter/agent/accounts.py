@@ -16,7 +16,7 @@ from taximeter.ledger.values import JournalState
 from taximeter.lifecycle import Stage
 
 _encode = msgspec.json.Encoder().encode
-#: An open instance as it was when the ledger was last written.
+#: An open instance, as it was kept.
 state_of = msgspec.json.Decoder(Instance).decode
 
 
@@ -54,6 +54,11 @@ def own(event: Event) -> bytes:
     return _encode({"fact": type(event).__name__.lower(), "event": event})
 
 
+def kept(instance: Instance | None) -> bytes:
+    """An open instance, to be kept."""
+    return _encode(instance)
+
+
 def kept_state(name: str, account: Account) -> JournalState:
     """How far an open instance was read, and what that led to."""
-    return JournalState(name, account.position.segment, account.position.offset, _encode(account.instance))
+    return JournalState(name, account.position.segment, account.position.offset, kept(account.instance))
