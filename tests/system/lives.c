@@ -57,6 +57,16 @@ static void *end_all(void *unused)
 	exit(7);
 }
 
+static void *end_all_when_told(void *unused)
+{
+	char byte;
+	(void)unused;
+	if (read(0, &byte, 1) != 1)
+		abort();
+	stamp("last");
+	exit(7);
+}
+
 static void *end_alone(void *unused)
 {
 	(void)unused;
@@ -117,6 +127,9 @@ int main(int argc, char **argv)
 		pause();
 	} else if (strcmp(life, "leader-first") == 0) {
 		begin(end_all);
+		pthread_exit(NULL);
+	} else if (strcmp(life, "leader-first-told") == 0) { /* reads a byte before it ends */
+		begin(end_all_when_told);
 		pthread_exit(NULL);
 	} else if (strcmp(life, "threads-alone") == 0) {
 		begin(end_alone);

@@ -290,6 +290,54 @@ def test_what_an_overrun_may_hide_is_not_known_and_what_comes_after_is(lives: st
         listening.close()
 
 
+def test_whatever_a_storm_hides_an_answer_is_the_truth(lives: str) -> None:
+    """Nobody empties the small buffer but who asks, now and then: some lives are told whole, some not at all."""
+    listening = ProcessEvents.open(buffer_bytes=32 * 1024)
+    deadline = time.monotonic() + WITHIN_S
+    past: list[Life] = []
+    try:
+        with subprocess.Popen([lives, "storm", "100000000"], stdout=subprocess.DEVNULL) as storm:
+            try:
+                while len(past) < 60 or listening.overruns < 2:
+                    assert time.monotonic() < deadline
+                    past.append(live(lives, "plain", str(len(past) % 4), str(len(past) % 256)))
+                    if len(past) % 3 == 0:
+                        listening.drain()
+            finally:
+                storm.kill()
+        listening.drain()
+        for life in past:
+            _check_if_known(listening, life)
+    finally:
+        listening.close()
+
+
+def _check_if_known(listening: ProcessEvents, life: Life) -> None:
+    start = listening.started(os.getpid(), life.before_ns, life.at_ns)
+    end = listening.ended(life.pid, life.at_ns)
+    if start is not None:
+        assert start.pid == life.pid
+        assert life.before_ns <= start.fork_ns <= (start.exec_ns or start.fork_ns) <= life.said["first"][0]
+    if end is not None:
+        assert life.said["last"][0] <= end.at_ns <= time.monotonic_ns()
+        assert end.status == life.status
+
+
+def test_a_socket_that_fails_is_said_once_and_hides_all_that_comes(lives: str) -> None:
+    require_process_events()
+    listening = ProcessEvents.open()
+    before = live(lives, "plain", "0", "3")
+    check(listening, before)
+    with open("/dev/null", "rb") as other:
+        os.dup2(other.fileno(), listening._socket.fileno())
+    listening.start()
+    after = live(lives, "plain", "0", "3")
+    listening.drain()
+    assert listening.trouble == "cannot hear the kernel's process events any more: Socket operation on non-socket"
+    assert listening.ended(after.pid, after.at_ns) is None
+    listening.close()
+
+
 def _await_quiet(listening: ProcessEvents) -> None:
     """What was lost is long ago, or, should all the machine be forking, we give up."""
     deadline = time.monotonic() + WITHIN_S
@@ -315,16 +363,17 @@ def test_a_thread_empties_the_buffer_while_nobody_asks(events: ProcessEvents, li
 
 def test_a_process_that_lived_before_is_followed_to_its_end(lives: str) -> None:
     require_process_events()
-    with subprocess.Popen([lives, "leader-first"], stdout=subprocess.PIPE) as process:
+    words = [lives, "leader-first-told"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         at_ns = time.monotonic_ns()
         assert process.stdout is not None
         process.stdout.readline()
         listening = ProcessEvents.open()
         try:
             assert listening.follow(process.pid, at_ns)
-            last_ns = int(process.stdout.readline().split()[1])
-            assert process.wait(WITHIN_S) == 7
-            assert end_of(listening, process.pid, at_ns).at_ns >= last_ns
+            said, _ = process.communicate(b".", WITHIN_S)
+            assert process.returncode == 7
+            assert end_of(listening, process.pid, at_ns).at_ns >= int(said.split()[1])
         finally:
             listening.close()
 

@@ -66,7 +66,7 @@ def exit_status(pidfd: int) -> int | None:
     """How the process ended, as wait gives it, of any process and not only of children (Linux 6.15).
 
     None before its parent has waited for it (its pidfd then says POLLHUP, not only POLLIN), and where the kernel cannot
-    say. It is the status of the process's first thread: where that one ended before the others, wait may give another.
+    say.
     """
     info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
     try:
