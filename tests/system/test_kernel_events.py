@@ -378,6 +378,18 @@ def test_a_process_that_lived_before_is_followed_to_its_end(lives: str) -> None:
             listening.close()
 
 
+def test_a_process_that_was_heard_from_its_beginning_need_not_be_followed_but_may(
+    events: ProcessEvents, lives: str
+) -> None:
+    with subprocess.Popen([lives, "leader-first-told"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        at_ns = time.monotonic_ns()
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert events.follow(process.pid, at_ns)
+        said, _ = process.communicate(b".", WITHIN_S)
+    assert end_of(events, process.pid, at_ns).at_ns >= int(said.split()[1])
+
+
 def test_a_process_that_is_gone_cannot_be_followed(events: ProcessEvents, lives: str) -> None:
     life = live(lives, "plain", "0", "0")
     assert not events.follow(life.pid, life.at_ns)

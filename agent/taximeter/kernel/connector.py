@@ -131,6 +131,8 @@ class ProcessEvents:
         """
         with self._lock:
             self._take(NEVER_NS)
+            if self._groups.pending(pid, since_ns):
+                return True  # all of it was heard
             at_ns = time.monotonic_ns()
             threads = _living_threads(pid)
             if threads:
