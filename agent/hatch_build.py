@@ -6,9 +6,12 @@ know what the modules do; which they are says start.py, which also sees to it th
 """
 
 import ast
+import itertools
 import shutil
 import symtable
 import tempfile
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = Path(__file__).parent / "taximeter"
 START = "wrap/start.py"
 WHOLE = "taximeter/wrap/whole.py"
-HEAD = '''"""Made by hatch_build.py of the modules of this directory that every run needs: change those instead."""'''
+HEAD = "# Made by hatch_build.py of the modules of this directory that every run needs: change those instead.\n"
+#: Line and column in bytes, as ast has them.
+Place = tuple[int, int]
 
 
 class WholeHook(BuildHookInterface[Any]):
@@ -43,72 +48,91 @@ def make_whole(package: Path) -> str:
 
     The code of such a function, executed in the namespace of a module, does what the module's own code would do.
     """
-    start = ast.parse((package / START).read_text(encoding="utf-8"))
+    start = (package / START).read_text(encoding="utf-8")
     names = ["wire", *[f"wrap.{name}" for name in _value(start, "NAMES") + _value(start, "NEXT")]]
-    bodies = [as_function(package, name) for name in names]
-    codes = [f"'taximeter.{name}': {body.name}.__code__" for name, body in zip(names, bodies, strict=True)]
-    sizes = {path: (package / path).stat().st_size for path in [START, *[_path(name) for name in names]]}
-    _replace(start, "BODIES", [*bodies, *ast.parse(f"BODIES = {{{', '.join(codes)}}}").body])
-    _replace(start, "SOURCES", ast.parse(f"SOURCES = {sizes}").body)
-    return f"{HEAD}\n{ast.unparse(lean(start))}\n"
+    paths = [f"{name.replace('.', '/')}.py" for name in names]
+    functions = [name.replace(".", "_") for name in names]
+    codes = ", ".join([f'"taximeter.{name}": {made}.__code__' for name, made in zip(names, functions, strict=True)])
+    bodies = [
+        as_function(made, (package / path).read_text(encoding="utf-8"))
+        for made, path in zip(functions, paths, strict=True)
+    ]
+    sizes = {path: (package / path).stat().st_size for path in [START, *paths]}
+    text = _replace(lean(start), "BODIES", "\n".join([*bodies, f"BODIES = {{{codes}}}"]))
+    whole = HEAD + _replace(text, "SOURCES", f"SOURCES = {sizes}")
+    compile(whole, WHOLE, "exec", dont_inherit=True)
+    return whole
 
 
-def as_function(package: Path, name: str) -> ast.FunctionDef:
-    """The module taximeter.NAME as a function without arguments."""
-    module = lean(ast.parse((package / _path(name)).read_text(encoding="utf-8")))
-    symbols = symtable.symtable(ast.unparse(module), name, "exec").get_symbols()
+def as_function(name: str, source: str) -> str:
+    """A module's source as a function without arguments."""
+    text = lean(source)
+    if '"""' in text:
+        raise ValueError(f"cannot make a function of {name}: expected no text of several lines but docstrings")
+    symbols = symtable.symtable(text, name, "exec").get_symbols()
     bound = sorted(symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported())
-    function = ast.parse(f"def {name.replace('.', '_')}():\n    global {', '.join(bound)}").body[0]
-    assert isinstance(function, ast.FunctionDef)  # noqa: S101 -- as it was written above
-    function.body += module.body
-    return function
+    return f"def {name}():\n    global {', '.join(bound)}\n" + textwrap.indent(text, "    ")
 
 
-def lean(module: ast.Module) -> ast.Module:
-    """The module without what only people and type checkers read."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        if isinstance(node, ast.arg):
-            node.annotation = None
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+def lean(source: str) -> str:
+    """The source without docstrings, annotations, and what only type checkers import.
+
+    Cut out of the text, since ast.unparse writes what older Pythons cannot read.
+    """
+    text = source.encode()
+    lines = [0, *itertools.accumulate(len(line) for line in text.splitlines(keepends=True))]
+    cuts = []
+    for node in ast.walk(ast.parse(source)):
+        for first, last in [*_cut_types(node), *_cut_docstring(node)]:
+            cuts.append((lines[first[0] - 1] + first[1], lines[last[0] - 1] + last[1]))
+    for begin, end in sorted(cuts, reverse=True):
+        text = text[:begin] + text[end:]
+    return text.decode()
+
+
+def _cut_types(node: ast.AST) -> Iterator[tuple[Place, Place]]:
+    match node:
+        case ast.arg(arg=name, annotation=ast.expr() as annotation):
+            yield (node.lineno, node.col_offset + len(name)), _end(annotation)
+        case ast.AnnAssign(target=target, annotation=annotation, value=ast.expr()):
+            yield _end(target), _end(annotation)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            yield _begin(node), _end(node)
+        case ast.FunctionDef(returns=ast.expr() as returns):
+            arrow = len(") -> ")  # as the formatter sets it
+            yield (returns.lineno, returns.col_offset - arrow + 1), _end(returns)
+
+
+def _cut_docstring(node: ast.AST) -> Iterator[tuple[Place, Place]]:
+    match node:
+        case ast.Module(body=[first, _, *_]) | ast.ClassDef(body=[first, _, *_]) | ast.FunctionDef(body=[first, _, *_]):
             if ast.get_docstring(node) is not None:
-                del node.body[0]
-            node.body = [_without_type(statement) for statement in node.body if not _is_for_types(statement)] or [
-                ast.Pass()
-            ]
-    return ast.fix_missing_locations(module)
+                yield _begin(first), _end(first)
 
 
-def _without_type(statement: ast.stmt) -> ast.stmt:
-    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        return ast.Assign([statement.target], statement.value)
-    return statement
+def _begin(node: ast.expr | ast.stmt) -> Place:
+    return node.lineno, node.col_offset
 
 
-def _is_for_types(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
-    )
+def _end(node: ast.expr | ast.stmt) -> Place:
+    return node.end_lineno or node.lineno, node.end_col_offset or 0
 
 
-def _index(module: ast.Module, name: str) -> int:
-    """Where in a module a name of its own is given a value."""
-    targets = [node.targets[0] if isinstance(node, ast.Assign) else None for node in module.body]
-    return [isinstance(target, ast.Name) and target.id == name for target in targets].index(True)
-
-
-def _value(module: ast.Module, name: str) -> tuple[str, ...]:
-    assignment = module.body[_index(module, name)]
-    assert isinstance(assignment, ast.Assign)  # noqa: S101 -- or it would have no index
-    value: tuple[str, ...] = ast.literal_eval(assignment.value)
+def _value(source: str, name: str) -> tuple[str, ...]:
+    value: tuple[str, ...] = ast.literal_eval(_assignment(source, name).value)
     return value
 
 
-def _replace(module: ast.Module, name: str, statements: list[ast.stmt]) -> None:
-    at = _index(module, name)
-    module.body[at : at + 1] = statements
+def _replace(source: str, name: str, instead: str) -> str:
+    """The source with another statement in place of the one that gives a name its value."""
+    lines, statement = source.splitlines(keepends=True), _assignment(source, name)
+    lines[statement.lineno - 1 : statement.end_lineno] = [instead, "\n"]
+    return "".join(lines)
 
 
-def _path(name: str) -> str:
-    return f"{name.replace('.', '/')}.py"
+def _assignment(source: str, name: str) -> ast.Assign:
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=found)]) if found == name:
+                return node
+    raise ValueError(f"cannot find {name} in {START}: expected an assignment")
