@@ -151,10 +151,10 @@ async def test_a_commit_that_the_disk_refuses_is_tried_until_it_passes(
     real = node.ledger.commit
     refusals = [LedgerError("cannot commit: disk full"), LedgerError("cannot commit: disk full")]
 
-    def commit(batch: object) -> object:
+    def commit(batch: object, *written: object) -> object:
         if refusals:
             raise refusals.pop()
-        return real(batch)  # type: ignore[arg-type]
+        return real(batch, *written)  # type: ignore[arg-type]
 
     monkeypatch.setattr(node.ledger, "commit", commit)
     write(node.journal, sample_lines())
@@ -170,10 +170,10 @@ async def test_a_stop_while_the_disk_refuses_loses_nothing(tmp_path: Path, monke
     real = node.ledger.commit
     refuse = True
 
-    def commit(batch: object) -> object:
+    def commit(batch: object, *written: object) -> object:
         if refuse:
             raise LedgerError("cannot commit: disk full")
-        return real(batch)  # type: ignore[arg-type]
+        return real(batch, *written)  # type: ignore[arg-type]
 
     monkeypatch.setattr(node.ledger, "commit", commit)
     write(node.journal, sample_lines())

@@ -6,9 +6,11 @@ Owns the commit thread and the retrying of a commit that the disk refused. Refus
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from taximeter.errors import LedgerError
@@ -53,17 +55,19 @@ class Desk:
             finally:
                 self._busy_since_s = None
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, batch: Batch, written: anyio.Event | None = None) -> None:
         """Have `batch` on the disk, however often that takes; nothing older is dropped for it.
 
+        `written` is set once it is only the disk that is waited for: until then the commit needs the processor itself.
         Cancelled, it raises only between two tries: what was being written is either written or not.
         """
         retry_s = _FIRST_RETRY_S
+        tell = partial(anyio.from_thread.run_sync, (written or anyio.Event()).set)
         while True:
             began_s = time.perf_counter()
             try:
                 with anyio.CancelScope(shield=True):
-                    self.head = await self.ask(self._ledger.commit, batch)
+                    self.head = await self.ask(self._ledger.commit, batch, tell)
                 break
             except LedgerError as error:
                 self._tally.commit_failed()

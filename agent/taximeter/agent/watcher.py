@@ -22,6 +22,7 @@ from taximeter.agent.accounts import Closed
 from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
+from taximeter.agent.scribe import Scribe
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.journal import journal_name, list_instances, open_directory, parse_name, remove, sync, writer_pid
@@ -55,6 +56,7 @@ class Watcher:
         self._poll_s = config.journal.poll_s
         self._delay_s = config.ledger.commit_delay_ms / 1000
         self._batch = config.ledger.batch
+        self._scribe = Scribe(books, desk)
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._let_go: set[str] = set()  # whose journals somebody has closed who could write to them
         self._unsynced: set[str] = set()
@@ -69,10 +71,11 @@ class Watcher:
         self._kernels_notes = self._watch()
         self._ears.register(self._custody.fd, select.EPOLLIN)
         try:
-            await self.read_everything()
-            await self._go_on(list(self._books.accounts))
-            task_status.started()
-            await self._keep_up()
+            async with self._scribe.at_work():
+                await self.read_everything()
+                await self._go_on(list(self._books.accounts))
+                task_status.started()
+                await self._keep_up()
         finally:
             self._ears.close()
             if self._kernels_notes is not None:
@@ -87,7 +90,7 @@ class Watcher:
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:
                 self._custody.beat()
-                await self._commit()
+                await self._scribe.commit()
                 last_beat_s = now_s
             if now_s - last_poll_s >= self._poll_s:
                 await self._poll()
@@ -102,7 +105,7 @@ class Watcher:
         """Read whatever there is, for the last time."""
         await self.read_everything()
         self._custody.rest()
-        await self._commit()
+        await self._scribe.commit()
 
     async def read(self, names: Iterable[str]) -> None:
         """Read on in these instances' journals, and commit what that leads to."""
@@ -115,30 +118,16 @@ class Watcher:
             self._unsynced.update(read)
             self._custody.look_after(read)
             if self._books.waiting >= self._batch:
-                await self._commit()
+                await self._scribe.begin()
             elif time.monotonic() <= pause_s:
                 continue
             await anyio.lowlevel.checkpoint()
             pause_s = time.monotonic() + _ROUND_S
-        await self._commit()
+        await self._scribe.commit()
         self.lag_since_s = None
         let_go, self._let_go = self._let_go, set()
         if let_go:
             await self._go_on(let_go)
-
-    async def _commit(self) -> None:
-        batch = self._books.take_batch()
-        if batch is None:
-            return
-        try:
-            await self._desk.commit(batch)
-        except BaseException:
-            self._books.put_back(batch)
-            raise
-        seq = self._desk.head.seq
-        for journal in batch.journals:
-            if journal.state is None:
-                self._books.closed[journal.instance] = Closed(journal.segment, seq)
 
     async def _unbooked(self, names: list[str]) -> list[str]:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
@@ -181,7 +170,7 @@ class Watcher:
             await anyio.sleep(self._delay_s)  # for others to come along: one commit for all of them
         names = early | await self._changed()
         if self._custody.take_news():
-            await self._commit()
+            await self._scribe.commit()
         return names
 
     async def _changed(self) -> set[str]:
@@ -276,7 +265,7 @@ class Watcher:
                 self._let_go.add(name)
             else:
                 self._custody.abandoned(name)
-        await self._commit()
+        await self._scribe.commit()
 
     def _has_writer(self, name: str) -> bool:
         """Whether its wrapper lives; a file that cannot be opened now says nothing, so its wrapper is left alone."""

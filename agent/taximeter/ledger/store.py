@@ -83,9 +83,10 @@ class Ledger:
 
     # --- Commit ------------------------------------------------------------------------------------------------------
 
-    def commit(self, batch: Batch) -> Head:
-        """Write all of `batch`, synced, or nothing of it. Raises LedgerError.
+    def commit(self, batch: Batch, written: Callable[[], object] = lambda: None) -> Head:
+        """Write all of `batch`, synced, or nothing of it; call `written` when but the disk has to be waited for.
 
+        Raises LedgerError.
         After an error the same batch may be tried again, however often, when the cause may have passed: it is stored
         once, even where the disk failed so late that it had been stored already.
         """
@@ -97,7 +98,7 @@ class Ledger:
         sealed = seal(batch.records, self._author, self._seq, self._digest)
         try:
             with door("commit to", self._path):
-                self._write(connection, batch, sealed)
+                self._write(connection, batch, sealed, written)
         except LedgerError as error:
             if _is_doubtful(error):
                 self._doubt(batch)
@@ -113,12 +114,13 @@ class Ledger:
             self._in_doubt.append(batch)
         self._drop_connection()
 
-    def _write(self, connection: apsw.Connection, batch: Batch, sealed: Sealed) -> None:
+    def _write(self, connection: apsw.Connection, batch: Batch, sealed: Sealed, written: Callable[[], object]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(_INSERT_RECORD, sealed.rows)
             connection.executemany(_INSERT_LOOKUP, sealed.lookups)
             _book(connection, batch)
+            written()
             connection.execute("COMMIT")
         except BaseException:
             _roll_back(connection)
