@@ -39,6 +39,43 @@ def cut_at_every_byte(node: Node, content: bytes) -> dict[str, int]:
     return cuts
 
 
+def cut_in_the_second_segment(node: Node, content: bytes) -> int:
+    """Journals of a wrapper that was killed while it began a segment, at each byte of its first line; how many."""
+    head = re.search(rb'"instance":"([0-9a-f-]{36})"', content)
+    assert head is not None
+    again = content[: content.index(b"\n") + 1].replace(b'"segment":0', b'"segment":1')
+    lengths = sample(range(len(again) + 1), 40)
+    for number, length in enumerate(lengths):
+        mine = head[1][:-6] + b"1%05x" % number
+        for segment, said in enumerate((content, again[:length])):
+            path = node.journal / f"{mine.decode()}.{segment}.ndjson"
+            path.write_bytes(said.replace(head[1], mine).replace(b'"prediction":"run"', b'"prediction":"s%d"' % length))
+            path.chmod(0o640)
+    return len(lengths)
+
+
+def test_a_wrapper_killed_while_it_begins_a_segment_leaves_a_command_that_is_adopted(
+    node: Node, tmp_path: Path
+) -> None:
+    node.config = "[witness]\nkernel = false\n"
+    with gate(tmp_path / "gate") as opened, node.spawn("--prediction", "run", "--", *opened.command("run")) as wrapper:
+        pid = opened.hold("run")
+        wait_for_fact(node, "run", "ready")
+        wrapper.kill()
+        wrapper.wait()
+        (journal,) = node.journal.glob("*.ndjson")
+        adopted = 1 + cut_in_the_second_segment(node, journal.read_bytes().partition(b"\0")[0])
+        with node.agent() as agent:
+            wait_until(lambda: agent.log.read_text().count(f"pid={pid}:") == adopted, "all to be adopted")
+            truth = opened.open()["run"]
+            wait_until(lambda: len(finals(node)) == adopted, "all to be booked")
+            wait_until(lambda: not list(node.journal.glob("*.ndjson")), "both segments to go")
+    check_ledger(node)
+    for data in finals(node).values():
+        assert data["time"]["unknown_ns"] == 0
+        check_bill(data, truth, 0)
+
+
 def test_a_journal_cut_at_any_byte_is_believed_as_far_as_it_is_whole_and_its_command_adopted(
     node: Node, tmp_path: Path
 ) -> None:
