@@ -15,6 +15,7 @@ from taximeter.journal import (
     Position,
     list_instances,
     open_directory,
+    open_heard,
     open_marks,
     parse_line,
     read_on,
@@ -361,3 +362,15 @@ def test_a_regular_file_in_the_place_of_a_fifo_is_refused(tmp_path: Path, direct
     with pytest.raises(JournalFault) as caught:
         open_marks(directory_fd, INSTANCE, MINE)
     assert caught.value.reason == "not_fifo"
+
+
+def test_what_the_agent_heard_is_kept_in_a_file_that_nobody_else_may_have_put_there(
+    directory_fd: int, tmp_path: Path
+) -> None:
+    os.close(open_heard(directory_fd, INSTANCE))
+    (heard,) = [path for path in Path(f"/proc/self/fd/{directory_fd}").iterdir() if path.name.endswith(".heard")]
+    assert stat.S_IMODE(heard.stat().st_mode) == 0o600
+    heard.unlink()
+    heard.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(JournalFault, match="a file of the agent's own"):
+        open_heard(directory_fd, INSTANCE)

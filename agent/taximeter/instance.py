@@ -110,6 +110,7 @@ class Instance(NamedTuple):
     reading: Reading | None = None  #: of the clocks, from which is measured what they do; None: the opening's
     faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
     utc_error_ns: int | None = None  #: how far off its UTC labels may be; None where nobody knows
+    heard_bytes: int = 0  #: how much was booked of what the agent itself heard, in the file where it keeps that
 
     @property
     def service_class(self) -> ServiceClass:

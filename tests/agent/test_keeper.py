@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.agent.keeper import Ended, Keeper, Said
+from tests.require import require_path
 
 PATIENCE_S = 20
 NAME = "one"
@@ -138,6 +139,44 @@ def test_a_writer_that_comes_and_goes_is_heard_each_time(keeper: Keeper, tmp_pat
         (said,) = told(keeper)
         assert isinstance(said, Said)
         assert said.data == line
+
+
+def file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT)
+
+
+def test_what_is_heard_is_in_a_file_before_anybody_has_it(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 0)
+    ends = []
+    for line in (b"a\n", b"bc\n"):
+        os.write(theirs, line)
+        (said,) = told(keeper)
+        assert isinstance(said, Said)
+        ends.append(said.end)
+    assert (tmp_path / "heard").read_bytes() == b"a\nbc\n"
+    assert ends == [2, 5]
+    os.close(theirs)
+
+
+def test_what_an_earlier_keeper_heard_and_nobody_took_comes_first(keeper: Keeper, tmp_path: Path) -> None:
+    (tmp_path / "heard").write_bytes(b"taken\nleft\n")
+    ours, theirs = fifo(tmp_path / "marks")
+    os.write(theirs, b"new\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), len(b"taken\n"))
+    assert [item.data for item in keeper.take() if isinstance(item, Said)] == [b"left\n", b"new\n"]
+    os.close(theirs)
+
+
+def test_where_there_is_no_file_to_keep_it_in_it_is_heard_all_the_same(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    os.write(theirs, b"a\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, os.open(require_path("/dev/full", "a Linux system has it"), os.O_RDWR), 0)
+    assert [(item.data, item.end) for item in keeper.take() if isinstance(item, Said)] == [(b"a\n", None)]
+    os.close(theirs)
 
 
 def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_path: Path) -> None:

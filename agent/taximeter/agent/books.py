@@ -155,14 +155,19 @@ class Books:
             self.aside.clear()
         self.aside.add(instance)
 
-    def book_own(self, instance: str, events: Sequence[Event]) -> None:
-        """Fold what the agent itself saw of an open instance; it is kept with whatever it leads to."""
+    def book_own(self, instance: str, events: Sequence[Event], heard_bytes: int | None = None) -> None:
+        """Fold what the agent itself saw of an open instance; it is kept with whatever it leads to.
+
+        `heard_bytes` is how far that was in the file of what it heard.
+        """
         account = self.accounts[instance]
         account.seen_ns = time.monotonic_ns()
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
         self._page.facts.extend((instance, own(event)) for event in events)
         self._fold(instance, account, events)
+        if heard_bytes is not None and account.instance is not None:
+            account.instance = account.instance._replace(heard_bytes=heard_bytes)
         if instance in self.accounts:
             self._page.saved[instance] = kept_state(instance, account)
 

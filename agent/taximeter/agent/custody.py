@@ -17,7 +17,7 @@ from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.events import Alive, BadMark, BecameReady, Event, Exited, Marked, Source, Usage
 from taximeter.instance import Instance
-from taximeter.journal import open_marks, parse_mark
+from taximeter.journal import open_heard, open_marks, parse_mark
 from taximeter.lifecycle import Stage
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,12 @@ class Custody:
                 self._forget(name)
             elif name in ends and self._eyes.is_end_to_come(account.instance, ends[name].at_ns):
                 self._keeper.tell_again(ends[name])
-                self._book(name, self._marks(name, said.get(name, [])))
+                self._book_marks(name, said.get(name, []), held=False)
             elif name in ends:
                 self._end(name, account.instance, ends[name], said.get(name, []))
             else:
-                marks = self._marks(name, said[name])
                 # Whatever was said meanwhile, and for however long nobody listened: it is the same command.
-                held = self._keeper.is_alive(name)
-                self._book(name, [mark._replace(held=True) for mark in marks] if held else marks)
+                self._book_marks(name, said[name], held=self._keeper.is_alive(name))
         return bool(news)
 
     def rest(self) -> None:
@@ -113,7 +111,7 @@ class Custody:
         if not self._keeper.holds(name):
             self._hold(name, instance)
         self.adopted.add(name)
-        self._keeper.listen(name)
+        self._keeper.listen(name, self._open_heard(name), instance.heard_bytes)
         self.take_news()
         if name not in self.adopted:
             return  # among the news was its end
@@ -148,6 +146,13 @@ class Custody:
         try:
             return open_marks(self._directory_fd, name, self._owners)
         except JournalFault:
+            return -1
+
+    def _open_heard(self, name: str) -> int:
+        try:
+            return open_heard(self._directory_fd, name)
+        except JournalFault as fault:
+            logger.warning("instance.heard_unkept instance=%s: %s", name, fault)
             return -1
 
     def _forget(self, name: str) -> None:
@@ -195,6 +200,14 @@ class Custody:
             self._rests[name] = rest[:_KEPT_BYTES]
             events.extend(parse_mark(line[:_KEPT_BYTES], at_ns) for line in lines if line)
         return events
+
+    def _book_marks(self, name: str, said: Sequence[Said], *, held: bool) -> None:
+        """Book what was said, and how far that was, so that the next agent goes on behind it."""
+        marks = self._marks(name, said)
+        if marks:
+            end = said[-1].end
+            heard_bytes = None if end is None else end - len(self._rests[name])
+            self._books.book_own(name, [mark._replace(held=held) for mark in marks], heard_bytes)
 
     def _book(self, name: str, events: Sequence[Event]) -> None:
         if events:

@@ -6,6 +6,7 @@ gone. Refuses to know what an end or a mark means.
 """
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -38,6 +39,7 @@ class Said:
     instance: str
     at_ns: int
     data: bytes
+    end: int | None  #: where it ends in the file of what was heard; None where it is not kept
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class _Held:
     pidfd: int  #: -1: the command cannot be held
     fifo: int  #: -1: there is none
     listens: bool = False
+    heard: int = -1  #: a file that what is heard goes to before anybody has it; -1: there is none
+    heard_bytes: int = 0
     waiting_bytes: int = 0
     end: Ended | None = None
 
@@ -109,13 +113,21 @@ class Keeper:
                 self._end(held, time.monotonic_ns())
             return held.end
 
-    def listen(self, instance: str) -> None:
-        """Read its FIFO from now on: nobody else does any more."""
+    def listen(self, instance: str, heard: int = -1, taken: int = 0) -> None:
+        """Read its FIFO from now on: nobody else does any more.
+
+        Takes over `heard`, a file that all of it goes to in one step, so that it does not die with this process, and
+        begins with what an earlier agent left in there beyond `taken` bytes. -1: it is not kept.
+        """
         with self._lock:
             held = self._held.get(instance)
             if held is None or held.fifo < 0 or held.listens:
+                if heard >= 0:
+                    os.close(heard)
                 return
             held.listens = True
+            held.heard = heard
+            self._recall(held, taken)
             self._by_fd[held.fifo] = held
             self._epoll.register(held.fifo, select.EPOLLIN | select.EPOLLET)
             self._read(held, time.monotonic_ns())
@@ -172,7 +184,7 @@ class Keeper:
             held = self._held.pop(instance, None)
             if held is None:
                 return
-            for fd in (held.pidfd, held.fifo):
+            for fd in (held.pidfd, held.fifo, held.heard):
                 if fd >= 0:
                     self._by_fd.pop(fd, None)
                     os.close(fd)
@@ -200,16 +212,41 @@ class Keeper:
             held.end = Ended(held.instance, at_ns, kernel.exit_status(held.pidfd))
             self._tell(held.end)
 
+    def _recall(self, held: _Held, taken: int) -> None:
+        if held.heard < 0:
+            return
+        held.heard_bytes = os.fstat(held.heard).st_size
+        left = os.pread(held.heard, max(0, held.heard_bytes - taken), taken)
+        if left:
+            held.waiting_bytes += len(left)
+            self._tell(Said(held.instance, time.monotonic_ns(), left, held.heard_bytes))
+
     def _read(self, held: _Held, at_ns: int) -> None:
         while held.listens and held.waiting_bytes < _MOST_BYTES:
             try:
-                data = os.read(held.fifo, _READ_BYTES)
+                data = self._take_in(held)
             except BlockingIOError:
                 return
             if not data:
                 return
             held.waiting_bytes += len(data)
-            self._tell(Said(held.instance, at_ns, data))
+            self._tell(Said(held.instance, at_ns, data, held.heard_bytes if held.heard >= 0 else None))
+
+    def _take_in(self, held: _Held) -> bytes:
+        """Empty the FIFO into the file in one step: killed at any moment, it is in the one or in the other."""
+        if held.heard < 0:
+            return os.read(held.fifo, _READ_BYTES)
+        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+        try:
+            size = os.splice(held.fifo, held.heard, _READ_BYTES, offset_dst=held.heard_bytes, flags=flags)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a full disk: it stays where it is, until there is room
+                raise BlockingIOError from error
+            os.close(held.heard)  # no file system to splice to
+            held.heard = -1
+            return os.read(held.fifo, _READ_BYTES)
+        held.heard_bytes += size
+        return os.pread(held.heard, size, held.heard_bytes - size)
 
     def _tell(self, item: Ended | Said) -> None:
         self._news.append(item)

@@ -19,6 +19,8 @@ from taximeter.errors import JournalFault
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+#: Beside a journal: the marks that the agent read itself, once the wrapper was gone.
+_HEARD_SUFFIX = ".heard"
 _NAME = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,8}}){re.escape(wire.JOURNAL_SUFFIX)}", re.ASCII)
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi4x")
@@ -88,6 +90,28 @@ def open_marks(directory_fd: int, instance: str, owners: frozenset[int] | None) 
     return fd
 
 
+def open_heard(directory_fd: int, instance: str) -> int:
+    """Open the file, made where it is missing, of what the agent heard of an instance without a wrapper.
+
+    The caller closes it. Raises JournalFault where it is not the agent's own.
+    """
+    name = f"{instance}{_HEARD_SUFFIX}"
+    try:
+        fd = os.open(
+            name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
+        )
+    except OSError as error:
+        raise _fault("unreadable", name, f"a file of the agent's own, got: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        _check_regular(name, status)
+        _check_owner(name, status, frozenset({os.geteuid()}))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def writer_pid(journal: int | str | Path, directory_fd: int | None = None) -> int | None:
     """The pid of the wrapper that holds the lock on a journal; None when nobody does, so its writer is gone.
 
@@ -117,7 +141,7 @@ def sync(directory_fd: int, name: str) -> None:
 def remove(directory_fd: int, instance: str, segments: Iterable[int]) -> None:
     """Unlink an instance's journals, and what a killed wrapper left beside them. Raises JournalFault."""
     names = [journal_name(instance, segment) for segment in segments]
-    for name in (*names, f"{instance}{wire.MARKS_SUFFIX}", f"{instance}{wire.NOTIFY_SUFFIX}"):
+    for name in (*names, *(instance + suffix for suffix in (wire.MARKS_SUFFIX, wire.NOTIFY_SUFFIX, _HEARD_SUFFIX))):
         try:
             os.unlink(name, dir_fd=directory_fd)
         except FileNotFoundError:
