@@ -1,6 +1,7 @@
 """What counts as start, end and status of a process, told by its events; what may be hidden is not known."""
 
-from taximeter.kernel.groups import NEVER_NS, REORDERED_NS, End, Start, ThreadGroups
+from taximeter.kernel.group import End, Start
+from taximeter.kernel.groups import NEVER_NS, REORDERED_NS, ThreadGroups
 
 MS = 1_000_000
 KILLED, DUMPED, BAD_CALL = 9, 11 | 0x80, 31

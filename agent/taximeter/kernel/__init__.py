@@ -6,7 +6,7 @@ Owns the system calls that Python lacks. Refuses to wait, and to know journals a
 from taximeter.kernel.capabilities import give_up_net_admin
 from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
-from taximeter.kernel.groups import End, Start
+from taximeter.kernel.group import End, Start
 from taximeter.kernel.notes import Changes, DirectoryWatch
 from taximeter.kernel.processes import boot_id, exit_status, host_pid, is_alive, open_process, start_ticks
 from taximeter.kernel.usage import usage_of

@@ -9,18 +9,18 @@ last event, which may come a moment after the parent has learned of the end.
 import contextlib
 import errno
 import os
-import secrets
 import select
 import socket
 import threading
 import time
 from pathlib import Path
 
-from taximeter.errors import TaximeterError
 from taximeter.kernel import messages
 from taximeter.kernel.clocks import time_offsets
-from taximeter.kernel.groups import NEVER_NS, End, Start, ThreadGroups
+from taximeter.kernel.group import End, Start
+from taximeter.kernel.groups import NEVER_NS, ThreadGroups
 from taximeter.kernel.receiving import Slots
+from taximeter.kernel.subscribing import subscribe
 
 #: The exec stamp is taken in execve, after the point of no return, and before the first instruction of the program;
 #: the exit stamp right after the exit notification, which is what a pidfd shows and a parent is told. Measured against
@@ -28,9 +28,6 @@ from taximeter.kernel.receiving import Slots
 STAMP_WITHIN_NS = 100_000
 
 BUFFER_BYTES = 32 * 1024 * 1024
-_NETLINK_CONNECTOR = 11
-_SO_RCVBUFFORCE = 33
-_ACK_WITHIN_S = 0.25  # it is there as soon as the question was sent
 _SLOTS = 512
 #: What an event takes of a socket's buffer, by the kernel's own count.
 _EVENT_BYTES = 832
@@ -60,23 +57,7 @@ class ProcessEvents:
     @classmethod
     def open(cls, buffer_bytes: int = BUFFER_BYTES, groups: ThreadGroups | None = None) -> "ProcessEvents":
         """Begin to listen; raises TaximeterError where the kernel does not let us, or stays silent."""
-        try:
-            listening = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_CONNECTOR
-            )
-        except OSError as error:
-            raise _refused(error) from error
-        try:
-            _enlarge(listening, buffer_bytes)
-            listening.bind((0, messages.PROC))
-            _ask(listening)
-        except OSError as error:
-            listening.close()
-            raise _refused(error) from error
-        except TaximeterError:
-            listening.close()
-            raise
-        return cls(listening, groups or ThreadGroups())
+        return cls(subscribe(buffer_bytes), groups or ThreadGroups())
 
     def start(self) -> None:
         """Let a thread of its own empty the buffer from now on."""
@@ -202,59 +183,6 @@ class ProcessEvents:
             self.overruns += 1
         else:
             self.trouble = f"cannot hear the kernel's process events any more: {error.strerror}"
-
-
-def _enlarge(listening: socket.socket, buffer_bytes: int) -> None:
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-    except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-
-
-def _ask(listening: socket.socket) -> None:
-    """Subscribe, and make sure of it: in a foreign namespace the kernel ignores the request, though events may come."""
-    port = listening.getsockname()[0]
-    seq = secrets.randbits(31)
-    listening.sendto(messages.listen(port, seq), (0, 0))
-    deadline_s = time.monotonic() + _ACK_WITHIN_S
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        select.select([listening], [], [], left_s)
-        error = _read_ack(listening, seq)
-        if error:
-            raise OSError(error, os.strerror(error))
-        if error == 0:
-            listening.sendto(messages.listen_to(port, seq, messages.FORK | messages.EXEC | messages.EXIT), (0, 0))
-            return
-    message = (
-        "cannot listen to the kernel's process events: expected it to answer, got nothing; "
-        "it answers in the machine's own pid and user namespaces"
-    )
-    raise TaximeterError(message)
-
-
-def _read_ack(listening: socket.socket, seq: int) -> int | None:
-    try:
-        data, (sender, _) = listening.recvfrom(messages.SLOT_BYTES)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ENOBUFS:  # so many events that the answer may be lost: it is waited for all the same
-            return None
-        raise
-    return messages.parse_ack(data, seq) if sender == 0 else None
-
-
-def _refused(error: OSError) -> TaximeterError:
-    remedy = {
-        errno.ECONNREFUSED: "; it listens in the machine's own network namespace (no PrivateNetwork=)",
-        errno.EPERM: "; before Linux 6.6 that takes CAP_NET_ADMIN",
-        errno.EACCES: "; before Linux 6.6 that takes CAP_NET_ADMIN",
-        errno.EAFNOSUPPORT: "; RestrictAddressFamilies= must have AF_NETLINK",
-        errno.EPROTONOSUPPORT: "; this kernel was built without CONFIG_CONNECTOR",
-    }.get(error.errno or 0, "")
-    return TaximeterError(
-        f"cannot listen to the kernel's process events: expected its proc connector, got: {error.strerror}{remedy}"
-    )
 
 
 def _living_threads(pid: int) -> list[int]:

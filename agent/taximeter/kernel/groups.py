@@ -6,8 +6,8 @@ know. Pure: time comes with the events. Refuses to know sockets, wrappers and in
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from signal import SIGSYS
+
+from taximeter.kernel.group import MIXED, End, Group, Start, agreed, is_fatal
 
 NEVER_NS = 2**63 - 1
 
@@ -21,68 +21,6 @@ REORDERED_NS = 100_000_000
 
 #: Losses that are told apart; the oldest are joined, which makes more unknown, never less.
 _LOSSES = 64
-_MIXED = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A process that was forked, in the pids of the machine."""
-
-    pid: int
-    fork_ns: int
-    exec_ns: int | None  #: the first exec; None: not yet, or hidden by a loss
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The last exit event of a thread group all of whose threads are gone."""
-
-    at_ns: int
-    status: int | None  #: as wait gives it; None where threads ended differently, and their parent alone knows
-
-
-class _Group:
-    """One process: its life so far, and its neighbours (by pid and by parent)."""
-
-    __slots__ = (
-        "code",
-        "earlier",
-        "elder",
-        "exec_ns",
-        "exit_ns",
-        "fork_ns",
-        "kept",
-        "later",
-        "leader",
-        "others",
-        "parent",
-        "pid",
-        "queued",
-        "whole_ns",
-        "younger",
-    )
-
-    def __init__(self, pid: int, parent: int, fork_ns: int, whole_ns: int) -> None:
-        self.pid = pid
-        self.parent = parent
-        self.fork_ns = fork_ns
-        self.whole_ns = whole_ns  #: since when all of its threads are known
-        self.exec_ns = 0
-        self.exit_ns = 0
-        self.code: int | None = None
-        self.leader = True  #: lives
-        self.others: set[int] | None = None  #: living threads beside the leader
-        self.kept = True  #: must not be forgotten for the sake of newer ones
-        self.queued = False  #: stands among those that are leaving
-        self.earlier: _Group | None = None  #: had the same pid
-        self.later: _Group | None = None
-        self.elder: _Group | None = None  #: has the same parent
-        self.younger: _Group | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether no thread lives, as far as is known."""
-        return not self.leader and not self.others
 
 
 class ThreadGroups:
@@ -93,9 +31,9 @@ class ThreadGroups:
         self._most_threads = most_threads
         self._threads = 0  # beside leaders
         self._count = 0
-        self._latest: dict[int, _Group] = {}  # by pid
-        self._youngest: dict[int, _Group] = {}  # by parent
-        self._leaving: deque[_Group] = deque()  # to be forgotten first, oldest first
+        self._latest: dict[int, Group] = {}  # by pid
+        self._youngest: dict[int, Group] = {}  # by parent
+        self._leaving: deque[Group] = deque()  # to be forgotten first, oldest first
         self._losses: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -106,7 +44,7 @@ class ThreadGroups:
     def forked(self, at_ns: int, parent: int, pid: int, tgid: int) -> None:
         """Process `parent` made thread `pid` of group `tgid`: a process of its own where the two are equal."""
         if pid == tgid:
-            self._add(_Group(tgid, parent, at_ns, at_ns))
+            self._add(Group(tgid, parent, at_ns, at_ns))
         elif (group := self._latest.get(tgid)) is not None:
             if group.ended:
                 group.whole_ns = NEVER_NS  # it had a thread that was not known: the one that made this one
@@ -133,7 +71,7 @@ class ThreadGroups:
             return
         if pid == tgid and group.leader:
             group.leader = False
-            if code and not _is_fatal(group.code):
+            if code and not is_fatal(group.code):
                 group.code = None  # it did not leave the others alone (pthread_exit has code 0), but ended all
         elif group.others and pid in group.others:
             group.others.remove(pid)
@@ -141,7 +79,7 @@ class ThreadGroups:
         else:
             return  # of the program before the exec, whose threads' events may come late
         group.exit_ns = max(group.exit_ns, at_ns)
-        group.code = code if group.code is None else _agreed(group.code, code)
+        group.code = code if group.code is None else agreed(group.code, code)
         if group.ended:
             self._let_go(group)
 
@@ -160,7 +98,7 @@ class ThreadGroups:
         """The process that had `pid` at `since_ns` had exactly these living threads at `at_ns`."""
         group = self._latest.get(pid)
         if group is None or group.ended or self._hidden(group.whole_ns, since_ns):
-            group = _Group(pid, 0, since_ns, at_ns)
+            group = Group(pid, 0, since_ns, at_ns)
             if not self._add(group):
                 return
         self._forget_threads(group)
@@ -173,7 +111,7 @@ class ThreadGroups:
             else:
                 self._add_thread(group, thread)
         if not group.leader:
-            group.code = _MIXED  # for all we know
+            group.code = MIXED  # for all we know
 
     # --- What is asked ---
 
@@ -181,7 +119,7 @@ class ThreadGroups:
         """The process that `parent` forked between the two moments; of several the one that ran a program."""
         if self._hidden(before_ns, at_ns):
             return None
-        found: list[_Group] = []
+        found: list[Group] = []
         group = self._youngest.get(parent)
         while group is not None and group.fork_ns >= before_ns:
             if group.fork_ns <= at_ns:
@@ -203,14 +141,14 @@ class ThreadGroups:
         # A loss between its end and that moment might hide the fork of the one that is meant.
         if group is None or not group.ended or self._hidden(group.whole_ns, max(group.exit_ns, since_ns)):
             return None
-        return End(group.exit_ns, None if group.code == _MIXED else group.code)
+        return End(group.exit_ns, None if group.code == MIXED else group.code)
 
     def pending(self, pid: int, since_ns: int) -> bool:
         """Whether the end of the process that had `pid` at `since_ns` is still to be told, and will be certain."""
         group = self._holder(pid, since_ns)
         return group is not None and not group.ended and not self._hidden(group.whole_ns, NEVER_NS)
 
-    def _holder(self, pid: int, at_ns: int) -> _Group | None:
+    def _holder(self, pid: int, at_ns: int) -> Group | None:
         group = self._latest.get(pid)
         while group is not None and group.fork_ns > at_ns:
             group = group.earlier
@@ -223,7 +161,7 @@ class ThreadGroups:
 
     # --- What is kept ---
 
-    def _add(self, group: _Group) -> bool:
+    def _add(self, group: Group) -> bool:
         earlier = self._latest.get(group.pid)
         if earlier is not None and not earlier.ended:
             # Its end is missing, or comes late and would be taken for that of the new one.
@@ -242,7 +180,7 @@ class ThreadGroups:
         self._youngest[group.parent] = group
         return True
 
-    def _add_thread(self, group: _Group, pid: int) -> None:
+    def _add_thread(self, group: Group, pid: int) -> None:
         if self._threads >= self._most_threads:
             group.whole_ns = NEVER_NS
             return
@@ -252,12 +190,12 @@ class ThreadGroups:
             group.others.add(pid)
             self._threads += 1
 
-    def _forget_threads(self, group: _Group) -> None:
+    def _forget_threads(self, group: Group) -> None:
         if group.others:
             self._threads -= len(group.others)
         group.others = None
 
-    def _let_go(self, group: _Group) -> None:
+    def _let_go(self, group: Group) -> None:
         group.kept = False
         if not group.queued:
             group.queued = True
@@ -272,7 +210,7 @@ class ThreadGroups:
                 return True
         return False
 
-    def _remove(self, group: _Group) -> None:
+    def _remove(self, group: Group) -> None:
         self._count -= 1
         self._forget_threads(group)
         if group.later is not None:
@@ -291,20 +229,3 @@ class ThreadGroups:
             del self._youngest[group.parent]
         if group.elder is not None:
             group.elder.younger = group.younger
-
-
-def _agreed(known: int, code: int) -> int:
-    """The code of a whole group some of whose threads ended with `known`, and one with `code`.
-
-    Whose code the parent is told differs between kernels, unless they are the same. But a signal ends a whole group
-    (except for SIGSYS, with which seccomp may end one thread), and then the parent is told that signal.
-    """
-    if known == code:
-        return code
-    if _is_fatal(known) == _is_fatal(code):
-        return _MIXED
-    return known if _is_fatal(known) else code
-
-
-def _is_fatal(code: int | None) -> bool:
-    return code is not None and code != _MIXED and code & 0x7F not in (0, SIGSYS)
