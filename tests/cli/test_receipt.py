@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from taximeter.cli.receipt import exit_text, write
+from taximeter.cli.receipt import write
 from taximeter.cli.sheet import Sheet
+from taximeter.observe.words import exit_text
 from tests.cli.node import instance, program, renamed, taximeter
 from tests.cli.node import write as write_ledger
 from tests.observe import histories
@@ -61,7 +62,7 @@ def test_without_a_terminal_nothing_is_coloured(booked: Path) -> None:
 
 def test_a_receipt_is_also_json_with_the_same_total(booked: Path) -> None:
     answer = json.loads(taximeter("receipt", "p-one", "--json").out)
-    assert answer["total"] == {"amount": "0.0000412", "currency": "USD"}
+    assert answer["total"] == {"amount": "0.0000412", "currency": "USD", "meters": ["share"]}
     assert answer["kind"] == "prediction"
 
 

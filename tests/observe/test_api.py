@@ -200,6 +200,18 @@ async def test_a_receipt_is_found(node: Node) -> None:
     assert (await node.get("/v1/receipts/p1")).json()["account"] == "cus_7"
 
 
+async def test_a_receipt_in_one_line_is_plain_text(node: Node) -> None:
+    answer = await node.get("/v1/receipts/p1", accept="text/plain")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert answer.text.startswith("ran ")
+    assert answer.text.count("\n") == 1
+
+
+async def test_a_receipt_in_one_line_is_not_there_before_the_last_record(node: Node) -> None:
+    answer = await node.get("/v1/receipts/p-open", accept="text/plain")
+    assert (answer.status_code, answer.text[:9]) == (202, "pending: ")
+
+
 async def test_an_id_with_a_slash_is_an_id(node: Node) -> None:
     answer = await node.get("/v1/receipts/acme%2Fp%201")
     assert (answer.status_code, "acme/p 1" in answer.json()["detail"]) == (404, True)

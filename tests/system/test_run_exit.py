@@ -249,16 +249,3 @@ def test_a_node_that_wants_its_agent_refuses_without_it(rides: Rides) -> None:
     assert rides.run("--", "true").returncode == 77
     (rides.run_directory / "agent").write_text(f'{{"url":"http://127.0.0.1:9","token":"t","pid":{os.getpid()}}}')
     assert rides.run("--", "true").returncode == 0
-
-
-def test_the_summary_is_one_line_that_says_how_long_and_how(rides: Rides) -> None:
-    done = rides.run("--summary", "--", "sh", "-c", "exit 3")
-    instance = rides.facts("open")[0]["instance"]
-    assert done.stderr.startswith("taximeter: boot 0.000 s, active 0.")
-    assert done.stderr.endswith(f"exit 3, record pending: {instance}\n")
-    assert done.stderr.count("\n") == 1
-
-
-def test_without_a_summary_nothing_is_said(rides: Rides) -> None:
-    done = rides.run("--", "sh", "-c", "exit 3")
-    assert (done.stdout, done.stderr) == ("", "")

@@ -5,7 +5,6 @@ and who saw it. Computes no amount: all of them are the ledger's, to the last di
 """
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 from taximeter.cli import text
 from taximeter.cli.source import Source
+from taximeter.observe.words import WITNESSES, exit_text
 
 if TYPE_CHECKING:
     from taximeter.cli.sheet import Sheet
@@ -38,21 +38,12 @@ STATUS_STYLES = {
     "canceled": "yellow",
     "aborted": "magenta",
 }
-WITNESSES = {
-    "kernel": "seen by the kernel",
-    "wrapper": "seen by the wrapper",
-    "agent": "seen by the agent",
-    "mark": "told by the worker",
-    "heartbeat": "the last sign of life",
-}
 CLOCKS = {
     "stepped": "the calendar was set",
     "slewed": "ran over 500 ppm fast or slow",
     "suspended": "the machine slept",
     "time_namespace": "in a time namespace",
 }
-#: What a reason adds to the code or signal that is told already.
-_REASONS = {"exited": "", "signaled": "", "oom_limit": ": a limit of its own", "oom_node": ": the node had none left"}
 _LISTED = 8
 
 
@@ -155,34 +146,6 @@ def _bar(whose: str, time: Json, sheet: "Sheet") -> None:
         legend.append(Text.assemble((glyph, style), f" {name} {share}"))
     sheet.row(whose, bar)
     sheet.flow("", legend)
-
-
-def exit_text(end: Json) -> str:
-    """Say how a command ended."""
-    if end.get("signal"):
-        said = f"killed by {_signal(end['signal'])}"
-    elif end.get("code") is not None:
-        said = f"status {end['code']}"
-    else:
-        said = "not seen"
-    if end.get("core"):
-        said += ", with a core dump"
-    if end.get("oom"):
-        said += ", out of memory"
-    reason = end.get("reason")
-    if reason in _REASONS:
-        said += _REASONS[reason]
-    elif reason:
-        said += f" ({text.safe(reason)})"
-    left = end.get("left_running")
-    return f"{said}; left running: {text.plural(left, 'process', 'processes')}" if left else said
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"{signal.Signals(number).name} ({number})"
-    except ValueError:
-        return f"signal {number}"
 
 
 def _resources(used: Json, sheet: "Sheet") -> None:

@@ -1,26 +1,16 @@
-"""How values look to people: escaped ids, durations, sizes, instants, the bar of phases. Pure.
+"""How values look to people: durations, sizes, instants, the bar of phases; escaped ids as in observe.words. Pure.
 
-Owns display rounding, and that nothing which came from outside reaches a terminal as a command to it: ids,
-names and argv are data of strangers. Refuses to print, and to know what it shows.
+Owns display rounding. Refuses to print, and to know what it shows.
 """
 
 from collections.abc import Mapping, Sequence
 
-#: What is shown for a value that is not there.
-NOTHING = "–"
+from taximeter.observe import words
+
+NOTHING, safe, plural = words.NOTHING, words.safe, words.plural
 
 _S = 1_000_000_000
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
-
-
-def safe(value: object) -> str:
-    r"""Return `value` as one printable line: control, format and lone surrogate characters as `\x1b`, `\u202e`."""
-    if value is None or value == "":
-        return NOTHING
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def duration(ns: int | None) -> str:
@@ -91,11 +81,6 @@ def shorten(value: object, width: int) -> str:
         return text
     head = width // 2
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}" if width > 1 else "…"
-
-
-def plural(count: int, noun: str, many: str | None = None) -> str:
-    """Return `1 record`, `2 records`; `many` where an s does not make the plural."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
 def portions(parts: Mapping[str, int], width: int) -> dict[str, int]:

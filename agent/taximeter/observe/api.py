@@ -24,10 +24,12 @@ from taximeter.observe.metrics import render
 from taximeter.observe.queries import Queries, QuestionError, filter_of
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
+from taximeter.observe.summary import line_of
 
 __all__ = ["build", "is_loopback", "serve"]
 
 NDJSON = "application/x-ndjson"
+PLAIN = "text/plain"
 
 _T = TypeVar("_T")
 
@@ -97,11 +99,20 @@ class _Faces:
         receipt = await self._ask(lambda queries: queries.receipt(asked))
         if receipt is None:
             raise HTTPException(404, f"no prediction or instance is known by {asked[:256]!r}")
+        if PLAIN in request.headers.get("accept", ""):
+            return _in_a_line(receipt)
         return _json(receipt)
 
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())
         return await anyio.to_thread.run_sync(question, queries, limiter=self._one_at_a_time)
+
+
+def _in_a_line(receipt: dict[str, Any]) -> Response:
+    """A receipt in plain words, for whoever has no use for more; 202 while its last record is not written yet."""
+    if receipt["pending"]:
+        return Response(f"pending: {receipt['pending_why']}\n", 202, media_type=PLAIN)
+    return Response(line_of(receipt) + "\n", media_type=PLAIN)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -20,7 +20,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
       lines[]               {"meter", "quantity", "unit", "rate", "multiplier", "amount", "currency", "text"}; text is
                             the arithmetic: "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
       corrections[]         {"id", "reason", "corrects", "amount", "currency", "lines"}: signed, beside the lines above
-    total                   {"amount", "currency"}: of an instance with its predictions; of a prediction alone
+    total                   {"amount", "currency", "meters"}: of an instance with its predictions, else its own;
+                            meters name what was charged for: share, boot, …
     exit                    the instance's: {"code", "signal", "oom", "reason", "left_running", …}, or null
     units, attributes, labels, resources, concurrency
     predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending",
@@ -63,7 +64,7 @@ def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predict
     total = Sum(dict(of_predictions.of))
     for currency, amount in own.amounts.of.items():
         total.add(plain(amount), currency)
-    receipt["total"] = total.shown()
+    receipt["total"] = total.shown() | {"meters": _meters(own, *predictions.values())}
     receipt["predictions"] = [_summary(run) for run in predictions.values()]
     return receipt
 
@@ -91,7 +92,7 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "timing": timing,
         "hardware": last.get("hardware"),
         "billing": billing,
-        "total": {"amount": billing["amount"], "currency": billing["currency"]},
+        "total": {"amount": billing["amount"], "currency": billing["currency"], "meters": _meters(run)},
         "exit": None,
         "units": {name: plain(count) for name, count in run.units.items()},
         "attributes": last.get("attributes", {}),
@@ -145,6 +146,10 @@ def _summary(run: Run) -> Json:
         "share_ns": run.time.get("share_ns", 0),
         **run.amounts.shown(),
     }
+
+
+def _meters(*runs: Run) -> list[str]:
+    return list(dict.fromkeys(line[0] for run in runs for line in run.lines))
 
 
 def _exit(instance: Run) -> Json | None:

@@ -108,20 +108,6 @@ def clean_up(run: Run) -> None:
         readiness.leave()
 
 
-def summarise(run: Run) -> str:
-    """One line for a human: how long it booted and ran, and how it ended."""
-    if run.end_ns is None or run.status is None:
-        return "not measured to its end"
-    number = run.status & 0x7F
-    end = f"killed by signal {number}" if number else f"exit {run.status >> 8 & 0xFF}"
-    record = f"record pending: {run.instance}" if run.fifo_path is not None else "not measured: no record"
-    if run.ready_ns is None:
-        return f"boot {_seconds(run.end_ns - run.spawn_ns)}, never ready, {end}, {record}"
-    word = "up" if run.options.worker else "active"
-    boot, rest = _seconds(run.ready_ns - run.spawn_ns), _seconds(run.end_ns - run.ready_ns)
-    return f"boot {boot}, {word} {rest}, {end}, {record}"
-
-
 def end_alike(status: int) -> None:
     """End as the command did: of the same signal, without a core of our own, or with the same status."""
     number = status & 0x7F
@@ -201,7 +187,3 @@ def _forbid_core() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _seconds(duration_ns: int) -> str:
-    return f"{max(0, duration_ns) / _NS_PER_S:.3f} s"

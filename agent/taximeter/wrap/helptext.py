@@ -43,7 +43,8 @@ how it runs
                         canceled (default), aborted or drain
   --require-meter       do not run if it cannot be measured (exit 125); by
                         default it runs, and this says so
-  --summary             print one line at the end, to stderr
+  --summary             print one line at the end, to stderr: time, exit, and
+                        what it cost if an agent says so within a second
 
 Marks: one JSON object a line into $TAXIMETER_MARKS, for instance
   echo '{"mark":"ready"}' 1<>"$TAXIMETER_MARKS"

@@ -49,7 +49,7 @@ def _start(words: list[str], started: entry.Entry) -> Run:
     if not options.worker and options.prediction is None:
         options.prediction = places.make_id()
     run = Run(options, words, places.make_id())
-    run.ignored = started.ignored
+    run.ignored, run.run_directory = started.ignored, run_directory
     changes = _prepare(run, state, values)
     try:
         run.pid, run.before_ns, run.spawn_ns = command.spawn(started, words, changes, values.get("PATH"))
@@ -144,9 +144,18 @@ def _end(run: Run) -> "NoReturn":
 
         ending.clean_up(run)
         if run.options.summary:
-            from taximeter.wrap.trouble import complain
-
-            complain(ending.summarise(run))
+            _say(run)
         ending.end_alike(status)
     finally:
         posix._exit(128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF)
+
+
+def _say(run: Run) -> None:
+    """The one line at the end, whatever that takes and for want of what it may be: the status is more important."""
+    try:
+        from taximeter.wrap.summary import summarise
+        from taximeter.wrap.trouble import complain
+
+        complain(summarise(run))
+    except Exception:
+        pass

@@ -25,6 +25,7 @@ class Run:
         self.options = options
         self.command = command
         self.instance = instance
+        self.run_directory = ""
         self.ignored: frozenset[int] = frozenset()
         self.boot_id = ""
         self.writer: Writer | None = None  #: None: no journal can be kept
