@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 import taximeter
+from tests import nvml_standin
 from tests.require import ALL
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,12 @@ def taximeter_program() -> str:
     path = Path(sysconfig.get_path("scripts")) / "taximeter"
     assert os.access(path, os.X_OK), f"cannot find {path}: expected the wheel to install it, executable"
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a stand-in for NVML, as the newest drivers have it."""
+    return nvml_standin.build(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture

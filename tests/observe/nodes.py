@@ -6,13 +6,16 @@ from decimal import Decimal
 from pathlib import Path
 
 from taximeter.hardware.inventory import Device, Host, Inventory
+from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.observe.snapshot import (
     Commits,
     Counters,
+    DeviceView,
     InstanceView,
     PredictionView,
+    SamplingView,
     SinkView,
     Snapshot,
     WitnessView,
@@ -30,6 +33,8 @@ IDLE = Snapshot(
     version="0.1.0",
     ready=True,
 )
+
+GPU = Device("GPU-1", "NVIDIA H100 80GB HBM3", 85520809984, pci_bus_id="00000000:18:00.0")
 
 RUNNING = InstanceView(
     instance="0198c2aa-0000-7000-8000-00000000000a",
@@ -76,6 +81,36 @@ BUSY = replace(
             Device("GPU-2", "NVIDIA H100 80GB HBM3", 85520809984, 1),
         ),
         ("one device did not answer",),
+    ),
+    sampling=SamplingView(
+        devices=(
+            DeviceView(
+                GPU,
+                DeviceSample(
+                    "GPU-1",
+                    0,
+                    utilisation=0.37,
+                    memory_used_bytes=1 << 30,
+                    power_mw=321_500,
+                    processes=(ProcessUse(42, "GPU-1", 1 << 30, ProcessKind.COMPUTE),),
+                ),
+                2.5,
+                4_321.125,
+            ),
+            DeviceView(Device("GPU-2", "NVIDIA H100 80GB HBM3", 85520809984, 1, lost=True), None, None, None),
+            DeviceView(
+                Device("MIG-1", "NVIDIA A100-SXM4-80GB", None, 2, mig_profile="3g.40gb", parent_uuid="GPU-3"),
+                DeviceSample("MIG-1", 0),
+                0.5,
+            ),
+        ),
+        lost=1,
+        respawns=2,
+        hung=1,
+        late=2,
+        errors={"gpu_is_lost": 3, "not_supported": 5},
+        xids={("GPU-2", "device"): 1},
+        instances={("GPU-1", "gpu-h100"): 2},
     ),
     node_tier="gpu-h100-2x",
     node_tier_rule="two of them",

@@ -1,41 +1,47 @@
-"""Reads the hardware once, and places instances on it.
+"""Places instances on the hardware that there is when they start.
 
-Owns the agent's copy of the inventory. Refuses to know tiers and NVML (hardware does).
+Owns the memory of what was worked out. Refuses to know tiers (hardware does), and when devices come and go (devices).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from taximeter.config.model import HardwareSettings
-from taximeter.hardware.host import read_host
 from taximeter.hardware.inventory import Hardware, Inventory
-from taximeter.hardware.nvml import OFF, read_devices
 from taximeter.hardware.tiers import Catalogue, place, place_node
 
 _REMEMBERED = 1024
 
 
-async def read_inventory(settings: HardwareSettings) -> Inventory:
-    """Host and devices, as far as they tell within the deadline."""
-    host = read_host()
-    reading = await read_devices(settings.deadline_s) if settings.nvml else OFF
-    return reading.inventory(host)
-
-
 class Placer:
-    """Says what an instance with a given environment runs on; the same environment is worked out once."""
+    """Says what an instance with a given environment runs on; the same environment is worked out once an inventory."""
 
-    def __init__(self, inventory: Inventory, catalogue: Catalogue) -> None:
-        self._inventory = inventory
+    def __init__(self, current: Callable[[], Inventory], catalogue: Catalogue) -> None:
+        self._current = current
         self._catalogue = catalogue
+        self._inventory = current()
+        self._whole_node = place_node(self._inventory, catalogue)
         self._placed: dict[tuple[tuple[str, str], ...], Hardware] = {}
-        self.whole_node = place_node(inventory, catalogue)
 
     def place(self, visible: Mapping[str, str]) -> Hardware:
         """The hardware of an instance whose environment says `visible` of devices."""
+        inventory = self._look()
         key = tuple(sorted(visible.items()))
         found = self._placed.get(key)
         if found is None:
             if len(self._placed) >= _REMEMBERED:
                 self._placed.clear()
-            found = self._placed[key] = place(self._inventory, visible, self._catalogue)
+            found = self._placed[key] = place(inventory, visible, self._catalogue)
         return found
+
+    @property
+    def whole_node(self) -> Hardware:
+        """The hardware of an instance that is given everything."""
+        self._look()
+        return self._whole_node
+
+    def _look(self) -> Inventory:
+        inventory = self._current()
+        if inventory is not self._inventory:
+            self._inventory = inventory
+            self._placed.clear()
+            self._whole_node = place_node(inventory, self._catalogue)
+        return inventory

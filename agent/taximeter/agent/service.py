@@ -27,11 +27,12 @@ from taximeter import kernel, wire
 from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
+from taximeter.agent.devices import Devices, open_devices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
-from taximeter.agent.placing import Placer, read_inventory
+from taximeter.agent.placing import Placer
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
 from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
@@ -86,7 +87,7 @@ def _first_of(group: ExceptionGroup) -> Exception:
 
 
 async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
-    async with _opened(config, where) as (scene, watcher, reader):
+    async with _seen(config) as devices, _opened(config, where, devices) as (scene, watcher, reader):
         token = await anyio.to_thread.run_sync(kept_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
             await tasks.start(_stop_on_signal, tasks.cancel_scope)
@@ -100,6 +101,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
             for sink in config.sinks:
                 tasks.start_soon(_ship, sink, scene)
             tasks.start_soon(_sweep_now_and_then, watcher)
+            tasks.start_soon(scene.devices.run)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -111,8 +113,21 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
 
 
 @asynccontextmanager
-async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader]]:
-    """Ledger, books and hardware, ready to run; closed in order."""
+async def _seen(config: Config) -> AsyncIterator[Devices]:
+    """The devices, looked at once: what lies in the journals is placed on them."""
+    devices = open_devices(config.hardware)
+    try:
+        await devices.look()
+        yield devices
+    finally:
+        devices.close()
+
+
+@asynccontextmanager
+async def _opened(
+    config: Config, where: Directories, devices: Devices
+) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader]]:
+    """Ledger and books, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
     ledger = Ledger.open(where.ledger, node)
     directory_fd = open_directory(where.journal)
@@ -125,8 +140,7 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
         reader = LedgerReader(where.ledger)
         book, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
         _settle_sinks(ledger, config.sinks)
-        inventory = await read_inventory(config.hardware)
-        placer = Placer(inventory, config.catalogue)
+        placer = Placer(lambda: devices.inventory, config.catalogue)
         eyes = Eyewitness(directory_fd, processes)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
         books.resume(ledger.journals())
@@ -135,7 +149,7 @@ async def _opened(config: Config, where: Directories) -> AsyncIterator[tuple[Sce
         if news:
             await desk.commit(Batch(news, ()))
         kinds = {sink.name: sink.type for sink in config.sinks}
-        scene = Scene(node, books, desk, time.time(), inventory, placer.whole_node, kinds)
+        scene = Scene(node, books, desk, time.time(), devices, placer, kinds)
         scene.processes, scene.witness_trouble = processes, deaf
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}

@@ -4,20 +4,32 @@ Owns the translation from state to view. Refuses to decide anything.
 """
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taximeter import wire
 from taximeter.agent.accounts import Account
 from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
+from taximeter.agent.devices import Devices
+from taximeter.agent.placing import Placer
 from taximeter.clockwork import utc_ns
-from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware, Inventory
+from taximeter.hardware.inventory import UNKNOWN_TIER, Device
 from taximeter.instance import Instance, Prediction
 from taximeter.kernel import ProcessEvents
 from taximeter.ledger.values import NodeInfo
 from taximeter.lifecycle import PHASES
-from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot, WitnessView
+from taximeter.observe.snapshot import (
+    MOST_DEVICES,
+    DeviceView,
+    InstanceView,
+    PredictionView,
+    SamplingView,
+    SinkView,
+    Snapshot,
+    WitnessView,
+)
 from taximeter.records import utc_text
 from taximeter.shipping.shipper import ShipState
 
@@ -30,8 +42,8 @@ class Scene:
     books: Books
     desk: Desk
     started_s: float  #: seconds since 1970
-    inventory: Inventory
-    whole_node: Hardware
+    devices: Devices
+    placer: Placer
     kinds: Mapping[str, str]  #: sink name -> kind
     ships: Mapping[str, ShipState] = field(default_factory=dict)
     caught_up: bool = False
@@ -45,6 +57,10 @@ def draw(scene: Scene) -> Snapshot:
     """The node at this moment."""
     desk = scene.desk
     head = desk.head
+    whole_node = scene.placer.whole_node
+    instances = tuple(
+        _instance(account.instance) for account in scene.books.accounts.values() if account.instance is not None
+    )
     return Snapshot(
         node=scene.node.id,
         started_utc=utc_text(int(scene.started_s * 1_000_000_000)),
@@ -56,19 +72,45 @@ def draw(scene: Scene) -> Snapshot:
         region=scene.node.region,
         config=scene.node.config,
         problems=_problems(scene),
-        instances=tuple(
-            _instance(account.instance) for account in scene.books.accounts.values() if account.instance is not None
-        ),
+        instances=instances,
         counters=scene.books.tally.counters(),
         ledger_id=head.ledger_id,
         ledger_seq=head.seq,
         ledger_hash=head.hash,
         sinks=tuple(_sink(scene, name, state) for name, state in scene.ships.items()),
-        hardware=scene.inventory,
-        node_tier=scene.whole_node.tier,
-        node_tier_rule=scene.whole_node.rule,
+        hardware=scene.devices.inventory,
+        node_tier=whole_node.tier,
+        node_tier_rule=whole_node.rule,
+        sampling=_sampling(scene.devices, instances),
         witness=_witness(scene),
         reader_lag_s=0.0 if scene.lag_since_s is None else max(0.0, time.monotonic() - scene.lag_since_s),
+    )
+
+
+def _sampling(devices: Devices, instances: Sequence[InstanceView]) -> SamplingView:
+    shown = devices.inventory.devices[:MOST_DEVICES]
+    names = {device.uuid for device in shown} | set(devices.inventory.missing)
+    placed = Counter((uuid, one.tier) for one in instances for uuid in one.devices if uuid in names)
+    return SamplingView(
+        devices=tuple(_device(devices, device) for device in shown),
+        lost=len(devices.lost),
+        respawns=devices.respawns,
+        hung=devices.hung,
+        late=devices.late,
+        errors=dict(devices.errors),
+        xids=dict(devices.xids),
+        instances=placed,
+    )
+
+
+def _device(devices: Devices, device: Device) -> DeviceView:
+    sample = devices.latest.get(device.uuid)
+    energy = devices.energy.get(device.uuid)
+    return DeviceView(
+        device,
+        sample,
+        None if sample is None else max(0.0, (time.monotonic_ns() - sample.at_ns) / 1e9),
+        energy.total_mj / 1000 if energy is not None and energy.last.energy_mj is not None else None,
     )
 
 
@@ -82,8 +124,9 @@ def _witness(scene: Scene) -> WitnessView:
 def _problems(scene: Scene) -> tuple[str, ...]:
     problems = [trouble for trouble in (scene.desk.trouble, scene.trouble) if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
-    if scene.whole_node.tier == UNKNOWN_TIER:
-        problems.append(f"no tier is known for this node, so what runs here is not priced: {scene.whole_node.rule}")
+    if scene.placer.whole_node.tier == UNKNOWN_TIER:
+        rule = scene.placer.whole_node.rule
+        problems.append(f"no tier is known for this node, so what runs here is not priced: {rule}")
     return tuple(problems)
 
 

@@ -48,12 +48,13 @@ def _look(config_path: Path | None) -> dict[str, Any]:
     import anyio  # noqa: PLC0415 - only where no agent has looked
 
     from taximeter.config import load  # noqa: PLC0415
-    from taximeter.hardware import nvml  # noqa: PLC0415
     from taximeter.hardware.host import read_host  # noqa: PLC0415
+    from taximeter.hardware.nvml.door import read_devices  # noqa: PLC0415
+    from taximeter.hardware.nvml.protocol import OFF  # noqa: PLC0415
     from taximeter.hardware.tiers import match, place_node  # noqa: PLC0415
 
     config = load(config_path, os.environ)
-    reading = anyio.run(nvml.read_devices, config.hardware.deadline_s) if config.hardware.nvml else nvml.OFF
+    reading = anyio.run(read_devices, config.hardware.deadline_s) if config.hardware.nvml else OFF
     inventory = reading.inventory(read_host())
     node = place_node(inventory, config.catalogue)
     found = {"tier": node.tier, "rule": node.rule, **asdict(inventory)}

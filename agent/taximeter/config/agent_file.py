@@ -73,7 +73,9 @@ AGENT = Table(
             }
         ),
         "ledger": Table({"commit_delay_ms": integer(0, 1000, "milliseconds"), "batch": integer(1, 100_000, "records")}),
-        "hardware": Table({"nvml": boolean, "deadline_s": number(0.1, 300, "seconds")}),
+        "hardware": Table(
+            {"nvml": boolean, "deadline_s": number(0.1, 300, "seconds"), "sample_s": number(0.05, 60, "seconds")}
+        ),
         "witness": Table({"kernel": boolean}),
         # A sink's keys depend on its type: see below.
         "sinks": lambda value: value,

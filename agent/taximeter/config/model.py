@@ -66,7 +66,8 @@ class HardwareSettings:
     """How devices are read."""
 
     nvml: bool
-    deadline_s: float
+    deadline_s: float  #: of one round
+    sample_s: float  #: from one round to the next
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class Inventory:
     driver_version: str | None = None
     nvml_version: str | None = None
     devices_known: bool = True  #: False: there may be devices, but NVML would not tell; then no tier is certain
+    missing: tuple[str, ...] = ()  #: UUIDs of GPUs that were here, and that NVML counts no more
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ snapshot's counters carry, which the tally bounds; accounts and predictions neve
 compute: every number is in the snapshot (the process's own are read by the library).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +20,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Snapshot, WitnessView
+from taximeter.hardware.inventory import Device
+from taximeter.hardware.samples import DeviceSample
+from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, DeviceView, SamplingView, Snapshot, WitnessView
 
 PLAIN = CONTENT_TYPE_PLAIN_0_0_4
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
@@ -63,6 +65,7 @@ class _Node:
     def collect(self) -> Iterator[Metric]:
         """Give every metric family."""
         yield from _about(self._snapshot)
+        yield from _devices(self._snapshot.sampling)
         yield from _work(self._snapshot)
         yield from _money(self._snapshot)
         yield from _witness(self._snapshot.witness)
@@ -83,6 +86,59 @@ def _about(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauges("taximeter_devices", "GPUs that are seen, by name.", ("name",), devices)
     problems = len(snapshot.hardware.problems) if snapshot.hardware else 0
     yield _gauge("taximeter_hardware_problems", "What could not be read of the hardware.", problems)
+
+
+def _devices(sampling: SamplingView) -> Iterator[Metric]:
+    views, names = sampling.devices, ("device",)
+    info = InfoMetricFamily("taximeter_device", "A GPU, or a slice of one.", labels=names)
+    for view in views:
+        info.add_metric((view.device.uuid,), _labels(view.device))
+    yield info
+
+    def each(value: Callable[[DeviceView], float | None]) -> dict[str, float]:
+        found = {view.device.uuid: value(view) for view in views}
+        return {uuid: number for uuid, number in found.items() if number is not None}
+
+    def sampled(value: Callable[[DeviceSample], float | None]) -> dict[str, float]:
+        return each(lambda view: None if view.sample is None else value(view.sample))
+
+    used, power = sampled(lambda sample: sample.memory_used_bytes), sampled(lambda sample: sample.power_mw)
+    watts = {uuid: milliwatts / 1000 for uuid, milliwatts in power.items()}
+    yield _gauges(
+        "taximeter_device_memory_bytes", "Memory that it has.", names, each(lambda view: view.device.memory_bytes)
+    )
+    yield _gauges("taximeter_device_memory_used_bytes", "Memory that is in use.", names, used)
+    text = "Part of the last moment in which something ran on it, 0 to 1."
+    yield _gauges("taximeter_device_utilisation_ratio", text, names, sampled(lambda sample: sample.utilisation))
+    yield _gauges("taximeter_device_power_watts", "Power that it draws.", names, watts)
+    text = "Energy by its own counter, since the agent first saw it."
+    yield _counters("taximeter_device_energy_joules", text, names, each(lambda view: view.energy_j))
+    text = "How old the values of a device are."
+    yield _gauges("taximeter_device_sample_age_seconds", text, names, each(lambda view: view.age_s))
+    text = "Processes that are on it."
+    count = sampled(lambda sample: None if sample.processes is None else len(sample.processes))
+    yield _gauges("taximeter_device_processes", text, names, count)
+    text = "Wrapped processes that live, by device and tier."
+    yield _gauges("taximeter_device_instances", text, ("device", "tier"), sampling.instances)
+    text = "Faults that the driver reported, by whose they are: the device's or an application's."
+    yield _counters("taximeter_device_xids", text, ("device", "fault_of"), sampling.xids)
+    yield _gauge("taximeter_devices_lost", "Devices that were here and do not answer.", sampling.lost)
+    yield _counters("taximeter_nvml_errors", "Errors of NVML, by its code.", ("code",), sampling.errors)
+    yield _count("taximeter_nvml_late", "Rounds of sampling that were given up.", sampling.late)
+    yield _count(
+        "taximeter_nvml_respawns", "Times that the process which talks to NVML was replaced.", sampling.respawns
+    )
+    yield _gauge("taximeter_nvml_hung", "Such processes that hang in the driver, left behind.", sampling.hung)
+
+
+def _labels(device: Device) -> dict[str, str]:
+    return {
+        "index": str(device.index),
+        "name": device.name,
+        "pci": device.pci_bus_id or "",
+        "mig_profile": device.mig_profile or "",
+        "parent": device.parent_uuid or "",
+    }
 
 
 def _work(snapshot: Snapshot) -> Iterator[Metric]:

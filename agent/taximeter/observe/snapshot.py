@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from taximeter.hardware.inventory import Inventory
+from taximeter.hardware.inventory import Device, Inventory
+from taximeter.hardware.samples import DeviceSample
 
 #: Upper bounds of the commit histogram, in seconds: from a fast disk to one that stalls.
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+#: So many devices are shown: eight GPUs cut into seven slices each are 64.
+MOST_DEVICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,30 @@ class WitnessView:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A GPU or a slice, and how it was when it was last sampled."""
+
+    device: Device
+    sample: DeviceSample | None = None  #: None: it was never sampled
+    age_s: float | None = None  #: of the sample
+    energy_j: float | None = None  #: since the agent first sampled it; None where it has no counter
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingView:
+    """What is seen of the devices, and how well they are seen."""
+
+    devices: tuple[DeviceView, ...] = ()
+    lost: int = 0  #: devices that were here and do not answer
+    respawns: int = 0  #: of the process that talks to NVML
+    hung: int = 0  #: of these processes, those that were left behind and have not ended
+    late: int = 0  #: rounds that were given up at the deadline
+    errors: Mapping[str, int] = field(default_factory=dict)  #: NVML's, by name
+    xids: Mapping[tuple[str, str], int] = field(default_factory=dict)  #: (UUID, "device" or "application")
+    instances: Mapping[tuple[str, str], int] = field(default_factory=dict)  #: (UUID, tier)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A node at one moment."""
 
@@ -122,4 +150,5 @@ class Snapshot:
     node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
     node_tier_rule: str = ""
     witness: WitnessView = WitnessView()
+    sampling: SamplingView = SamplingView()
     reader_lag_s: float = 0.0  #: how long the oldest unread journal bytes have waited
