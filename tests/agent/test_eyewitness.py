@@ -27,6 +27,7 @@ class Told:
     start: kernel.Start | None = None
     end: kernel.End | None = None
     to_come: bool = False
+    overruns: int = 0
     asked: list[int] = field(default_factory=list)  #: whose children were asked for
 
     def drain(self) -> None:
@@ -147,3 +148,12 @@ def test_a_recycled_pid_is_not_the_command(tmp_path: Path) -> None:
     own = os.getpid()
     _, start = attest(None, [opened(9 * SECOND), spawned(9 * SECOND, own, 1)], tmp_path) or ()
     assert start.host_pid is None
+
+
+def test_a_loss_is_told_once(tmp_path: Path) -> None:
+    told = Told()
+    directory_fd = open_directory(tmp_path)
+    eyes = Eyewitness(directory_fd, told)
+    told.overruns = 1
+    assert [eyes.has_lost(), eyes.has_lost()] == [True, False]
+    os.close(directory_fd)

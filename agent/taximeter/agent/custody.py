@@ -86,12 +86,20 @@ class Custody:
 
     def beat(self) -> None:
         """A heartbeat for every instance that has no wrapper any more: the agent's word instead."""
+        if self._eyes.has_lost():
+            self._follow_anew()
         for name in list(self.adopted):
             account = self._books.accounts.get(name)
             if account is None or account.instance is None:
                 self._forget(name)
             elif self._keeper.is_alive(name):
                 self._book(name, [_alive(account.instance)])
+
+    def _follow_anew(self) -> None:
+        for name, account in self._books.accounts.items():
+            instance = account.instance
+            if instance is not None and instance.host_pid is not None and self._keeper.is_alive(name):
+                self._eyes.follow(instance.host_pid, instance.start_ns)
 
     def abandoned(self, name: str) -> None:
         """Its wrapper is gone without a word about the end: go on without it, or close it as it was seen to end."""

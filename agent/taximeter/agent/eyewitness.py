@@ -14,14 +14,17 @@ from taximeter.events import Event, Exited, Opened, Spawned
 from taximeter.instance import Instance
 from taximeter.journal import journal_name, writer_pid
 
-#: On a loaded machine a stamp comes so long after what the wrapper wrote, at the very most.
-_STAMPED_WITHIN_NS = 100_000_000
+#: On a loaded machine the kernel's word of an exec, or of an end, comes so long after the wrapper's, at the very most.
+_EXEC_WITHIN_NS = 100_000_000
+_END_WITHIN_NS = 1_000_000_000
 #: The spawn is a journal's second fact.
 _HEAD = 4
 
 
 class Processes(Protocol):
     """What the kernel's process events tell (kernel.ProcessEvents)."""
+
+    overruns: int
 
     def drain(self) -> None:
         """Take in what has been queued by now."""
@@ -45,6 +48,7 @@ class Eyewitness:
     def __init__(self, directory_fd: int, processes: Processes | None) -> None:
         self._directory_fd = directory_fd
         self._processes = processes
+        self._overruns = 0
         self._boot_id = kernel.boot_id()
 
     def attest(self, name: str, segment: int, instance: Instance | None, events: Sequence[Event]) -> list[Event] | None:
@@ -57,7 +61,7 @@ class Eyewitness:
             if isinstance(event, Spawned) and isinstance(opened, Opened) and self._is_of_this_boot(opened):
                 wrapper = None if exited else self._wrapper(name, segment)
                 seen = self._spawned(event, opened, wrapper, exited is not None)
-                if seen.exec_ns is None and exited is None and self._is_early(event.at_ns):
+                if seen.exec_ns is None and exited is None and self._is_early(event.at_ns, _EXEC_WITHIN_NS):
                     return None
                 attested[at], host_pid, start_ns = seen, seen.host_pid, event.at_ns
         if exited is None or host_pid is None or self._processes is None:
@@ -66,7 +70,7 @@ class Eyewitness:
         end = self._processes.ended(host_pid, start_ns)
         if end is not None:
             return _with_end(attested, exited, end.at_ns)
-        is_to_come = self._processes.pending(host_pid, start_ns) and self._is_early(exited.at_ns)
+        is_to_come = self._processes.pending(host_pid, start_ns) and self._is_early(exited.at_ns, _END_WITHIN_NS)
         return None if is_to_come else attested
 
     def found(self, opened: Opened, until_ns: int) -> Spawned | None:
@@ -82,6 +86,12 @@ class Eyewitness:
         if self._processes is not None:
             self._processes.follow(pid, since_ns)
 
+    def has_lost(self) -> bool:
+        """Whether the kernel's words were lost since this was last asked: then what is held must be followed anew."""
+        overruns = self._processes.overruns if self._processes is not None else 0
+        before, self._overruns = self._overruns, overruns
+        return overruns != before
+
     def end_of(self, instance: Instance) -> "kernel.End | None":
         """The end of an instance's command, which must be known to be gone: an exit event alone does not say so."""
         if self._processes is None or instance.host_pid is None:
@@ -94,7 +104,9 @@ class Eyewitness:
         if self._processes is None or instance.host_pid is None:
             return False
         self._processes.drain()
-        return self._processes.pending(instance.host_pid, instance.start_ns) and self._is_early(shown_ns)
+        return self._processes.pending(instance.host_pid, instance.start_ns) and self._is_early(
+            shown_ns, _END_WITHIN_NS
+        )
 
     def _spawned(self, event: Spawned, opened: Opened, wrapper: int | None, over: bool) -> Spawned:
         """The spawn with the kernel's stamp, and the pid and start time that the command has here.
@@ -136,8 +148,8 @@ class Eyewitness:
     def _is_of_this_boot(self, opened: Opened) -> bool:
         return opened.clock.boot_id == self._boot_id
 
-    def _is_early(self, at_ns: int) -> bool:
-        return self._processes is not None and 0 <= time.monotonic_ns() - at_ns < _STAMPED_WITHIN_NS
+    def _is_early(self, at_ns: int, within_ns: int) -> bool:
+        return self._processes is not None and 0 <= time.monotonic_ns() - at_ns < within_ns
 
 
 def _with_end(events: list[Event], exited: Exited, kernel_ns: int) -> list[Event]:

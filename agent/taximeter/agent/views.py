@@ -118,7 +118,7 @@ def _witness(scene: Scene) -> WitnessView:
     processes = scene.processes
     if processes is None:
         return WitnessView(trouble=scene.witness_trouble)
-    return WitnessView(True, None, processes.events, processes.overruns)
+    return WitnessView(processes.trouble is None, processes.trouble, processes.events, processes.overruns)
 
 
 def _problems(scene: Scene) -> tuple[str, ...]:
