@@ -128,6 +128,24 @@ async def test_a_journal_goes_once_every_sink_has_its_records(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
+async def test_all_that_is_due_goes_at_once_and_what_an_earlier_agent_closed_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taximeter.agent.watcher._SWEPT_AT_ONCE", 1)
+    node = start(tmp_path / "node")
+    node.ledger.register_sink("billing")
+    write(node.journal, sample_lines())
+    write(node.path / f"{OTHER}.0.ndjson", [line.replace(INSTANCE.encode(), OTHER.encode()) for line in sample_lines()])
+    async with watching(node):
+        pass
+    node = node.crash()
+    async with watching(node) as watcher:
+        watcher._desk.cursors["billing"] = node.ledger.head.seq
+        await watcher.sweep()
+        assert not list(node.path.glob("*.ndjson"))
+
+
+@pytest.mark.anyio
 async def test_a_file_that_cannot_be_removed_is_said_once_and_let_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

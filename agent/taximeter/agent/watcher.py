@@ -196,28 +196,24 @@ class Watcher:
             for name, closed in self._books.closed.items()
             if closed.seq <= everywhere and name not in self._unremovable
         ]
-        if not due:
-            return
-        for name in await anyio.to_thread.run_sync(self._remove, due[:_SWEPT_AT_ONCE]):
-            del self._books.closed[name]
+        for at in range(0, len(due), _SWEPT_AT_ONCE):
+            for name in await anyio.to_thread.run_sync(self._remove, due[at : at + _SWEPT_AT_ONCE]):
+                del self._books.closed[name]
 
     def _remove(self, names: list[str]) -> list[str]:
+        last = {name: self._books.closed[name].segment for name in names}
+        # Of what was closed by an earlier agent nobody knows how many segments there are.
+        there = list_instances(self._directory_fd) if _MOST_SEGMENTS in last.values() else {}
         gone: list[str] = []
         for name in names:
+            segments = range(last[name] + 1) if last[name] < _MOST_SEGMENTS else there.get(name, ())
             try:
-                remove(self._directory_fd, name, self._segments(name))
+                remove(self._directory_fd, name, segments)
                 gone.append(name)
             except JournalFault as fault:
                 self._unremovable.add(name)
                 logger.warning("journal.unremovable: %s", fault)
         return gone
-
-    def _segments(self, name: str) -> Iterable[int]:
-        """The segments that lie there: those up to the last, or, of what was closed by an earlier agent, any."""
-        last = self._books.closed[name].segment
-        if last < _MOST_SEGMENTS:
-            return range(last + 1)
-        return list_instances(self._directory_fd).get(name, ())
 
     async def _poll(self) -> None:
         """What nobody wakes us for, whatever the machine lacks just now; the next poll tries again."""
