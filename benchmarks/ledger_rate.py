@@ -91,7 +91,7 @@ def make_record(number: int) -> UsageRecord:
         "labels": {},
         "hardware": HardwareUse("cpu", 1, (), "declared", "the default tier of a node without devices"),
         "resources": Resources(
-            cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=None, energy_mj=None
+            cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=None, energy_mj=None, energy_source=None
         ),
         "billing": Billing("informative", (), None, "USD", HASH)
         if own

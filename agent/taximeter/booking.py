@@ -1,38 +1,35 @@
 """From state to usage records: what a prediction or an instance used since its last record, and what that costs.
 
-Owns the published shape of `data`, who is the payer, and which time is charged. Refuses to change any state.
+Owns the published shape of `data` and who is the payer. Refuses to change any state, and to know which time is charged
+(charging), and at which tier (sold).
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
-from functools import lru_cache
 from typing import NamedTuple
 
-from taximeter.billing.classes import ONLINE, Quantity
-from taximeter.billing.rating import Charge, Rating, informative, rate_time
+from taximeter.billing.classes import ONLINE
+from taximeter.charging import rate_ended, rate_instance, rate_prediction
 from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
-from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
-from taximeter.instance import Instance, Phases, Prediction, Times
+from taximeter.hardware.inventory import Hardware
+from taximeter.instance import Ended, Instance, Phases, Prediction, Times
 from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing
 from taximeter.records import (
     PLATFORM,
     UNATTRIBUTED,
     Billing,
-    DeviceUse,
     Exit,
-    HardwareUse,
     RecordType,
-    Resources,
     UsageRecord,
     Witness,
 )
+from taximeter.resources import of_instance, of_prediction
 from taximeter.rulebook import Rulebook
+from taximeter.sold import billed_hardware, hardware_use
 
-_ONE = Decimal(1)
+#: Why a record is corrected: another tier bills than was thought.
+EVIDENCE = "evidence"
 _NO_PHASES = Phases()
-_NO_RESOURCES = Resources(cpu_ns=None, rss_peak_bytes=None, gpu_memory_peak_bytes=None, energy_mj=None)
-_UNKNOWN_HARDWARE = HardwareUse(UNKNOWN_TIER, 0, (), "declared", "the hardware was not looked at")
 
 
 class End(NamedTuple):
@@ -48,28 +45,37 @@ def prediction_records(
     instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook
 ) -> tuple[UsageRecord, ...]:
     """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
-    rating = _rate_prediction(instance, prediction, times, end, book)
+    hardware = billed_hardware(instance, prediction, book)
+    rating = rate_prediction(instance, prediction, times, end.status, (book, hardware.tier))
     began = _began(instance, prediction, times)
-    data = _prediction_data(instance, prediction, (began, times), end, rating.billing)
+    data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, hardware))
     record = _record(instance, RecordType.PREDICTION, prediction, began, data)
     if rating.correction is None:
         return (record,)
-    return (record, _correction(instance, prediction, end, rating.correction, book.source))
+    cut = _cut_of(instance)
+    return (record, _correction((instance, prediction), cut, end, (rating.correction, hardware), book.source))
 
 
 def instance_records(
     instance: Instance, phases: Phases, end: End, left: Exit | None, book: Rulebook
 ) -> tuple[UsageRecord, ...]:
     """The record of `instance` since its last cut, and a correction where its end changes what was billed before."""
-    rating = _rate_instance(instance, phases, end, book)
-    data = _instance_data(instance, phases, end, rating.billing)
+    hardware = billed_hardware(instance, None, book)
+    rating = rate_instance(instance, phases, end.status, (book, hardware.tier))
+    data = _instance_data(instance, phases, end, (rating.billing, hardware))
     if left is not None:
         data["exit"] = left
     began = Moment(instance.cut.at_ns, instance.cut.phases.suspended)
     record = _record(instance, RecordType.INSTANCE, None, began, data)
     if rating.correction is None:
         return (record,)
-    return (record, _correction(instance, None, end, rating.correction, book.source))
+    cut = _cut_of(instance)
+    return (record, _correction((instance, None), cut, end, (rating.correction, hardware), book.source))
+
+
+def _cut_of(instance: Instance) -> Moment:
+    """Where the last interim records ended: whatever has one was cut there."""
+    return Moment(instance.cut.at_ns, instance.cut.phases.suspended)
 
 
 def record_id(instance: str, number: int) -> str:
@@ -98,9 +104,13 @@ def _told(instance: Instance, prediction: Prediction | None, end: End) -> dict[s
 
 
 def _prediction_data(
-    instance: Instance, prediction: Prediction, since: tuple[Moment, Times], end: End, billing: Billing
+    instance: Instance,
+    prediction: Prediction,
+    since: tuple[Moment, Times],
+    end: End,
+    bill: tuple[Billing, Hardware],
 ) -> dict[str, object]:
-    began, times = since
+    (began, times), (billing, hardware) = since, bill
     before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
     data = _told(instance, prediction, end)
     data["interval"] = interval(opened, began, Moment(end.at_ns, instance.phases.suspended))
@@ -115,8 +125,8 @@ def _prediction_data(
     data["units"] = prediction.units
     data["attributes"] = prediction.attributes
     data["labels"] = opened.options.labels
-    data["hardware"] = _hardware(instance)
-    data["resources"] = _NO_RESOURCES if opened.options.worker else _resources(instance)
+    data["hardware"] = hardware_use(instance, hardware)
+    data["resources"] = of_prediction(instance, prediction)
     data["billing"] = billing
     start = _start(prediction.start, prediction.start_ns, cut_ns)
     data["timing"] = timing(instance, start, end.witness, prediction.faults)
@@ -124,8 +134,9 @@ def _prediction_data(
     return data
 
 
-def _instance_data(instance: Instance, phases: Phases, end: End, billing: Billing) -> dict[str, object]:
+def _instance_data(instance: Instance, phases: Phases, end: End, bill: tuple[Billing, Hardware]) -> dict[str, object]:
     cut, opened = instance.cut, instance.opened
+    billing, hardware = bill
     before = cut.phases
     data = _told(instance, None, end)
     began, ended = Moment(cut.at_ns, before.suspended), Moment(end.at_ns, phases.suspended)
@@ -136,8 +147,8 @@ def _instance_data(instance: Instance, phases: Phases, end: End, billing: Billin
     data["units"] = NOTHING
     data["attributes"] = NOTHING
     data["labels"] = opened.options.labels
-    data["hardware"] = _hardware(instance)
-    data["resources"] = _resources(instance)
+    data["hardware"] = hardware_use(instance, hardware)
+    data["resources"] = of_instance(instance)
     data["billing"] = billing
     start = _start(instance.start, instance.start_ns, cut.at_ns)
     data["timing"] = timing(instance, start, end.witness, instance.faults)
@@ -146,14 +157,18 @@ def _instance_data(instance: Instance, phases: Phases, end: End, billing: Billin
 
 
 def _record(
-    instance: Instance, kind: RecordType, prediction: Prediction | None, began: Moment, data: Mapping[str, object]
+    instance: Instance,
+    kind: RecordType,
+    prediction: Prediction | None,
+    began: Moment,
+    data: Mapping[str, object],
+    behind: int = 0,
 ) -> UsageRecord:
     opened = instance.opened
     about: Options | Prediction = prediction or opened.options
-    ahead = 1 if kind is RecordType.CORRECTION else 0  # a correction follows the record that brought the end
     theirs = prediction is not None or instance.service_class in ONLINE
     return UsageRecord(
-        record_id(opened.instance, instance.records + ahead),
+        record_id(opened.instance, instance.records + behind),
         kind,
         (about.account or UNATTRIBUTED) if theirs else PLATFORM,
         utc_ns(opened, *began),
@@ -167,63 +182,44 @@ def _record(
 
 
 def _correction(
-    instance: Instance, prediction: Prediction | None, end: End, billing: Billing, source: str
+    of: tuple[Instance, Prediction | None],
+    until: Moment,
+    end: End,
+    bill: tuple[Billing, Hardware],
+    source: str,
+    behind: int = 1,
 ) -> UsageRecord:
-    """A signed delta: the end put another multiplier on what interim records had billed; no time changes."""
-    cut = Moment(instance.cut.at_ns, instance.cut.phases.suspended)  # whatever has one was cut there
+    """A signed delta: the end put another multiplier on what interim records had billed, or evidence another price.
+
+    No time changes. It follows, `behind` it by one, the record that brought the end.
+    """
+    (instance, prediction), (billing, hardware) = of, bill
+    tier_before = prediction.tier if prediction else instance.cut.tier
     began = Moment(instance.start_ns, 0)
     if prediction is not None:
-        began = Moment(prediction.start_ns, cut.slept_ns - prediction.cut_times.suspended)
+        began = Moment(prediction.start_ns, until.slept_ns - prediction.cut_times.suspended)
     data = _told(instance, prediction, end)
     del data["final"]
     data |= {
         "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
-        "reason": end.status,
-        "interval": interval(instance.opened, began, cut),
+        "reason": end.status if tier_before == hardware.tier else EVIDENCE,
+        "interval": interval(instance.opened, began, until),
         "time": {"active_ns": 0, "share_ns": 0},
-        "hardware": _hardware(instance),
+        "hardware": hardware_use(instance, hardware),
         "billing": billing,
     }
-    return _record(instance, RecordType.CORRECTION, prediction, began, data)
+    return _record(instance, RecordType.CORRECTION, prediction, began, data, behind)
 
 
-def _rate_prediction(instance: Instance, prediction: Prediction, times: Times, end: End, book: Rulebook) -> Rating:
-    card, service_class = book.card_of(prediction.card), prediction.service_class
-    if service_class in ONLINE or instance.service_class in ONLINE:
-        return Rating(informative(card))
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    factor = terms.on(end.status)
-    cut = prediction.cut_times
-    before, now = (cut.share, times.share) if terms.quantity is Quantity.SHARE else (cut.active, times.active)
-    charges = (
-        Charge("load", cut.load, times.load, terms.load * factor, terms.load),
-        Charge(terms.quantity, before, now, terms.active * factor, terms.active),
-    )
-    return rate_time(charges, _tier(instance), card)
-
-
-def _rate_instance(instance: Instance, phases: Phases, end: End, book: Rulebook) -> Rating:
-    """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
-    card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
-    service_class = instance.service_class
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    online = service_class in ONLINE
-    if not online and not (terms.boot or terms.idle or terms.teardown):
-        return Rating(informative(card))
-    factor = terms.on(end.status) if online else _ONE
-    boot_before, boot_now = before.boot if cut.readied else 0, phases.boot if instance.readied else 0
-    charges = (
-        Charge("boot", boot_before, boot_now, terms.boot * factor, terms.boot),
-        Charge("idle", before.idle, phases.idle, terms.idle * factor, terms.idle),
-        Charge("active", before.active, phases.active, terms.active * factor, terms.active),
-        Charge("teardown", before.teardown, phases.teardown, terms.teardown * factor, terms.teardown),
-    )
-    own = charges if online else tuple(charge for charge in charges if charge.meter != "active")
-    return rate_time(own, _tier(instance), card)
-
-
-def _tier(instance: Instance) -> str:
-    return instance.hardware.tier if instance.hardware else UNKNOWN_TIER
+def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRecord | None:
+    """What another tier changes of a prediction whose last record is written; nothing where that bills no time."""
+    prediction, hardware = ended.prediction, billed_hardware(instance, ended.prediction, book)
+    rating = rate_ended(instance, ended, (book, hardware.tier))
+    if rating.correction is None:
+        return None
+    until = Moment(prediction.cut_ns, instance.phases.suspended)
+    end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
+    return _correction((instance, prediction), until, end, (rating.correction, hardware), book.source, behind=0)
 
 
 def _start(start: Witness, start_ns: int, from_ns: int) -> Witness:
@@ -235,23 +231,3 @@ def _began(instance: Instance, prediction: Prediction, times: Times) -> Moment:
     """Where a prediction's record begins; of sleep it knows its own, its instance all."""
     slept_ns = times.suspended - prediction.cut_times.suspended
     return Moment(prediction.cut_ns, instance.phases.suspended - slept_ns)
-
-
-def _hardware(instance: Instance) -> HardwareUse:
-    return _use_of(instance.hardware) if instance.hardware else _UNKNOWN_HARDWARE
-
-
-@lru_cache(maxsize=256)
-def _use_of(hardware: Hardware) -> HardwareUse:
-    devices = tuple(DeviceUse(device.uuid, device.name, device.memory_bytes) for device in hardware.devices)
-    return HardwareUse(hardware.tier, hardware.count, devices, hardware.evidence, hardware.rule)
-
-
-def _resources(instance: Instance) -> Resources:
-    cpu_ns, rss_peak_bytes = instance.usage
-    return {
-        "cpu_ns": None if cpu_ns is None else max(cpu_ns - instance.cut.cpu_ns, 0),
-        "rss_peak_bytes": rss_peak_bytes,
-        "gpu_memory_peak_bytes": None,
-        "energy_mj": None,
-    }

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from taximeter.hardware.inventory import Hardware
+
 
 class ServiceClass(StrEnum):
     """Who pays for which phase (contracts, section 5)."""
@@ -268,6 +270,29 @@ class Alive(NamedTuple):
     usage: Usage = NO_USAGE
 
 
+class Observed(NamedTuple):
+    """On which devices the agent has seen an instance so far, and which of them others were on meanwhile.
+
+    The agent's own fact, made when there is something new to say. Evidence, and no sign of life: it moves no time.
+    """
+
+    at_ns: int  #: the last look that saw it on a device, before this was said
+    since_ns: int  #: the first one
+    hardware: Hardware | None  #: all that it was seen on, placed together; None: on nothing
+    shared: tuple[str, ...] = ()  #: UUIDs of its devices that another open instance was given or seen on
+
+
+class Measured(NamedTuple):
+    """What an instance's processes used until `at_ns`, together; None is unknown, never zero. The agent's own fact."""
+
+    at_ns: int
+    cpu_ns: int | None = None
+    rss_peak_bytes: int | None = None
+    gpu_memory_peak_bytes: int | None = None
+    energy_mj: int | None = None  #: since its first Measured
+    energy_source: str | None = None  #: "counter", or "power": integrated
+
+
 class Exited(NamedTuple):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
@@ -308,6 +333,8 @@ Event = (
     | Signaled
     | Heartbeat
     | Alive
+    | Observed
+    | Measured
     | Exited
     | Lost
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taximeter.clockwork import Reading
-from taximeter.events import Opened, ServiceClass, Source, StopReason, Usage
-from taximeter.hardware.inventory import Hardware
+from taximeter.events import Measured, Observed, Opened, ServiceClass, Source, Status, StopReason, Usage
+from taximeter.hardware.inventory import Evidence, Hardware
 from taximeter.lifecycle import Stage
 from taximeter.records import Witness
 
@@ -42,6 +42,14 @@ class Times(NamedTuple):
     crowd: int = 0
 
 
+class Drawn(NamedTuple):
+    """A prediction's part of its instance's energy, to date, and at its last cut."""
+
+    energy_mj: int
+    share_ns: int  #: its share when the energy was last measured
+    cut_mj: int = 0
+
+
 class Prediction(NamedTuple):
     """One open prediction. Its times are settled to the instance's `since_ns`."""
 
@@ -66,6 +74,15 @@ class Prediction(NamedTuple):
     cut_times: Times = Times()
     last_interim: str | None = None  #: id of its latest interim record, for a correction to name
     faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
+    tier: str | None = None  #: that its last interim record was billed at
+    drawn: Drawn | None = None  #: None: nothing is known of its energy
+
+
+class Ended(NamedTuple):
+    """A prediction that has ended, as its last record told it; its tier is what it was billed at."""
+
+    prediction: Prediction
+    status: Status
 
 
 class Cut(NamedTuple):
@@ -76,6 +93,8 @@ class Cut(NamedTuple):
     readied: bool = False
     cpu_ns: int = 0
     interim: str | None = None  #: id of the instance's record there, for a correction to name
+    tier: str | None = None  #: that it was billed at
+    energy_mj: int = 0
 
 
 class Instance(NamedTuple):
@@ -111,6 +130,10 @@ class Instance(NamedTuple):
     faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
     utc_error_ns: int | None = None  #: how far off its UTC labels may be; None where nobody knows
     heard_bytes: int = 0  #: how much was booked of what the agent itself heard, in the file where it keeps that
+    observed: Observed | None = None  #: what it was seen on
+    evidence: Evidence = Evidence.DECLARED
+    measured: Measured | None = None
+    ended: tuple[Ended, ...] = ()  #: of a worker, lately: what evidence may come late for
 
     @property
     def service_class(self) -> ServiceClass:

@@ -20,6 +20,8 @@ from taximeter.events import (
     Heartbeat,
     Lost,
     Marked,
+    Measured,
+    Observed,
     Oom,
     Opened,
     ReadyTimedOut,
@@ -30,13 +32,16 @@ from taximeter.events import (
     Stopping,
     StopReason,
 )
-from taximeter.hardware.inventory import Hardware
+from taximeter.hardware.evidence import weigh
+from taximeter.hardware.inventory import Evidence, Hardware
 from taximeter.instance import Cut, Instance
+from taximeter.late import correct
 from taximeter.lifecycle import IllegalInput, Input, Stage, advance
 from taximeter.marking import marked
 from taximeter.moves import become_ready, close, stop
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
+from taximeter.resources import measure
 from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
 from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark_faults, pass_unseen, reckon
@@ -60,6 +65,7 @@ class Step(NamedTuple):
     records: tuple[UsageRecord, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()  #: kind of event and a bounded word, for the metric
     faults: tuple[str, ...] = ()  #: of the clocks, a bounded word each
+    mismatch: bool = False  #: it turns out to have used what it did not declare, or the reverse
 
 
 def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = None) -> Instance:
@@ -91,6 +97,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
         instance = reckon(instance, now)
     records, rejected = turn.records, turn.rejected
     refused: list[tuple[str, str]] = []
+    known = instance.evidence
     for event in events:
         written = len(records)
         try:
@@ -101,7 +108,8 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
         if rejected:
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
-    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults))
+    mismatch = instance.evidence is Evidence.MISMATCH is not known
+    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), mismatch)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
@@ -109,7 +117,7 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
         turn.rejected.append("after_the_end")
         return instance
     settled_ns = max(instance.sign_ns, instance.since_ns)
-    if event.at_ns is not None and event.at_ns < settled_ns:
+    if event.at_ns is not None and event.at_ns < settled_ns and type(event) not in _LOOKS:
         event = event._replace(at_ns=settled_ns)
     turn.moved = 0
     if isinstance(event, _READINGS) and event.clock is not None:
@@ -189,6 +197,15 @@ def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
     return instance._replace(sign_ns=event.at_ns, lost=False, adopted=True, usage=usage)
 
 
+def _observed(instance: Instance, event: Observed, turn: Turn) -> Instance:
+    """What it was seen on is evidence: it moves no time; what it means for what is open shows at the next record."""
+    return correct(instance._replace(observed=event, evidence=weigh(instance.hardware, event)), turn)
+
+
+def _measured(instance: Instance, event: Measured, _: Turn) -> Instance:
+    return measure(instance, event)
+
+
 def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     at_ns, source, uncertainty_ns = event.at_ns, event.source, PIDFD_NS
     if event.kernel_ns is not None and event.kernel_ns - at_ns <= PIDFD_NS:
@@ -254,6 +271,9 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
     return arrive(instance, event.at_ns, turn, held=event.held)
 
 
+#: What the agent looked at beside time: such a fact tells of a moment that may have passed, and settles nothing.
+_LOOKS = frozenset({Observed, Measured})
+
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
 _READINGS = (Heartbeat, Alive, Exited, Lost)
 
@@ -268,6 +288,8 @@ _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Signaled: _signaled,
     Heartbeat: _heartbeat,
     Alive: _alive,
+    Observed: _observed,
+    Measured: _measured,
     Exited: _exited,
     Lost: _lost,
 }

@@ -5,7 +5,9 @@ Owns the order of records at an end: predictions first, the instance last. Refus
 
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Source, Status, StopReason
+from taximeter.hardware.evidence import weigh
 from taximeter.instance import Cut, Instance, Prediction
+from taximeter.late import correct, remember
 from taximeter.lifecycle import READIED, Input, Stage, advance
 from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
@@ -60,6 +62,8 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     turn.records.extend(records)
+    if not closing and instance.opened.options.worker:
+        instance = remember(instance, prediction, end, turn.book)
     others = tuple([other for other in instance.predictions if other.id != prediction.id])
     crowd = instance.crowd - prediction.active
     freed = prediction.active and not closing and not crowd
@@ -76,6 +80,9 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
     at_ns = end.at_ns
     if instance.stage is Stage.PENDING:
         instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
+    if instance.observed is not None:
+        verdict = weigh(instance.hardware, instance.observed, (instance.start_ns, at_ns))
+        instance = correct(instance._replace(evidence=verdict), turn)
     if not instance.opened.options.worker and not instance.readied:
         # It never became ready: the prediction is told all the same, with no time and no price.
         untimed = begin_one_shot(instance, at_ns, instance.start, turn.book)._replace(active=False)

@@ -106,6 +106,10 @@ class HardwareUse:
     devices: tuple[DeviceUse, ...]
     evidence: str
     rule: str = ""  #: why this tier, in words
+    declared: tuple[str, ...] = ()  #: UUIDs that the environment names
+    observed: tuple[str, ...] = ()  #: UUIDs that it was seen on so far
+    shared: bool = False  #: another instance was on one of them, or was given it, at the same time
+    shared_devices: tuple[str, ...] = ()
 
 
 class Resources(TypedDict):
@@ -115,6 +119,7 @@ class Resources(TypedDict):
     rss_peak_bytes: int | None
     gpu_memory_peak_bytes: int | None
     energy_mj: int | None
+    energy_source: str | None  #: "counter", "power" (integrated); None where there is no energy
 
 
 class BillingStatus(StrEnum):

@@ -10,6 +10,7 @@ from taximeter.billing.classes import Classes, parse_classes
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.digest import digest
 from taximeter.errors import ConfigError
+from taximeter.hardware.evidence import OnMismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,23 @@ class Rules:
     belief_ns: int  #: how far back a mark's own `at` is believed
     classes: Classes
     hash: str
+    on_mismatch: OnMismatch = OnMismatch.CHEAPER  #: which tier bills where declared and observed devices differ
 
     def content(self) -> dict[str, object]:
         """The rules as plain JSON values, from which `parse_rules` makes the same rules again."""
-        return {"interim_ns": self.interim_ns, "belief_ns": self.belief_ns, "classes": self.classes.content()}
+        return {
+            "interim_ns": self.interim_ns,
+            "belief_ns": self.belief_ns,
+            "classes": self.classes.content(),
+            "on_mismatch": self.on_mismatch.value,
+        }
 
 
-def make_rules(interim_ns: int, belief_ns: int, classes: Classes) -> Rules:
+def make_rules(
+    interim_ns: int, belief_ns: int, classes: Classes, on_mismatch: OnMismatch = OnMismatch.CHEAPER
+) -> Rules:
     """Rules under the hash of their content."""
-    rules = Rules(interim_ns, belief_ns, classes, "")
+    rules = Rules(interim_ns, belief_ns, classes, "", on_mismatch)
     return replace(rules, hash=digest(rules.content()))
 
 
@@ -37,7 +46,10 @@ def parse_rules(mapping: Mapping[str, object], source: str) -> Rules:
     interim_ns, belief_ns, classes = mapping.get("interim_ns"), mapping.get("belief_ns"), mapping.get("classes")
     if not isinstance(interim_ns, int) or not isinstance(belief_ns, int) or not isinstance(classes, Mapping):
         raise ConfigError((f"{source}: expected rules with interim_ns, belief_ns and classes",))
-    return make_rules(interim_ns, belief_ns, parse_classes(classes, source))
+    on_mismatch = mapping.get("on_mismatch", OnMismatch.CHEAPER.value)  # older agents did not say
+    if on_mismatch not in tuple(OnMismatch):
+        raise ConfigError((f"{source}: on_mismatch = {on_mismatch!r}: expected one of {', '.join(OnMismatch)}",))
+    return make_rules(interim_ns, belief_ns, parse_classes(classes, source), OnMismatch(str(on_mismatch)))
 
 
 @dataclass(frozen=True, slots=True)

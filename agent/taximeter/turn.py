@@ -12,7 +12,9 @@ from taximeter.events import Clock, Status
 from taximeter.instance import Cut, Instance, Prediction
 from taximeter.lifecycle import Stage
 from taximeter.records import UsageRecord, Witness
+from taximeter.resources import cpu_to_date
 from taximeter.rulebook import Rulebook
+from taximeter.sold import billed_hardware
 from taximeter.spans import phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
@@ -62,16 +64,26 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         turn.records.extend(records)
         instance = instance._replace(records=instance.records + len(records))
         kept.append(
-            prediction._replace(cut_ns=at_ns, cut_times=times, units={}, last_interim=records[0].id, faults=turn.moved)
+            prediction._replace(
+                cut_ns=at_ns,
+                cut_times=times,
+                units={},
+                last_interim=records[0].id,
+                faults=turn.moved,
+                tier=billed_hardware(instance, prediction, turn.book).tier,
+                drawn=prediction.drawn and prediction.drawn._replace(cut_mj=prediction.drawn.energy_mj),
+            )
         )
     phases = phases_at(instance, at_ns)
     records = instance_records(instance, phases, end, None, turn.book)
     turn.records.extend(records)
-    cpu_ns = instance.usage.cpu_ns or instance.cut.cpu_ns
+    cpu_ns = cpu_to_date(instance) or instance.cut.cpu_ns
+    energy_mj = (instance.measured and instance.measured.energy_mj) or instance.cut.energy_mj
+    tier = billed_hardware(instance, None, turn.book).tier
     return instance._replace(
         records=instance.records + len(records),
         predictions=tuple(kept),
-        cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id),
+        cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id, tier, energy_mj),
         next_cut_ns=at_ns + turn.book.rules_of(instance.rules).interim_ns,
         faults=turn.moved,
     )

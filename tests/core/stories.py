@@ -14,6 +14,8 @@ from taximeter.events import (
     FinishMark,
     Heartbeat,
     Marked,
+    Measured,
+    Observed,
     Oom,
     Opened,
     Options,
@@ -148,6 +150,17 @@ def with_heartbeats(events: Iterable[Event], longest_ns: int) -> Iterator[Event]
             yield from (beat(at_ns) for at_ns in range(now_ns + SECOND, event.at_ns, SECOND))
         yield event
         now_ns = event.at_ns
+
+
+def with_looks(events: Iterable[Event], longest_ns: int) -> list[Event]:
+    """A history with heartbeats; what the agent looked at lies between them, and is no sign of life."""
+    events = list(events)
+    looks = [event for event in events if isinstance(event, Observed | Measured)]
+    told = list(with_heartbeats((event for event in events if event not in looks), longest_ns))
+    for look in looks:
+        at = max(at for at, event in enumerate(told) if (event.at_ns or 0) <= look.at_ns)
+        told.insert(at + 1, look)
+    return told
 
 
 def tell(

@@ -14,6 +14,7 @@ from taximeter.billing.rates import card_in_force, parse_card
 from taximeter.billing.rating import Charge, rate_time
 from taximeter.errors import ConfigError
 from taximeter.events import ServiceClass, Status
+from taximeter.hardware.evidence import OnMismatch
 from taximeter.rulebook import make_rules, parse_rules
 from tests.core.stories import CLASSES_SHIPPED, MINUTE, SECOND, book, card, classes
 
@@ -183,6 +184,18 @@ def test_the_shipped_quantity_is_the_share() -> None:
 def test_rules_make_themselves_again_from_their_content() -> None:
     rules = make_rules(MINUTE, 50, classes())
     assert parse_rules(rules.content(), "ledger") == rules
+
+
+def test_rules_of_an_older_agent_bill_the_cheaper_on_a_mismatch() -> None:
+    content = make_rules(MINUTE, 50, classes(), OnMismatch.OBSERVED).content()
+    assert parse_rules(content, "ledger").on_mismatch is OnMismatch.OBSERVED
+    del content["on_mismatch"]
+    assert parse_rules(content, "ledger").on_mismatch is OnMismatch.CHEAPER
+
+
+def test_rules_with_another_choice_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected one of cheaper, declared, observed"):
+        parse_rules(make_rules(MINUTE, 50, classes()).content() | {"on_mismatch": "dearer"}, "ledger")
 
 
 def test_what_is_no_rules_is_refused() -> None:

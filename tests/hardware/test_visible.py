@@ -1,5 +1,7 @@
 """Which devices a process can see: the matrix of CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,13 @@ C = Device("GPU-cccc3333-0000", "NVIDIA H100 80GB HBM3", 80 << 30, 2)
 NODE = (A, B, C)
 T4 = Device("GPU-dddd4444-0000", "Tesla T4", 15 << 30, 3)
 CUT = Device("GPU-eeee5555-0000", "NVIDIA A100-SXM4-80GB", 80 << 30, 4)
-SLICE_1 = Device("MIG-1111", CUT.name, 40 << 30, 4, mig_profile="3g.40gb", parent_uuid=CUT.uuid)
-SLICE_2 = Device("MIG-2222", CUT.name, 40 << 30, 4, mig_profile="3g.40gb", parent_uuid=CUT.uuid)
+SLICE_1, SLICE_2 = (
+    Device(
+        uuid, CUT.name, 40 << 30, 4, mig_profile="3g.40gb", parent_uuid=CUT.uuid, gpu_instance=at, compute_instance=0
+    )
+    for at, uuid in ((1, "MIG-1111"), (2, "MIG-2222"))
+)
+SLICED = (replace(CUT, mig=True), SLICE_1, SLICE_2)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +156,77 @@ def test_where_every_gpu_is_cut_a_process_gets_one_slice() -> None:
 def test_a_slice_is_named_by_its_uuid(name: str) -> None:
     environ = {"NVIDIA_VISIBLE_DEVICES": "MIG-2222", name: "MIG-2222"}
     assert resolve((CUT, SLICE_1, SLICE_2), environ).devices == (SLICE_2,)
+
+
+@pytest.mark.parametrize(
+    ("environ", "seen"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "MIG-2222"}, (SLICE_2,)),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-22"}, (SLICE_2,)),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-2222,MIG-1111"}, (SLICE_2,)),
+        ({"CUDA_VISIBLE_DEVICES": f"MIG-{CUT.uuid}/2/0"}, (SLICE_2,)),
+        ({"CUDA_VISIBLE_DEVICES": f"MIG-{CUT.uuid}/1/0,MIG-{CUT.uuid}/7/0"}, (SLICE_1,)),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, (SLICE_1,)),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ()),
+        ({"NVIDIA_VISIBLE_DEVICES": "4:1"}, (SLICE_2,)),
+        ({"NVIDIA_VISIBLE_DEVICES": "4:1", "CUDA_VISIBLE_DEVICES": "0"}, (SLICE_2,)),
+        ({"NVIDIA_VISIBLE_DEVICES": "4"}, (SLICE_1,)),
+        ({"NVIDIA_VISIBLE_DEVICES": "4", "CUDA_VISIBLE_DEVICES": "MIG-2222"}, (SLICE_2,)),
+        ({"NVIDIA_VISIBLE_DEVICES": "MIG-2222", "CUDA_VISIBLE_DEVICES": "0"}, (SLICE_2,)),
+        ({"NVIDIA_VISIBLE_DEVICES": "all", "CUDA_VISIBLE_DEVICES": "MIG-2222"}, (SLICE_2,)),
+    ],
+)
+def test_of_slices_a_process_gets_one(environ: dict[str, str], seen: tuple[Device, ...]) -> None:
+    visible = resolve(SLICED, environ)
+    assert (visible.devices, visible.doubt) == (seen, None)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CUDA_VISIBLE_DEVICES": f"MIG-{CUT.uuid}/3/0"},
+        {"CUDA_VISIBLE_DEVICES": "MIG-GPU-zzzz/1/0"},
+        {"NVIDIA_VISIBLE_DEVICES": "4:2"},
+        {"NVIDIA_VISIBLE_DEVICES": "MIG-2222", "CUDA_VISIBLE_DEVICES": "MIG-1111"},
+    ],
+)
+def test_a_slice_that_is_not_here_or_was_not_given_is_a_doubt(environ: dict[str, str]) -> None:
+    assert resolve(SLICED, environ).doubt
+
+
+def test_a_slice_may_be_named_beside_whole_gpus() -> None:
+    assert resolve((A, *SLICED), {"CUDA_VISIBLE_DEVICES": "MIG-1111"}).devices == (SLICE_1,)
+    assert resolve((A, *SLICED), {}).devices == (A,)
+
+
+def test_a_gpu_that_is_cut_and_has_no_slice_can_run_nothing() -> None:
+    assert usable((SLICED[0],)) == ()
+
+
+@pytest.mark.parametrize(
+    ("environ", "settled"),
+    [
+        ({}, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, False),
+        ({"NVIDIA_VISIBLE_DEVICES": ""}, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": "0"}, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": "GPU-aaaa1"}, True),
+        ({"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}, True),
+        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True),
+        ({"NVIDIA_VISIBLE_DEVICES": "1"}, True),
+        ({"NVIDIA_VISIBLE_DEVICES": "all", "CUDA_VISIBLE_DEVICES": "1"}, True),
+        ({"CUDA_VISIBLE_DEVICES": ""}, True),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, True),
+    ],
+)
+def test_what_names_no_device_settles_nothing(environ: dict[str, str], settled: bool) -> None:
+    assert resolve(NODE, environ).settled is settled
+
+
+@pytest.mark.parametrize("environ", [{}, {"NVIDIA_VISIBLE_DEVICES": "all"}, {"NVIDIA_VISIBLE_DEVICES": "void"}])
+def test_where_there_is_no_device_everything_is_settled(environ: dict[str, str]) -> None:
+    assert resolve((), environ).settled
 
 
 def test_devices_are_counted_in_bus_order_however_they_were_listed() -> None:

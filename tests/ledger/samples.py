@@ -97,7 +97,11 @@ def prediction_record(
             "gpu-h100", 1, (DeviceUse("GPU-5a", "NVIDIA H100 80GB HBM3", 85_520_809_984),), "observed"
         ),
         "resources": Resources(
-            cpu_ns=812_000_000, rss_peak_bytes=1_234_567, gpu_memory_peak_bytes=7_516_192_768, energy_mj=812_345
+            cpu_ns=812_000_000,
+            rss_peak_bytes=1_234_567,
+            gpu_memory_peak_bytes=7_516_192_768,
+            energy_mj=812_345,
+            energy_source="counter",
         ),
         "billing": billed("1", RATE),
         "timing": Timing(

@@ -15,7 +15,7 @@ from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
-from taximeter.hardware.inventory import Hardware
+from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Chunk, Position, read_on
 from taximeter.kernel import boot_id
@@ -229,6 +229,8 @@ class Books:
         account.instance = step.instance
         for fault in step.faults:
             self.tally.clock_fault(fault)
+        if step.mismatch:
+            self.tally.mismatch(step.instance.hardware.tier if step.instance.hardware else UNKNOWN_TIER)
         for kind, reason in step.rejected:
             self._reject(kind, reason)
         self._page.records.extend(step.records)

@@ -53,7 +53,8 @@ def put_in_force(
     config: Config, known: Known, ledger_id: str, source: str, now_utc_ns: int
 ) -> tuple[Rulebook, tuple[UsageRecord, ...]]:
     """The rulebook of `config` on top of what is known, and the facts that are news to the ledger."""
-    rules = make_rules(config.billing.interim_s * _SECOND, config.marks.belief_ms * _MS, config.billing.classes)
+    billing, on_mismatch = config.billing, config.hardware.on_mismatch
+    rules = make_rules(billing.interim_s * _SECOND, config.marks.belief_ms * _MS, billing.classes, on_mismatch)
     card = config.rate_card
     facts: tuple[tuple[str, str, object], ...] = (
         (_BEGUN, digest(ledger_id), {"ledger": ledger_id}),

@@ -4,7 +4,7 @@ Amounts telescope: a record's amount is price(totals to date) - price(totals bef
 cutting a run changes nothing. Refuses to know phases and statuses; it is given quantities and multipliers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -36,8 +36,11 @@ _ONE = Decimal(1)
 _repeated = lru_cache(maxsize=256)(plain)
 
 
-def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Rating:
-    """Price `charges` on `tier`; without a card or a price the record is unrated, never guessed and never zero."""
+def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None, tier_before: str | None = None) -> Rating:
+    """Price `charges` on `tier`; without a card or a price the record is unrated, never guessed and never zero.
+
+    `tier_before` is what earlier records were billed at, where that was another one: what they billed is corrected.
+    """
     now_due: list[Charge] = []
     redone: list[Charge] = []
     for charge in charges:
@@ -46,6 +49,12 @@ def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Ra
             now_due.append(charge)
         if before_ns and multiplier != multiplier_before:
             redone.append(charge)
+    if card is not None and tier_before is not None and tier_before != tier:
+        before, now = card.tiers.get(tier_before), card.tiers.get(tier)
+        if before != now:
+            billing = _rate_now(now_due, tier, now, card)
+            again = [line for charge in charges for line in _again(charge, before, now)]
+            return Rating(billing, _billing(tuple(again), card) if again else None)
     if not now_due and not redone:
         return Rating(free(card))
     price = card.tiers.get(tier) if card else None
@@ -54,6 +63,26 @@ def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Ra
     lines = tuple([_line(charge, price) for charge in now_due])
     billing = _billing(lines, card) if lines else free(card)
     return Rating(billing, _billing(tuple(_redo(charge, price) for charge in redone), card) if redone else None)
+
+
+def _rate_now(now_due: Sequence[Charge], tier: str, price: Decimal | None, card: RateCard) -> Billing:
+    """What this interval costs, whatever was before."""
+    if not now_due:
+        return free(card)
+    return _unrated(tier, card) if price is None else _billing(tuple(_line(charge, price) for charge in now_due), card)
+
+
+def _again(charge: Charge, before: Decimal | None, now: Decimal | None) -> Iterator[Line]:
+    """Another price than before: what was billed is taken back, and billed at the new one, if there is one."""
+    if not charge.before_ns:
+        return
+    if before is not None and charge.multiplier_before:
+        amount = _price(charge.before_ns, before, charge.multiplier_before)
+        back = EXACT.minus(charge.multiplier_before)
+        yield _written(charge.meter, charge.before_ns, before, back, EXACT.minus(amount))
+    if now is not None and charge.multiplier:
+        amount = _price(charge.before_ns, now, charge.multiplier)
+        yield _written(charge.meter, charge.before_ns, now, charge.multiplier, amount)
 
 
 def free(card: RateCard | None) -> Billing:

@@ -25,6 +25,7 @@ from taximeter.config.check import (
 )
 from taximeter.config.model import Listen
 from taximeter.events import ServiceClass
+from taximeter.hardware.evidence import OnMismatch
 
 SINK_TYPES = ("file", "http")
 
@@ -58,6 +59,8 @@ def _multiplier(value: object) -> str:
 _PHASES = ("boot", "load", "idle", "active", "teardown", "failed", "canceled", "aborted")
 _CLASS = Table({**dict.fromkeys(_PHASES, cast("Leaf", _multiplier)), "quantity": one_of(("share", "active"))})
 
+_on_mismatch = one_of(tuple(choice.value for choice in OnMismatch))
+
 AGENT = Table(
     {
         "tiers": line,
@@ -74,7 +77,12 @@ AGENT = Table(
         ),
         "ledger": Table({"commit_delay_ms": integer(0, 1000, "milliseconds"), "batch": integer(1, 100_000, "records")}),
         "hardware": Table(
-            {"nvml": boolean, "deadline_s": number(0.1, 300, "seconds"), "sample_s": number(0.05, 60, "seconds")}
+            {
+                "nvml": boolean,
+                "deadline_s": number(0.1, 300, "seconds"),
+                "sample_s": number(0.05, 60, "seconds"),
+                "on_mismatch": _on_mismatch,
+            }
         ),
         "witness": Table({"kernel": boolean}),
         # A sink's keys depend on its type: see below.

@@ -21,6 +21,7 @@ from taximeter.config.check import Faults
 from taximeter.config.tiers_file import parse_catalogue
 from taximeter.digest import digest
 from taximeter.errors import ConfigError
+from taximeter.hardware.evidence import OnMismatch
 from taximeter.hardware.tiers import Catalogue
 
 SHIPPED = "agent.toml"
@@ -78,7 +79,7 @@ def _config(
         marks=model.MarkSettings(**checked["marks"]),
         billing=model.BillingSettings(billing["interim_s"], parts["classes"]),
         ledger=model.LedgerSettings(**checked["ledger"]),
-        hardware=model.HardwareSettings(**checked["hardware"]),
+        hardware=_hardware(**checked["hardware"]),
         witness=model.WitnessSettings(**checked["witness"]),
         sinks=parts["sinks"],
         catalogue=parts["catalogue"],
@@ -185,6 +186,10 @@ def _check_token_file(path: Path, key: str, faults: Faults) -> None:
         faults.add(key, str(path), "a regular file that holds the token")
     elif status.st_mode & 0o007:
         faults.add(key, str(path), f"a file that others cannot read; its mode is {status.st_mode & 0o7777:04o}")
+
+
+def _hardware(*, on_mismatch: str, **others: Any) -> model.HardwareSettings:
+    return model.HardwareSettings(**others, on_mismatch=OnMismatch(on_mismatch))
 
 
 def _notes(catalogue: Catalogue, card: RateCard) -> Iterator[str]:

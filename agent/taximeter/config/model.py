@@ -10,6 +10,7 @@ from pathlib import Path
 
 from taximeter.billing.classes import Classes
 from taximeter.billing.rates import RateCard
+from taximeter.hardware.evidence import OnMismatch
 from taximeter.hardware.tiers import Catalogue
 
 
@@ -68,6 +69,7 @@ class HardwareSettings:
     nvml: bool
     deadline_s: float  #: of one round
     sample_s: float  #: from one round to the next
+    on_mismatch: OnMismatch  #: which tier bills where declared and observed devices differ
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Hardware:
     devices: tuple[Device, ...] = ()
     evidence: Evidence = Evidence.DECLARED
     rule: str = ""  #: why this tier: the rule that matched, in words
+    settled: bool = True  #: False: the environment names no devices, or none that can be told apart
 
     def __hash__(self) -> int:  # type: ignore[explicit-override]
         """Told apart by its name alone: it is looked up with every record, and devices are many fields."""

@@ -69,13 +69,14 @@ class Match:
 def place(inventory: Inventory, visible_env: Mapping[str, str], catalogue: Catalogue) -> Hardware:
     """Return the hardware that an instance with this environment runs on, under its tier."""
     if not inventory.devices_known:
-        return Hardware(UNKNOWN_TIER, 0, rule="devices cannot be read: " + "; ".join(inventory.problems))
+        rule = "devices cannot be read: " + "; ".join(inventory.problems)
+        return Hardware(UNKNOWN_TIER, 0, rule=rule, settled=False)
     visible = resolve(inventory.devices, visible_env)
     if visible.doubt:
-        return Hardware(UNKNOWN_TIER, 0, rule=visible.doubt)
+        return Hardware(UNKNOWN_TIER, 0, rule=visible.doubt, settled=False)
     found = match(visible.devices, inventory.host, catalogue)
     rule = f"{found.rule}; {visible.why}" if inventory.devices else found.rule
-    return Hardware(found.tier, len(visible.devices), visible.devices, Evidence.DECLARED, rule)
+    return Hardware(found.tier, len(visible.devices), visible.devices, Evidence.DECLARED, rule, visible.settled)
 
 
 def place_node(inventory: Inventory, catalogue: Catalogue) -> Hardware:

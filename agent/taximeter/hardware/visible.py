@@ -5,15 +5,19 @@ container runtime read them. Refuses to know how devices are listed, and never g
 environment does not settle which devices are meant, it says so in `doubt`.
 
     NVIDIA_VISIBLE_DEVICES  what a container was given: unset or `all` = everything, `none`, `void` and
-                            empty = nothing, else a list of indices and UUIDs
+                            empty = nothing, else a list of indices (of a slice `GPU:SLICE`) and UUIDs
     CUDA_VISIBLE_DEVICES    what of that the process asks for: unset = all, empty = none, else indices into
                             what is left, or UUIDs, or unique prefixes of UUIDs; an entry that names nothing
-                            cuts the rest, and an entry twice hides everything
+                            cuts the rest, and an entry twice hides everything. Of slices (MIG-<uuid>, or
+                            MIG-<GPU's uuid>/<instance>/<compute instance>) a process gets the first
+
+What names no device of its choice settles nothing (`settled`): unset and `all`, which images are built with, let a
+process use what it likes, and with `void` or empty the runtime may still be given devices by another way (CDI).
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taximeter.hardware.inventory import Device
 
@@ -31,6 +35,8 @@ class Visible:
     devices: tuple[Device, ...]
     why: str  #: which variable decided, in words
     doubt: str | None = None  #: why this cannot be known for certain; then nobody may put a price on it
+    given: tuple[Device, ...] = ()  #: all that a UUID may name, also slices where whole GPUs are counted
+    settled: bool = True  #: False: no variable names any, so these are only what it may use
 
 
 def resolve(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
@@ -41,8 +47,10 @@ def resolve(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
         return given
     entries = [entry.strip() for entry in asked.split(",")]
     if entries[0].startswith(_UUID_PREFIXES):
-        return _by_uuid(given.devices, entries, asked)
-    return _by_index(given.devices, entries, asked, environ.get(CUDA_ORDER))
+        return _by_uuid(given.given, entries, asked)
+    found = _by_index(given.devices, entries, asked, environ.get(CUDA_ORDER))
+    blind = devices and not given.devices and not given.settled and asked.strip()
+    return replace(found, settled=False) if blind else found
 
 
 def usable(devices: Sequence[Device]) -> tuple[Device, ...]:
@@ -52,19 +60,22 @@ def usable(devices: Sequence[Device]) -> tuple[Device, ...]:
     """
     ordered = _ordered(devices)
     cut = {device.parent_uuid for device in ordered if device.parent_uuid}
-    whole = tuple(device for device in ordered if not device.parent_uuid and device.uuid not in cut)
+    whole = tuple(device for device in ordered if not (device.parent_uuid or device.mig or device.uuid in cut))
     return whole or tuple(device for device in ordered if device.parent_uuid)[:1]
 
 
 def _given(devices: Sequence[Device], value: str | None) -> Visible:
     """Apply NVIDIA_VISIBLE_DEVICES: what the container runtime put into the container."""
     if value is None:
-        return Visible(usable(devices), f"all devices: neither {CUDA} nor {NVIDIA} is set")
+        why = f"all devices: neither {CUDA} nor {NVIDIA} is set"
+        return Visible(usable(devices), why, given=tuple(devices), settled=not devices)
     words = [word.strip() for word in value.split(",")]
     if words == ["all"]:
-        return Visible(usable(devices), f"{NVIDIA}=all")
-    if words in (["none"], ["void"], [""]):
+        return Visible(usable(devices), f"{NVIDIA}=all", given=tuple(devices), settled=not devices)
+    if words == ["none"]:
         return Visible((), f"{NVIDIA}={value}: no device")
+    if words in (["void"], [""]):
+        return Visible((), f"{NVIDIA}={value}: no device", given=tuple(devices), settled=not devices)
     chosen: list[Device] = []
     for word in words:
         device = _listed(devices, word)
@@ -73,8 +84,10 @@ def _given(devices: Sequence[Device], value: str | None) -> Visible:
             return Visible((), doubt, doubt)
         if device not in chosen:
             chosen.append(device)
+    uuids = {device.uuid for device in chosen}
+    chosen += [device for device in devices if device.parent_uuid in uuids and device not in chosen]
     # In a container devices are numbered in bus order, however they were listed.
-    return Visible(usable(chosen), f"{NVIDIA}={value}")
+    return Visible(usable(chosen), f"{NVIDIA}={value}", given=tuple(chosen))
 
 
 def _listed(devices: Sequence[Device], word: str) -> Device | None:
@@ -82,6 +95,10 @@ def _listed(devices: Sequence[Device], word: str) -> Device | None:
     if word.isascii() and word.isdigit():
         whole = [device for device in devices if not device.parent_uuid]
         return next((device for device in whole if device.index == int(word)), None)
+    if re.fullmatch(r"[0-9]{1,3}:[0-9]{1,3}", word, re.ASCII):
+        gpu, at = (int(number) for number in word.split(":"))
+        slices = [device for device in devices if device.parent_uuid and device.index == gpu]
+        return slices[at] if at < len(slices) else None
     return _unique_prefix(devices, word) if word.startswith(_UUID_PREFIXES) else None
 
 
@@ -90,7 +107,7 @@ def _by_uuid(devices: tuple[Device, ...], entries: Sequence[str], asked: str) ->
     kind = entries[0][:4]
     chosen: list[Device] = []
     for entry in entries:
-        device = _unique_prefix(devices, entry) if entry.startswith(kind) else None
+        device = _by_name(devices, entry) if entry.startswith(kind) else None
         if device is None:
             break
         if device in chosen:
@@ -100,7 +117,17 @@ def _by_uuid(devices: tuple[Device, ...], entries: Sequence[str], asked: str) ->
         # The process would see nothing; but then nobody would have named a device: rather we do not know it.
         doubt = f"{CUDA}={asked} names {entries[0]!r}, which is not a device of this node or not a single one"
         return Visible((), doubt, doubt)
-    return Visible(tuple(chosen), f"{CUDA}={asked}")
+    single = chosen[:1] if chosen[0].parent_uuid else chosen
+    return Visible(tuple(single), f"{CUDA}={asked}")
+
+
+def _by_name(devices: Sequence[Device], entry: str) -> Device | None:
+    """Find the one device that CUDA would mean by a UUID, its beginning, or a slice's place on its GPU."""
+    match = re.fullmatch(r"MIG-(GPU-[^/]+)/([0-9]{1,3})/([0-9]{1,3})", entry, re.ASCII)
+    if match is None:
+        return _unique_prefix(devices, entry)
+    place = (match[1], int(match[2]), int(match[3]))
+    return next((d for d in devices if (d.parent_uuid, d.gpu_instance, d.compute_instance) == place), None)
 
 
 def _by_index(devices: tuple[Device, ...], entries: Sequence[str], asked: str, order: str | None) -> Visible:

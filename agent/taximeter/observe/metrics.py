@@ -166,6 +166,8 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_billed_amount", "Money billed, before corrections.", ("currency",), billed)
     yield _counters("taximeter_corrected_amount", "Money taken back by corrections.", ("currency",), corrected)
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
+    text = "Instances that used other devices than they declared, by the tier declared."
+    yield _counters("taximeter_hardware_mismatches", text, ("tier",), counters.mismatches)
 
 
 def _witness(witness: WitnessView) -> Iterator[Metric]:

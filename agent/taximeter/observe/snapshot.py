@@ -86,6 +86,7 @@ class Counters:
     unrated: Mapping[str, int] = field(default_factory=dict)  #: tier -> records without a price
     clock_flags: Mapping[str, int] = field(default_factory=dict)  #: what was wrong with a record's clocks
     clock_faults: Mapping[str, int] = field(default_factory=dict)  #: kind, as instances saw it happen
+    mismatches: Mapping[str, int] = field(default_factory=dict)  #: tier declared -> instances that used another
     journal_faults: Mapping[str, int] = field(default_factory=dict)  #: reason
     rejected_marks: Mapping[str, int] = field(default_factory=dict)  #: reason
     illegal_events: Mapping[str, int] = field(default_factory=dict)  #: kind of event

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from taximeter.billing.money import EXACT, plain
-from taximeter.records import RecordType
+from taximeter.records import BillingStatus, RecordType
 
 #: More of anything is counted and summed, and not listed.
 LISTED_MAX = 1000
@@ -82,6 +82,11 @@ class Run:
             self.rate_cards[billing["rate_card"]] = None
         if item.event["type"] == RecordType.CORRECTION:
             self.corrections.append(_correction(item))
+            if any(not line["multiplier"].startswith("-") for line in billing["lines"]):
+                # Evidence that came late found a price for all of it: a part of another multiplier is taken back alone.
+                self.statuses.pop(BillingStatus.UNRATED, None)
+                self.statuses[BillingStatus.RATED] = None
+                self.reason = None
         else:
             self._usage(data)
 

@@ -59,6 +59,10 @@ class Tally:
         """Count a fault of the machine's clocks, as one instance saw it."""
         self._word("clock_faults", kind)
 
+    def mismatch(self, tier: str) -> None:
+        """Count an instance that used other devices than it declared, by the tier of what it declared."""
+        self._word("mismatches", tier)
+
     def counters(self) -> Counters:
         """Freeze what was counted so far."""
         words = {name: {labels[0]: count for labels, count in of.items()} for name, of in self._words.items()}

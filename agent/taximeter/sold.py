@@ -1,0 +1,58 @@
+"""Under which tier a record is sold, and what it says of the devices: those declared, those seen, those shared.
+
+Refuses to know how either is found out, and what a tier costs.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from taximeter.events import Observed
+from taximeter.hardware import evidence
+from taximeter.hardware.inventory import UNKNOWN_TIER, Evidence, Hardware
+from taximeter.instance import Instance, Prediction
+from taximeter.records import DeviceUse, HardwareUse
+from taximeter.rulebook import Rulebook
+
+_UNKNOWN_HARDWARE = Hardware(UNKNOWN_TIER, 0, rule="the hardware was not looked at", settled=False)
+
+
+def billed_hardware(instance: Instance, prediction: Prediction | None, book: Rulebook) -> Hardware:
+    """What a record's tier is: of the devices that were declared and those that were seen, what the rules say bills."""
+    declared, observed = instance.hardware or _UNKNOWN_HARDWARE, instance.observed
+    if observed is None or observed.hardware is None:
+        return declared
+    card = book.card_of(prediction.card if prediction else instance.card)
+    choice = book.rules_of(instance.rules).on_mismatch
+    return evidence.billed(declared, observed.hardware, instance.evidence, choice, card.tiers if card else {})
+
+
+def hardware_use(instance: Instance, billed: Hardware) -> HardwareUse:
+    """What a record says of the hardware, where this bills."""
+    if instance.observed is None:
+        return _use_of(billed)
+    return _use_as_seen(billed, instance.hardware or _UNKNOWN_HARDWARE, instance.observed, instance.evidence)
+
+
+@lru_cache(maxsize=256)
+def _use_of(hardware: Hardware) -> HardwareUse:
+    return _use(hardware, hardware.evidence, _named(hardware))
+
+
+def _use_as_seen(billed: Hardware, declared: Hardware, observed: Observed, known: Evidence) -> HardwareUse:
+    seen = observed.hardware.devices if observed.hardware else ()
+    use = _use(billed, known, _named(declared))
+    return replace(
+        use,
+        observed=tuple(device.uuid for device in seen),
+        shared=bool(observed.shared),
+        shared_devices=observed.shared,
+    )
+
+
+def _use(hardware: Hardware, known: Evidence, declared: tuple[str, ...]) -> HardwareUse:
+    devices = tuple(DeviceUse(device.uuid, device.name, device.memory_bytes) for device in hardware.devices)
+    return HardwareUse(hardware.tier, hardware.count, devices, known, hardware.rule, declared)
+
+
+def _named(declared: Hardware) -> tuple[str, ...]:
+    return tuple(device.uuid for device in declared.devices) if declared.settled else ()

@@ -1,0 +1,173 @@
+"""What was used beside time: shared out in whole numbers, and unknown where nobody measured."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taximeter.events import Event, Measured, Options, Usage
+from taximeter.meter import fold, open_instance
+from taximeter.records import RecordType
+from taximeter.resources import apportion
+from tests.core.stories import SECOND, Told, beat, book, exited, finish, opened, ready, spawned, start, with_looks
+
+UNKNOWN = {
+    "cpu_ns": None,
+    "rss_peak_bytes": None,
+    "gpu_memory_peak_bytes": None,
+    "energy_mj": None,
+    "energy_source": None,
+}
+WORKER, ONE_SHOT = Options(worker=True), Options(prediction="p1")
+
+
+def measured(at_s: float, energy_mj: int | None = None, **used: Any) -> Measured:
+    source = None if energy_mj is None else "counter"
+    return Measured(int(at_s * SECOND), energy_mj=energy_mj, energy_source=source, **used)
+
+
+def tell(options: Options, *events: Event, interim_s: int = 60) -> Told:
+    by = book(interim_s * SECOND)
+    step = fold(open_instance(opened(options), by), with_looks([spawned(0), ready(0), *events], 999 * SECOND), by)
+    return Told(step.instance, list(step.records), [reason for _, reason in step.rejected])
+
+
+def used(told: Told, at: int = -1, kind: RecordType = RecordType.PREDICTION) -> Any:
+    return told.of(kind)[at].data["resources"]
+
+
+# --- Whole parts ---
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "parts"),
+    [
+        (10, [1, 1], (5, 5)),
+        (10, [1, 1, 1], (4, 3, 3)),
+        (1, [1, 2], (0, 1)),
+        (7, [0, 0], (4, 3)),
+        (0, [3, 4], (0, 0)),
+        (5, [0, 9], (0, 5)),
+    ],
+)
+def test_a_whole_number_is_parted_by_the_largest_remainder(
+    total: int, weights: list[int], parts: tuple[int, ...]
+) -> None:
+    assert apportion(total, weights) == parts
+
+
+@given(st.integers(0, 10**15), st.lists(st.integers(0, 10**18), min_size=1, max_size=20))
+def test_parts_add_up_and_each_is_right_to_within_one(total: int, weights: list[int]) -> None:
+    parts = apportion(total, weights)
+    assert sum(parts) == total
+    whole = sum(weights)
+    assert all(abs(part * whole - total * weight) < whole for part, weight in zip(parts, weights, strict=True) if whole)
+
+
+# --- Of an instance ---
+
+
+def test_what_nobody_measured_is_unknown() -> None:
+    told = tell(ONE_SHOT, exited(5 * SECOND)._replace(usage=Usage()))
+    assert used(told) == UNKNOWN
+
+
+def test_processor_time_and_memory_are_those_of_whoever_saw_more() -> None:
+    look = measured(4, cpu_ns=9 * SECOND, rss_peak_bytes=7, gpu_memory_peak_bytes=3)
+    told = tell(ONE_SHOT, look, exited(5 * SECOND)._replace(usage=Usage(SECOND, 4096)))
+    assert used(told) == UNKNOWN | {"cpu_ns": 9 * SECOND, "rss_peak_bytes": 4096, "gpu_memory_peak_bytes": 3}
+
+
+def test_of_two_of_whom_one_does_not_know_the_other_counts() -> None:
+    told = tell(ONE_SHOT, measured(4, cpu_ns=SECOND), exited(5 * SECOND)._replace(usage=Usage()))
+    assert used(told) == UNKNOWN | {"cpu_ns": SECOND}
+    told = tell(ONE_SHOT, measured(4), exited(5 * SECOND)._replace(usage=Usage(SECOND, 5)))
+    assert used(told) == UNKNOWN | {"cpu_ns": SECOND, "rss_peak_bytes": 5}
+
+
+def test_energy_of_interim_records_adds_up() -> None:
+    looks = [measured(1), measured(50, 700), measured(70, 900), measured(110, 1000)]
+    told = tell(ONE_SHOT, *looks, exited(130 * SECOND))
+    assert [record.data["resources"]["energy_mj"] for record in told.predictions()] == [700, 300, None]  # type: ignore[index]
+    assert [record.data["resources"]["energy_source"] for record in told.predictions()] == ["counter", "counter", None]  # type: ignore[index]
+
+
+def test_processor_time_of_interim_records_adds_up() -> None:
+    told = tell(
+        ONE_SHOT, measured(50, cpu_ns=30), beat(70 * SECOND, cpu_ns=50), exited(80 * SECOND)._replace(usage=Usage())
+    )
+    assert [record.data["resources"]["cpu_ns"] for record in told.instances()] == [30, 20]  # type: ignore[index]
+
+
+# --- Of a worker's predictions ---
+
+
+def test_energy_is_shared_out_over_overlapping_predictions_by_their_shares() -> None:
+    told = tell(
+        WORKER,
+        measured(10),
+        start(10 * SECOND, "a"),
+        start(15 * SECOND, "b"),
+        measured(20, 1000),
+        finish(21 * SECOND, "a"),
+        finish(21 * SECOND, "b"),
+        exited(30 * SECOND),
+    )
+    assert [record.data["resources"]["energy_mj"] for record in told.predictions()] == [750, 250]  # type: ignore[index]
+    assert used(told, kind=RecordType.INSTANCE)["energy_mj"] == 1000
+
+
+def test_what_is_drawn_while_idle_is_the_instances_alone() -> None:
+    told = tell(
+        WORKER, measured(0), start(5 * SECOND, "a"), measured(10, 1000), finish(11 * SECOND, "a"), exited(12 * SECOND)
+    )
+    assert used(told) == UNKNOWN | {"energy_mj": 500, "energy_source": "counter"}
+
+
+def test_a_prediction_that_ended_between_two_looks_has_no_energy() -> None:
+    told = tell(
+        WORKER, measured(0), start(SECOND, "a"), finish(2 * SECOND, "a"), measured(10, 1000), exited(12 * SECOND)
+    )
+    assert used(told) == UNKNOWN
+
+
+def test_a_prediction_that_goes_on_has_the_energy_since_its_last_record() -> None:
+    told = tell(
+        WORKER,
+        start(0, "a"),
+        measured(0),
+        measured(50, 500),
+        measured(100, 1000),
+        finish(130 * SECOND, "a"),
+        exited(131 * SECOND),
+    )
+    assert [record.data["resources"]["energy_mj"] for record in told.predictions()] == [500, 500, None]  # type: ignore[index]
+
+
+def test_energy_that_is_not_known_leaves_what_is_known() -> None:
+    told = tell(
+        WORKER, start(0, "a"), measured(0), measured(5, 100), measured(6), finish(7 * SECOND, "a"), exited(8 * SECOND)
+    )
+    assert used(told)["energy_mj"] == 100
+
+
+def test_a_first_look_that_knows_an_energy_already_gives_none_of_it_to_a_prediction() -> None:
+    told = tell(WORKER, start(0, "a"), measured(5, 100), finish(7 * SECOND, "a"), exited(8 * SECOND))
+    assert used(told) == UNKNOWN
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 10**6)), min_size=1, max_size=6), st.integers(1, 90))
+def test_predictions_never_draw_more_than_their_instance(looks: list[tuple[int, int]], interim_s: int) -> None:
+    events: list[Event] = [measured(0)]
+    at_s, energy_mj = 0.0, 0
+    for number, (tenths, grown_mj) in enumerate(looks):
+        at_s, energy_mj = at_s + tenths / 10, energy_mj + grown_mj
+        events += [start(int(at_s * SECOND), f"p{number}"), measured(at_s, energy_mj)]
+        if number % 2:
+            events.append(finish(int(at_s * SECOND), f"p{number - 1}"))
+    told = tell(WORKER, *events, exited(int(at_s * SECOND) + SECOND), interim_s=interim_s)
+    drawn = [record.data["resources"]["energy_mj"] or 0 for record in told.predictions()]  # type: ignore[index]
+    own = [record.data["resources"]["energy_mj"] or 0 for record in told.instances()]  # type: ignore[index]
+    assert min(drawn) >= 0
+    assert sum(drawn) <= sum(own) <= energy_mj
