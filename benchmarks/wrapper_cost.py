@@ -3,7 +3,8 @@
 Every tool starts the same command in the same rounds, in an order that changes from round to round. Added is the
 median of a tool's rounds less that of a bare posix_spawn; the ratio is to the whole of `python3 -I -S -c pass`, which
 is what any wrapper in Python pays at least. `srun` is a step of an allocation of its own Slurm, so it does not wait for
-a scheduler. `systemd-run` is measured where systemd runs, else in a throw-away container.
+a scheduler; it has rounds of its own, since its daemons are busy for a while after each. `systemd-run` is measured
+where systemd runs, else in a throw-away container.
 
     python benchmarks/wrapper_cost.py [--rounds 200] [--state DIR]
 """
@@ -18,7 +19,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import slurm
@@ -29,6 +29,8 @@ COMMAND = "/bin/true"
 BARE, PYTHON, TAXIMETER = "posix_spawn", "python3 -I -S -c pass", "taximeter run"
 SRUN, SYSTEMD = "srun", "systemd-run --wait"
 WARM_UP = 5
+#: So long Slurm's daemons have to themselves after a step.
+SETTLE_S = 0.1
 #: What the wrapper may add at most, as a part of all of the bare interpreter, or of what another tool adds.
 GOAL, PARTS = 1.2, {SRUN: 1 / 3, SYSTEMD: 1 / 2}
 
@@ -79,6 +81,8 @@ def measure(words: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
         dice.shuffle(order)
         for name in order:
             ms = once(words[name])
+            if name == SRUN:
+                time.sleep(SETTLE_S)
             if number >= WARM_UP:
                 took[name].append(ms)
     return {name: sorted(values) for name, values in took.items()}
@@ -97,6 +101,17 @@ def report(took: dict[str, list[float]]) -> None:
     for name, part in PARTS.items():
         if name in added:
             print(f"It adds {added[TAXIMETER] / added[name]:.2f} of what `{name}` adds (goal: at most {part:.2f}).")
+
+
+def beside_slurm(words: dict[str, list[str]], rounds: int) -> None:
+    """The same table for `srun`, or why there is none."""
+    print(f"\n`{SRUN}`, a step of an allocation:\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with slurm.allocation(Path(temporary)) as step:
+                report(measure({**words, SRUN: [*step, COMMAND]}, rounds))
+        except slurm.NoSlurm as error:
+            print(f"skipped: {error}")
 
 
 def in_bed(rounds: int) -> str:
@@ -130,17 +145,13 @@ def main() -> None:
     parser.add_argument("--no-slurm", action="store_true", help="do not start a Slurm for srun")
     parser.add_argument("--no-bed", action="store_true", help="do not boot a container for systemd-run")
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
         os.environ["TAXIMETER_STATE_DIR"] = str(said.state or temporary)
-        words, skipped = tools(), ""
-        if not said.no_slurm:
-            try:
-                words[SRUN] = [*stack.enter_context(slurm.allocation(Path(temporary) / "slurm")), COMMAND]
-            except slurm.NoSlurm as error:
-                skipped = f"\n`{SRUN}`: skipped: {error}"
+        words = tools()
         print(f"{describe()}; {said.rounds} interleaved rounds; {program()}\n")
         report(measure(words, said.rounds))
-        print(skipped, end="\n" if skipped else "")
+        if not said.no_slurm:
+            beside_slurm({name: words[name] for name in (BARE, PYTHON, TAXIMETER)}, max(20, said.rounds // 4))
     if SYSTEMD not in words and not said.no_bed:
         print(f"\n`{SYSTEMD}`, in a container of its own:\n\n{in_bed(max(20, said.rounds // 4))}")
 
