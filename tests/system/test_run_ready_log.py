@@ -18,7 +18,7 @@ import pytest
 
 from tests.require import require_program
 from tests.system.rides import PYTHON, Rides, state_of, wait_until
-from tests.system.test_run_terminal import PROMPT, RUN, SUSPEND, Terminal
+from tests.system.test_run_terminal import INTERRUPT, PROMPT, RUN, SUSPEND, Terminal
 from tests.system.test_run_terminal import terminal as terminal  # noqa: PLC0414 -- a fixture
 
 #: What every command here begins with: marks are seen by the test, whatever becomes of the outputs.
@@ -467,15 +467,26 @@ def test_without_outputs_there_is_nothing_to_search(rides: Rides) -> None:
 
 
 def test_a_job_in_a_pipeline_can_be_suspended_and_continued(terminal: Terminal) -> None:
-    terminal.enter(f"{RUN} --ready log:^3$ -- sh -c 'for i in 1 2 3; do echo $i; sleep 0.3; done; sleep 60' 2>&1 | cat")
-    terminal.expect("2\n")
+    (terminal.rides.path / "loop.py").write_text(
+        """
+import os, time
+print("one", flush=True)
+while not os.path.exists("go"): time.sleep(0.02)
+print("two", flush=True)
+time.sleep(60)
+"""
+    )
+    terminal.enter(f"{RUN} --ready log:^two$ -- {PYTHON} loop.py 2>&1 | cat")
+    terminal.expect("one\n")
+    terminal.started()
     terminal.type(SUSPEND)
     terminal.expect(PROMPT)
     terminal.enter("fg")
-    terminal.expect("3\n")
-    terminal.type("\x03")
+    (terminal.rides.path / "go").touch()
+    terminal.expect("two\n")
+    terminal.rides.wait_for("ready")
+    terminal.type(INTERRUPT)
     terminal.expect(PROMPT)
-    assert len(terminal.rides.facts("ready")) == 1
 
 
 def test_a_pager_that_is_left_early_ends_the_command(terminal: Terminal) -> None:
