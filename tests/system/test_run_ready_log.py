@@ -318,6 +318,28 @@ def test_what_was_written_before_the_end_waits_for_a_slow_reader(rides: Rides) -
         assert process.wait() == 0
 
 
+@pytest.mark.parametrize("output", [pipe, stream, lambda: (-1, os.open("/dev/null", os.O_WRONLY))])
+def test_what_the_wrapper_had_no_time_for_comes_out_at_the_end(
+    rides: Rides, output: Callable[[], tuple[int, int]]
+) -> None:
+    reading, writing = output()
+    code = "put(b'up\\n'); wait(); put(b'x' * 50_000)"
+    options = {"stdout": writing, "stdin": subprocess.PIPE, "start_new_session": True}
+    with rides.start("--ready", "log:up", *python(code), **options) as process:
+        os.close(writing)
+        rides.wait_for("ready")
+        command = rides.command_of(process)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: state_of(process.pid) == "T", "the wrapper to stop")
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_until(lambda: state_of(command) == "Z", "the command to end")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == 0
+        assert reading < 0 or read_all(reading) == b"up\n" + b"x" * 50_000
+
+
 def test_a_signal_ends_that_wait_and_loses_nothing(rides: Rides) -> None:
     reading, writing = os.pipe()
     with rides.start("--ready", "log:up", *python("put(b'x' * 100_000); sys.exit(3)"), stdout=writing) as process:

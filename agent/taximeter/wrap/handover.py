@@ -17,11 +17,12 @@ _HARMLESS = (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH)
 
 def see_out(relays: list[Relay]) -> None:
     """Bring out what was written, however slow the reader is, unless a signal says to end. Raises OSError."""
-    waiting = watched = [relay for relay in relays if relay.pending]
+    watched = [relay for relay in relays if relay.pending]
     fatal = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()).difference(_HARMLESS)
     epoll = select.epoll()
     for relay in watched:
         relay.watch(epoll)
+    waiting = [relay for relay in watched if relay.pending]
     while waiting and _signal.sigtimedwait(fatal, 0) is None:
         ready = [fd for fd, _ in epoll.poll(_LOOK_S)]
         for relay in watched:

@@ -27,6 +27,7 @@ class Relay:
         self._source, self._mouth = posix.pipe2(posix.O_CLOEXEC)
         posix.set_blocking(self._source, False)
         self._epoll: select.epoll | None = None
+        self._always_room = True  # nobody is told of it
         self._stalled = False  # there is no room, so nothing is read
         self._ended = False  # there is nothing more to read
         self.is_open = True
@@ -48,15 +49,20 @@ class Relay:
         self._saved, self._mouth = {}, -1
 
     def watch(self, epoll: select.epoll) -> None:
-        """Be told by an epoll from now on. Raises OSError."""
+        """Be told by an epoll from now on, and write what is pending. Raises OSError."""
         self._epoll = epoll
-        self._stalled = self._stalled or bool(self.pending)
-        if not self._stalled:
-            epoll.register(self._source, select.EPOLLIN)
         try:
-            epoll.register(self._sink.fd, select.EPOLLOUT if self._stalled else 0)
+            epoll.register(self._sink.fd, 0)
+            self._always_room = False
         except PermissionError:
-            pass  # a device that always has room
+            self._always_room = True  # a device
+        epoll.register(self._source, select.EPOLLIN)
+        self._stalled = False
+        try:
+            if self.pending:
+                self._flush()
+        except OSError:
+            self.close()
 
     def move(self, ready: list[int], searched: bool) -> bytes:
         """Move a bite on, if there is one; returns it where it is to be searched."""
@@ -146,7 +152,7 @@ class Relay:
 
     def _stall(self) -> None:
         """Wait for room: nothing is read meanwhile, which slows the command down."""
-        if self._epoll is not None and not self._stalled:
+        if self._epoll is not None and not self._stalled and not self._always_room:
             self._stalled = True
             self.unread_ns = time.monotonic_ns()
             self._epoll.unregister(self._source)  # else its end would wake us all the time
