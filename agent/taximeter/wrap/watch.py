@@ -23,7 +23,7 @@ _MOVED_NS = 1_000_000
 #: ... which is noted at once, but not again and again.
 _AGAIN_NS = 100_000_000
 #: After so long a command is none of the shortest: what only others need is begun then.
-_SETTLED_NS = 10_000_000
+_SETTLED_NS = 4_000_000
 
 
 class Watch:
