@@ -5,6 +5,7 @@ with a reason that is a remedy; under TAXIMETER_TEST_ALL=1 (CI) the same lack is
 silently left out. Every skip of the suite should come from here.
 """
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -37,6 +38,12 @@ def require_root() -> None:
     """The test makes namespaces, mounts or users."""
     if os.geteuid() != 0:
         lacking("needs root: sudo make test")
+
+
+def require_module(name: str) -> None:
+    """A Python package that only a test needs; it is locked with the others."""
+    if importlib.util.find_spec(name) is None:
+        lacking(f"needs the Python package {name}: make dev, or make test")
 
 
 def require_path(path: str, remedy: str) -> Path:

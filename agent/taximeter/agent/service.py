@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -87,7 +87,7 @@ def _first_of(group: ExceptionGroup) -> Exception:
 
 
 async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
-    async with _seen(config) as devices, _opened(config, where, devices) as (scene, watcher, reader):
+    async with _witnessed(config) as witnesses, _opened(config, where, witnesses) as (scene, watcher, reader):
         token = await anyio.to_thread.run_sync(kept_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
             await tasks.start(_stop_on_signal, tasks.cancel_scope)
@@ -112,27 +112,39 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
     logger.info("agent.stopped records=%d", scene.desk.head.seq)
 
 
+@dataclass(frozen=True, slots=True)
+class _Witnesses:
+    """Who is asked beside the journals."""
+
+    processes: kernel.ProcessEvents | None
+    deaf: str | None  #: why there are no process events
+    devices: Devices
+
+
 @asynccontextmanager
-async def _seen(config: Config) -> AsyncIterator[Devices]:
-    """The devices, looked at once: what lies in the journals is placed on them."""
+async def _witnessed(config: Config) -> AsyncIterator[_Witnesses]:
+    """The kernel, and the devices, looked at once: what lies in the journals is placed on them."""
+    processes, deaf = _listen_to_the_kernel(config)  # first: who asks NVML has none of the agent's capabilities
     devices = open_devices(config.hardware)
     try:
         await devices.look()
-        yield devices
+        yield _Witnesses(processes, deaf, devices)
     finally:
         devices.close()
+        if processes is not None:
+            processes.close()
 
 
 @asynccontextmanager
 async def _opened(
-    config: Config, where: Directories, devices: Devices
+    config: Config, where: Directories, witnesses: _Witnesses
 ) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader]]:
     """Ledger and books, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
     ledger = Ledger.open(where.ledger, node)
     directory_fd = open_directory(where.journal)
     reader: LedgerReader | None = None
-    processes, deaf = _listen_to_the_kernel(config)
+    processes, devices = witnesses.processes, witnesses.devices
     custody: Custody | None = None
     try:
         name = config.node.id or ledger.node_id_kept(socket.gethostname())
@@ -150,15 +162,13 @@ async def _opened(
             await desk.commit(Batch(news, ()))
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), devices, placer, kinds)
-        scene.processes, scene.witness_trouble = processes, deaf
+        scene.processes, scene.witness_trouble = processes, witnesses.deaf
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
         yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
     finally:
         if custody is not None:
             custody.close()
-        if processes is not None:
-            processes.close()
         if reader is not None:
             reader.close()
         ledger.close()

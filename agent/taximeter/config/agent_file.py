@@ -80,7 +80,7 @@ AGENT = Table(
             {
                 "nvml": boolean,
                 "deadline_s": number(0.1, 300, "seconds"),
-                "sample_s": number(0.05, 60, "seconds"),
+                "sample_s": number(0.01, 60, "seconds"),
                 "on_mismatch": _on_mismatch,
             }
         ),
