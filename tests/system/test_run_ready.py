@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.require import lacking, require_program, require_root
+from tests.system.agents import Node
 from tests.system.rides import PROGRAM, PYTHON, Rides, state_of, wait_until
 
 #: What every server here begins with. `say` reports, with the time; `requests` yields connections that were read from.
@@ -366,6 +367,26 @@ def test_whatever_fails_in_asking_the_command_does_not_notice(rides: Rides, port
     words = rides.words("--ready", f"http://127.0.0.1:{port}/", "--", "sh", "-c", "sleep 0.3; exit 4")
     assert subprocess.run([*strace, *words], env=rides.environment()).returncode == 4
     assert rides.facts("ready") == []
+
+
+def test_what_is_billed_begins_at_readiness_and_says_within_what_time(
+    rides: Rides, port: int, taximeter_program: str
+) -> None:
+    code = "time.sleep(0.2); listener = listen(); listener.accept(); listener.accept()"
+    options = ["--prediction", "p1", "--ready", f"tcp:127.0.0.1:{port}"]
+    node = Node(taximeter_program, rides.path)
+    with rides.start(*options, *server(port, code)) as process:
+        fact = rides.wait_for("ready")
+        socket.create_connection(("127.0.0.1", port)).close()
+        process.wait()
+    rides.run("--prediction", "p2", "--ready", f"tcp:127.0.0.1:{port}", "--ready-timeout", "0.1", "--", "sleep", "0.3")
+    with node.agent():
+        booked = {record["data"]["prediction"]: record["data"] for record in node.predictions()}
+        begun, seen = booked["p1"]["interval"]["start_ns"], booked["p1"]["timing"]["start"]
+        assert (begun, seen) == (fact["t"], {"source": "wrapper", "uncertainty_ns": fact["within"]})
+        assert (booked["p2"]["time"]["wall_ns"], booked["p2"]["billing"]["amount"]) == (0, "0")
+        assert "never: a boot that does not become ready" in node.taximeter("receipt", "p2").stdout
+        assert "never" not in node.taximeter("receipt", "p1").stdout
 
 
 @pytest.mark.parametrize("said", ["https://localhost/", "http://worker:80/", "tcp:::1:80", "log:(", "soon"])

@@ -104,8 +104,11 @@ def clean_up(run: Run) -> None:
     except OSError:
         pass
     readiness, run.readiness = run.readiness, None
-    if readiness is not None:
-        readiness.leave()
+    try:
+        if readiness is not None:
+            readiness.leave()
+    except OSError:
+        pass
 
 
 def end_alike(status: int) -> None:
