@@ -227,10 +227,14 @@ def strace(*options: str) -> list[str]:
     return ["strace", "-qq", *options]
 
 
+def inject(point: Point) -> tuple[str, ...]:
+    """Options of strace that kill whoever comes to this point."""
+    return ("-o", "/dev/null", "-e", f"trace={point.call}", "-e", f"inject={point.call}:signal=KILL:when={point.when}")
+
+
 def killed(program: Sequence[str], point: Point, environment: Mapping[str, str]) -> int:
     """Run `program`, and kill it (it alone) before a system call; what it forks is not touched. Returns its status."""
-    what = ("-e", f"trace={point.call}", "-e", f"inject={point.call}:signal=KILL:when={point.when}")
-    words = [*strace("-o", "/dev/null", *what), *program]
+    words = [*strace(*inject(point)), *program]
     # The command outlives it, and would hold a pipe open.
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.run(words, env=dict(environment), timeout=30, check=False, **quiet).returncode

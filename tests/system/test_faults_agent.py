@@ -19,7 +19,18 @@ import pytest
 
 from tests.require import require_program
 from tests.system.agents import Node, wait_until
-from tests.system.faults import Point, booked, check_bill, check_ledger, finals, gate, sample, strace, wait_for_fact
+from tests.system.faults import (
+    Point,
+    booked,
+    check_bill,
+    check_ledger,
+    finals,
+    gate,
+    inject,
+    sample,
+    strace,
+    wait_for_fact,
+)
 from tests.system.rides import children_of
 
 #: The calls that an agent does its work with, by what they are for; its start is a thousand others.
@@ -29,8 +40,7 @@ WORK = {
     "shipper": ("write", "fsync", "unlinkat", "unlink", "rename"),
     "loop": ("epoll_wait", "epoll_ctl", "recvmmsg", "sendto"),
 }
-MOST_OF_EACH = 6
-BEGUN = "ledger.db"  #: the first file of the agent's own that it opens: what came before only loaded it
+MOST_OF_EACH = 5
 
 
 @pytest.fixture
@@ -69,7 +79,10 @@ def begins(node: Node, process: subprocess.Popen[bytes]) -> bool:
 
 
 def points_of_the_work(node: Node, path: Path) -> list[Point]:
-    """The calls of an agent that has a little of everything to do, thread by thread, each point once."""
+    """The calls of an agent that has a little of everything to do, thread by thread, each point once.
+
+    From the first file of its own on: what came before only loaded it.
+    """
     calls = ",".join(call for calls in WORK.values() for call in calls)
     with traced(node, "-o", str(path), "-e", f"trace={calls}") as process:
         begins(node, process)
@@ -82,7 +95,7 @@ def points_of_the_work(node: Node, path: Path) -> list[Point]:
         thread, _, rest = line.partition(" ")
         call, bracket, words = rest.strip().partition("(")
         if bracket and call.isidentifier():
-            begun = begun or BEGUN in words
+            begun = begun or str(node.state) in words
             made[thread, call] += 1
             if begun:
                 points[Point(call, made[thread, call])] = None
@@ -111,8 +124,7 @@ def test_killed_at_any_call_of_its_work_it_bills_everything_once_and_whole(node:
         wrapper.kill()
         for point in points:
             node.run("--prediction", f"waits {point}", "--", "true")
-            inject = f"inject={point.call}:signal=KILL:when={point.when}"
-            with traced(node, "-o", "/dev/null", "-e", f"trace={point.call}", "-e", inject) as process:
+            with traced(node, *inject(point)) as process:
                 begins(node, process)
                 node.run("--prediction", f"comes {point}", "--", "false")
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -137,3 +149,22 @@ def test_killed_at_any_call_of_its_work_it_bills_everything_once_and_whole(node:
         assert sum(data["time"]["unknown_ns"] for data in booked(node)[name]) == 0
     lines = [json.loads(line) for line in (node.state / "usage.ndjson").read_text().splitlines()]
     assert lines == node.records()
+
+
+def test_killed_while_it_begins_a_ledger_it_leaves_one_that_the_next_goes_on_with(
+    taximeter_program: str, tmp_path: Path
+) -> None:
+    node = Node(taximeter_program, tmp_path / "traced")
+    node.run("--", "true")
+    points = points_of_the_work(node, tmp_path / "trace")
+    for number, point in enumerate(sample(points, 6)):
+        node = Node(taximeter_program, tmp_path / str(number))
+        node.run("--prediction", "run", "--", "true")
+        with traced(node, *inject(point)) as process:
+            begins(node, process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        with node.agent() as agent:
+            wait_until(lambda node=node: "run" in finals(node), f"the record, after a kill before {point}")
+            assert agent.stop() == 0
+        check_ledger(node)

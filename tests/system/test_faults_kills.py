@@ -33,7 +33,7 @@ from tests.system.faults import (
 )
 
 SEEDS = range(int(os.environ.get("TAXIMETER_SOAK", "1")))
-ACTIONS = 30
+ACTIONS = 24
 #: A run is left alone for so long after its start: the agent has to hear of it first.
 SETTLED_NS = SECOND // 2
 SCRIPT = 'echo $$ >"$0.tmp"; mv "$0.tmp" "$0"; read line; exit 3'
