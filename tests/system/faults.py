@@ -207,8 +207,10 @@ def check_bill(data: Mapping[str, Any], truth: Truth, unseen_ns: int) -> None:
     late_ns = 0 if data["timing"]["end"]["source"] == "kernel" else LATE_NS
     told = json.dumps(data, indent=1)
     assert billed_ns(data) <= truth.gone_ns + late_ns - truth.forked_ns, told
-    # A wrapper may learn that its spawn returned after the command has said that it is up.
-    assert billed_ns(data) >= truth.alive_ns - truth.up_ns - unseen_ns - LATE_NS, told
+    # Without the kernel the bill runs from when the spawn returned, to a wrapper that may have had to wait for a core.
+    start_ns = data["interval"]["end_ns"] - data["to_date"]["wall_ns"]
+    late_ns = 0 if data["timing"]["end"]["source"] == "kernel" else LATE_NS
+    assert billed_ns(data) >= truth.alive_ns - max(truth.up_ns, start_ns) - unseen_ns - late_ns, told
     assert data["interval"]["end_ns"] <= truth.gone_ns + late_ns or data["time"]["unknown_ns"], told
 
 
