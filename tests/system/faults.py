@@ -235,8 +235,17 @@ def inject(point: Point) -> tuple[str, ...]:
 
 
 def killed(program: Sequence[str], point: Point, environment: Mapping[str, str]) -> int:
-    """Run `program`, and kill it (it alone) before a system call; what it forks is not touched. Returns its status."""
+    """Run `program`, and kill it (it alone) before a system call; what it forks is not touched.
+
+    Returns its status; 0 where it did not come there and lives on.
+    """
     words = [*strace(*inject(point)), *program]
     # The command outlives it, and would hold a pipe open.
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.run(words, env=dict(environment), timeout=30, check=False, **quiet).returncode
+    process = subprocess.Popen(words, env=dict(environment), **quiet)
+    try:
+        return process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()  # strace lets go of it
+        process.wait()
+        return 0
