@@ -173,6 +173,7 @@ def gate(path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
+        place.unlink()  # first, so that nobody who comes late waits for ever
         os.close(held)
 
 
