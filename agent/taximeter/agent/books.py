@@ -39,6 +39,12 @@ _UNREADABLE = "unreadable"
 Place = Callable[[Mapping[str, str]], Hardware]
 #: Puts what the agent saw itself beside an instance's new facts; None where that is still to come.
 Attest = Callable[[str, int, Instance | None, Sequence[Event]], Sequence[Event] | None]
+#: What is still to be told of an instance whose end is about to be booked.
+LastWords = Callable[[str, Instance], Sequence[Event]]
+
+
+def _nothing(_: str, __: Instance) -> Sequence[Event]:
+    return ()
 
 
 @dataclass(slots=True)
@@ -75,6 +81,7 @@ class Books:
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.early: set[str] = set()  #: whose new facts wait for what the kernel is about to tell
+        self.last_words: LastWords = _nothing
         self.tally = Tally()
         self._complaints = Complaints(self.tally)
 
@@ -146,7 +153,7 @@ class Books:
         if isinstance(events[-1], Exited) and events[-1].dropped:
             self.tally.journal_fault("dropped", events[-1].dropped)
         account.seen_ns = time.monotonic_ns()
-        return self._of_the_past(account, events, account.seen_ns)
+        return self._of_the_past(account, self._with_last_words(name, account, events), account.seen_ns)
 
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
@@ -164,12 +171,20 @@ class Books:
         account.seen_ns = time.monotonic_ns()
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
+        events = self._with_last_words(instance, account, events)
         self._page.facts.extend((instance, own(event)) for event in events)
         self._fold(instance, account, events)
         if heard_bytes is not None and account.instance is not None:
             account.instance = account.instance._replace(heard_bytes=heard_bytes)
         if instance in self.accounts:
             self._page.saved[instance] = kept_state(instance, account)
+
+    def book_look(self, instance: str, events: Sequence[Event]) -> None:
+        """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""
+        account = self.accounts[instance]
+        self._page.facts.extend((instance, own(event)) for event in events)
+        self._fold(instance, account, events)
+        self._page.saved[instance] = kept_state(instance, account)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
@@ -178,7 +193,14 @@ class Books:
             return
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
         lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost", now)
-        self._fold(instance, account, (lost,))
+        self._fold(instance, account, self._with_last_words(instance, account, (lost,)))
+
+    def _with_last_words(self, name: str, account: Account, events: Sequence[Event]) -> Sequence[Event]:
+        """What the agent saw of an instance that was not told yet, before the end of it."""
+        if account.instance is None or not isinstance(events[-1], Exited | Lost):
+            return events
+        words = self.last_words(name, account.instance)
+        return [*events[:-1], *words, events[-1]] if words else events
 
     @property
     def waiting(self) -> int:

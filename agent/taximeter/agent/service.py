@@ -32,6 +32,7 @@ from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
+from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
@@ -102,6 +103,8 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
                 tasks.start_soon(_ship, sink, scene)
             tasks.start_soon(_sweep_now_and_then, watcher)
             tasks.start_soon(scene.devices.run)
+            if scene.onlooker is not None:
+                tasks.start_soon(scene.onlooker.run)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -155,6 +158,9 @@ async def _opened(
         placer = Placer(lambda: devices.inventory, config.catalogue)
         eyes = Eyewitness(directory_fd, processes)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
+        onlooker = Onlooker(directory_fd, books, lambda: devices.inventory, config.catalogue)
+        books.last_words = onlooker.last_words
+        devices.listen(onlooker.heard)
         books.resume(ledger.journals())
         custody = Custody(directory_fd, config.journal.owner_uids, books, eyes)
         desk = Desk(ledger, books.tally)
@@ -162,7 +168,7 @@ async def _opened(
             await desk.commit(Batch(news, ()))
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), devices, placer, kinds)
-        scene.processes, scene.witness_trouble = processes, witnesses.deaf
+        scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
         yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader

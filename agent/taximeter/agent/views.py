@@ -13,6 +13,7 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices
+from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.clockwork import utc_ns
 from taximeter.hardware.inventory import UNKNOWN_TIER, Device
@@ -51,6 +52,7 @@ class Scene:
     trouble: str | None = None  #: of reading journals
     processes: ProcessEvents | None = None  #: the kernel's, where the agent has them
     witness_trouble: str | None = None  #: why it has not
+    onlooker: Onlooker | None = None
 
 
 def draw(scene: Scene) -> Snapshot:

@@ -7,6 +7,7 @@ from taximeter.kernel.capabilities import give_up_net_admin
 from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.group import End, Start
+from taximeter.kernel.kin import Process, ancestry, descendants, everybody, look_at, resident_bytes
 from taximeter.kernel.notes import Changes, DirectoryWatch
 from taximeter.kernel.processes import boot_id, exit_status, host_pid, is_alive, open_process, start_ticks
 from taximeter.kernel.usage import usage_of
@@ -16,15 +17,21 @@ __all__ = [
     "Changes",
     "DirectoryWatch",
     "End",
+    "Process",
     "ProcessEvents",
     "Start",
+    "ancestry",
     "boot_id",
+    "descendants",
+    "everybody",
     "exit_status",
     "give_up_net_admin",
     "host_pid",
     "is_alive",
+    "look_at",
     "open_process",
     "read_clock",
+    "resident_bytes",
     "start_ticks",
     "time_offsets",
     "usage_of",

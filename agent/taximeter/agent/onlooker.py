@@ -1,0 +1,191 @@
+"""Looks who is on the devices, and what instances' processes use, and has that booked as the agent's own facts.
+
+Owns the rhythm: each round of samples as it comes; processes every ten seconds while anything is open. Evidence only:
+no time is taken from it, and what nobody looked at is booked as ever. Refuses to know what it means for a bill.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.to_thread
+
+from taximeter import kernel
+from taximeter.agent.accounts import Account
+from taximeter.agent.books import Books
+from taximeter.agent.kinship import Kinship
+from taximeter.agent.sights import Sight
+from taximeter.events import Measured, Observed
+from taximeter.hardware.attribution import drawn, meter_of
+from taximeter.hardware.inventory import Inventory
+from taximeter.hardware.samples import DeviceSample, Samples
+from taximeter.hardware.tiers import Catalogue
+from taximeter.instance import Instance
+from taximeter.lifecycle import Stage
+from taximeter.resources import apportion
+from taximeter.spans import phases_at
+
+#: How often processes are looked at, in seconds. What lives for less is told by its wrapper.
+LOOK_S = 10.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Round:
+    """Who was where, at one look."""
+
+    uses: dict[str, dict[str, list[int | None]]] = field(default_factory=dict)  #: instance -> UUID -> bytes a process
+    strangers: set[str] = field(default_factory=set)  #: UUIDs with processes of nobody here
+
+
+class Onlooker:
+    """The agent's eyes on what instances use."""
+
+    def __init__(self, directory_fd: int, books: Books, current: Callable[[], Inventory], catalogue: Catalogue) -> None:
+        self._books = books
+        self._current = current
+        self._catalogue = catalogue
+        self._kin = Kinship(directory_fd)
+        self._sights: dict[str, Sight] = {}
+        self._before: dict[str, DeviceSample] = {}
+
+    async def run(self) -> None:
+        """Look at processes, now and then."""
+        while True:
+            await anyio.sleep(LOOK_S)
+            if self._books.accounts:
+                table = await anyio.to_thread.run_sync(kernel.everybody)
+                self.measure(table)
+
+    def heard(self, samples: Samples) -> None:
+        """Take in a round of samples of the devices."""
+        accounts = self._books.accounts
+        after = {sample.uuid: sample for sample in samples.devices}
+        if accounts:
+            self._refresh()
+            found = self._find(samples)
+            self._share_energy(found, after)
+            for name, uses in found.uses.items():
+                self._see(name, uses, samples)
+            self._share_devices()
+            for name in self._sights:
+                if name not in found.uses:
+                    self._sights[name].here = frozenset()
+                self._tell(name, accounts[name])
+        self._before = after
+
+    def measure(self, table: dict[int, kernel.Process]) -> None:
+        """Take in who runs, and what each has used."""
+        self._refresh()
+        now_ns = time.monotonic_ns()
+        for name, account in self._books.accounts.items():
+            pids = self._kin.tree(name, table)
+            if pids and account.instance is not None:
+                wrapper = self._kin.wrapper(name, table)
+                cpu_ns = sum(table[pid].cpu_ns + table[pid].children_ns for pid in pids)
+                cpu_ns += wrapper.children_ns if wrapper else 0
+                self._sight(name, account.instance).work(cpu_ns, kernel.resident_bytes(pids), now_ns)
+        for name in list(self._sights):
+            self._tell(name, self._books.accounts[name])
+
+    def last_words(self, name: str, instance: Instance) -> Sequence[Observed | Measured]:
+        """What is still to be told of an instance whose end is about to be booked."""
+        sight = self._sights.pop(name, None)
+        return () if sight is None else self._news(sight, instance, last=True)
+
+    def _refresh(self) -> None:
+        accounts = self._books.accounts
+        self._kin.refresh(accounts)
+        for name in self._sights.keys() - accounts.keys():
+            del self._sights[name]
+
+    def _find(self, samples: Samples) -> _Round:
+        found = _Round()
+        # A process that began after the look has its pid from one that has ended.
+        slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        for device in samples.devices:
+            latest_ticks = (device.at_ns + slept_ns) * _TICKS // _NS + 1
+            for use in device.processes or ():
+                name, process = self._kin.instance_of(use.pid, latest_ticks)
+                if name is not None:
+                    found.uses.setdefault(name, {}).setdefault(use.device, []).append(use.used_bytes)
+                elif process is not None:
+                    found.strangers.add(use.device)
+        return found
+
+    def _sight(self, name: str, instance: Instance) -> Sight:
+        sight = self._sights.get(name)
+        if sight is None:
+            sight = self._sights[name] = Sight.of(instance)
+        return sight
+
+    def _see(self, name: str, uses: dict[str, list[int | None]], samples: Samples) -> None:
+        instance = self._books.accounts[name].instance
+        if instance is not None:
+            sight = self._sight(name, instance)
+            sight.see(uses, samples, instance.hardware)
+            sight.hold([size for sizes in uses.values() for size in sizes])
+            sight.active_ns = _active_ns(instance, samples.at_ns)
+
+    def _share_energy(self, found: _Round, after: dict[str, DeviceSample]) -> None:
+        """Part what each device drew since the last look among those who were on it at both, by their active time."""
+        inventory = self._current()
+        parties: dict[str, dict[str, int]] = {}  # device that measures -> instance -> weight
+        strangers = {meter_of(uuid, inventory, after) for uuid in found.strangers}
+        slices = {device.uuid: device.gpu_slices or 1 for device in inventory.devices}
+        for name, uses in found.uses.items():
+            sight, instance = self._sights.get(name), self._books.accounts[name].instance
+            if instance is None:
+                continue
+            active_ns = _active_ns(instance, max((after[uuid].at_ns for uuid in uses if uuid in after), default=0))
+            grown_ns = active_ns - (sight.active_ns if sight else 0)
+            for uuid in uses:
+                weights = parties.setdefault(meter_of(uuid, inventory, after), {})
+                weights[name] = weights.get(name, 0) + max(grown_ns, 0) * slices.get(uuid, 1)
+        for meter, weights in parties.items():
+            earlier, later = self._before.get(meter), after.get(meter)
+            used = drawn(earlier, later) if earlier and later else None
+            if used is not None and earlier and later:
+                rest = [later.at_ns - earlier.at_ns] if meter in strangers else []
+                parts = apportion(used[0], [*weights.values(), *rest])
+                for name, part_mj in zip(weights, parts, strict=False):
+                    sight = self._sights.get(name)
+                    if sight is not None and any(meter_of(uuid, inventory, after) == meter for uuid in sight.here):
+                        sight.draw(part_mj, used[1])
+
+    def _share_devices(self) -> None:
+        """Note whose devices others were given, or are on, as well."""
+        on: dict[str, list[str]] = {}
+        for name, account in self._books.accounts.items():
+            if account.instance is not None and account.instance.stage is not Stage.PENDING:
+                for uuid in self._devices_of(name, account.instance):
+                    on.setdefault(uuid, []).append(name)
+        for uuid, names in on.items():
+            if len(names) > 1:
+                for name in names:
+                    instance = self._books.accounts[name].instance
+                    if instance is not None:
+                        self._sight(name, instance).shared[uuid] = None
+
+    def _devices_of(self, name: str, instance: Instance) -> set[str]:
+        hardware, sight = instance.hardware, self._sights.get(name)
+        given = {device.uuid for device in hardware.devices} if hardware and hardware.settled else set()
+        return given | (sight.here if sight else frozenset())
+
+    def _tell(self, name: str, account: Account) -> None:
+        if account.instance is not None:
+            events = self._news(self._sights[name], account.instance, last=False)
+            if events:
+                self._books.book_look(name, events)
+
+    def _news(self, sight: Sight, instance: Instance, *, last: bool) -> list[Observed | Measured]:
+        observed = sight.observed(self._current(), self._catalogue, instance, last=last)
+        measured = sight.measured(time.monotonic_ns(), last=last)
+        return [event for event in (observed, measured) if event is not None]
+
+
+def _active_ns(instance: Instance, at_ns: int) -> int:
+    return phases_at(instance, max(at_ns, instance.since_ns)).active
