@@ -84,7 +84,10 @@ class Truth:
 class Gate:
     """Commands that say that they are up, wait for the gate, and say that they are over; each by a name."""
 
-    _SCRIPT = 'echo $$ >"$0/$1.tmp"; mv "$0/$1.tmp" "$0/$1.up"; read line <"$0/gate"; echo >"$0/$1.over"; exit 7'
+    # It goes to the gate before it says that it is up: behind a gate that was open once, nobody opens any more.
+    _SCRIPT = (
+        'exec 3<"$0/gate"; echo $$ >"$0/$1.tmp"; mv "$0/$1.tmp" "$0/$1.up"; read line <&3; echo >"$0/$1.over"; exit 7'
+    )
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True)
@@ -110,7 +113,7 @@ class Gate:
     def open(self) -> dict[str, Truth]:
         """Let all go on to their end; what is known of their lives."""
         alive_ns = time.monotonic_ns()
-        os.close(self._fd)
+        self._shut()
         return self.ended(alive_ns)
 
     def ended(self, alive_ns: int) -> dict[str, Truth]:
@@ -136,9 +139,14 @@ class Gate:
         """Whether it came to its own end."""
         return (self.path / f"{name}.over").exists()
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
+    def _shut(self) -> None:
+        if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        (self.path / "gate").unlink()  # first, so that nobody who comes late waits for ever
+        self._shut()
         for pidfd, _, _ in self._held.values():
             os.close(pidfd)
 
