@@ -116,6 +116,8 @@ class Custody:
             return
         if instance.stage is Stage.PENDING:
             instance = self._find(name, account, instance, now.monotonic)
+        if instance.stage is Stage.BOOT and instance.opened.options.ready == wire.BY_EXEC:
+            self._book(name, [BecameReady(instance.start_ns, wire.BY_EXEC)])  # its word of it was torn
         if not self._keeper.holds(name):
             self._hold(name, instance)
         self.adopted.add(name)
@@ -175,10 +177,7 @@ class Custody:
         spawned = self._eyes.found(instance.opened, until_ns)
         if spawned is None:
             return instance
-        events: list[Event] = [spawned]
-        if instance.opened.options.ready == "exec":
-            events.append(BecameReady(spawned.at_ns, "exec"))
-        self._book(name, events)
+        self._book(name, [spawned])
         return account.instance or instance
 
     def _end(self, name: str, instance: Instance, end: Ended | None, said: Sequence[Said]) -> None:
