@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from taximeter.cli.receipt import write
 from taximeter.cli.sheet import Sheet
 from taximeter.observe.words import exit_text
+from taximeter.records import UsageRecord
 from tests.cli.node import instance, program, renamed, taximeter
 from tests.cli.node import write as write_ledger
 from tests.observe import histories
@@ -45,6 +47,17 @@ def agrees(printed: str, name: str) -> bool:
 )
 def test_a_receipt_reads_as_it_was_drawn(booked: Path, name: str, asked: str, columns: int) -> None:
     answer = taximeter("receipt", asked, columns=columns)
+    assert (answer.code, answer.err) == (0, "")
+    assert agrees(answer.out, f"receipt-{name}-{columns}.txt")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(("name", "run"), [("seen", histories.seen_run), ("mismatch", histories.mismatched_run)])
+def test_a_receipt_tells_how_its_devices_are_known(
+    state: Path, name: str, run: Callable[[], list[UsageRecord]], columns: int
+) -> None:
+    write_ledger(state, renamed(run(), 1, "p-seen"))
+    answer = taximeter("receipt", "p-seen", columns=columns)
     assert (answer.code, answer.err) == (0, "")
     assert agrees(answer.out, f"receipt-{name}-{columns}.txt")
 
@@ -148,6 +161,61 @@ def test_devices_resources_and_relatives_are_shown_where_there_are_any(booked: P
     assert " device      NVIDIA H100 80GB HBM3, 79.6 GiB, GPU-1" in lines
     assert " used        GPU memory 7.0 GiB at most, energy 812.3 J" in lines
     assert " units       image 2" in lines
+
+
+MISMATCH = {
+    "tier": "gpu-h100",
+    "count": 1,
+    "devices": [{"uuid": "GPU-1", "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85520809984}],
+    "evidence": "mismatch",
+    "rule": "rule 17, gpu-h100",
+    "declared": ["GPU-1"],
+    "observed": ["GPU-1", "GPU-2"],
+    "shared": True,
+    "shared_devices": ["GPU-2"],
+}
+
+
+def on(booked: Path, **hardware: object) -> list[str]:
+    receipt = json.loads(taximeter("receipt", "p-one", "--json").out)
+    return drawn(receipt | {"hardware": MISMATCH | hardware}).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ("declared", "declared; not seen by NVML"),
+        ("observed", "seen by NVML; nothing was declared"),
+        ("both", "declared and seen by NVML"),
+        ("mismatch", "mismatch: what was declared is not what was seen"),
+        ("smelled", "smelled"),
+    ],
+)
+def test_how_devices_are_known_is_said_in_words(booked: Path, known: str, said: str) -> None:
+    assert f" evidence    {said}" in on(booked, evidence=known)
+
+
+def test_a_mismatch_is_shown_with_both_lists(booked: Path) -> None:
+    lines = on(booked)
+    assert " declared    GPU-1" in lines
+    assert " seen on     GPU-1, GPU-2" in lines
+    assert " seen on     no device" in on(booked, observed=[])
+    assert not [line for line in on(booked, evidence="both") if line.startswith(" seen on ")]
+
+
+def test_devices_that_others_were_on_are_shown(booked: Path) -> None:
+    assert " shared      others were on, or given, GPU-2 as well" in on(booked)
+
+
+def test_a_run_without_devices_needs_no_evidence(booked: Path) -> None:
+    lines = on(booked, devices=[], declared=[], observed=[], evidence="declared")
+    assert not [line for line in lines if line.startswith(" evidence ")]
+
+
+def test_energy_that_was_integrated_is_said_to_be(booked: Path) -> None:
+    receipt = json.loads(taximeter("receipt", "p-one", "--json").out)
+    receipt["resources"] |= {"energy_mj": 2000, "energy_source": "power"}
+    assert any("energy 2.0 J (by its power)" in line for line in drawn(receipt).splitlines())
 
 
 def test_a_long_list_is_cut_and_says_where_the_rest_is(booked: Path) -> None:

@@ -221,3 +221,38 @@ def test_every_fault_of_a_ledger_is_named(booked: Path) -> None:
     faults = json.loads(taximeter("verify", "--json").out)["faults"]
     assert {fault["seq"] for fault in faults} >= {2}
     assert len(faults) == sum(line.startswith((" record ", " ledger ")) for line in answer.lines[4:])
+
+
+def test_every_rule_is_explained_for_the_machine_itself(tmp_path: Path) -> None:
+    (tmp_path / "tiers.toml").write_text(
+        'version = "1"\n[[tier]]\nslug = "t4"\ntitle = "T4"\ncount = 1\nnames = ["Tesla T4"]\n'
+        '[[tier]]\nslug = "cpu"\ntitle = "CPU"\ncount = 0\n'
+    )
+    (tmp_path / "agent.toml").write_text('tiers = "tiers.toml"\n[hardware]\nnvml = false\n')
+    answer = taximeter("hardware", "--explain", "--config", str(tmp_path / "agent.toml"))
+    assert " rule 1      t4: no device, expected 1" in answer.lines
+    assert " rule 2      cpu: fits" in answer.lines
+    told = json.loads(taximeter("hardware", "--explain", "--json", "--config", str(tmp_path / "agent.toml")).out)
+    assert told["explained"]["node"]["trials"][1] == {"number": 2, "tier": "cpu", "misses": []}
+
+
+def test_the_agent_explains_devices_and_instances() -> None:
+    item = {"tier": "gpu-h100", "rule": "rule 17", "trials": [{"number": 1, "tier": "cpu", "misses": ["1 device"]}]}
+    evidence = {"evidence": "mismatch", "declared": ["GPU-0"], "observed": ["GPU-1"], "shared_devices": ["GPU-1"]}
+    why = {
+        "node": item,
+        "devices": [{"uuid": "GPU-0", "name": "H100", **item}],
+        "instances": [{"instance": "i1", **evidence, **item}],
+    }
+    with agent.living({"/v1/hardware": INVENTORY, "/v1/hardware/explained": why}):
+        answer = taximeter("hardware", "--explain")
+    assert [line for line in answer.lines if "GPU-0 alone: gpu-h100" in line or "Instance i1: gpu-h100" in line]
+    assert " evidence    mismatch; declared GPU-0; seen on GPU-1" in answer.lines
+    assert answer.lines.count(" rule 1      cpu: 1 device") == 3
+
+
+def test_an_older_agent_explains_nothing() -> None:
+    with agent.living({"/v1/hardware": INVENTORY}):
+        answer = taximeter("hardware", "--explain")
+    assert answer.code == 0
+    assert not [line for line in answer.lines if "rule 1 " in line]

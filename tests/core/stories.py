@@ -169,12 +169,13 @@ def tell(
     rules: Rulebook | None = None,
     tier: str = "cpu",
     silent: bool = False,
+    on: Hardware | None = None,
 ) -> Told:
     """Fold a history from its opening on; `silent`: the wrapper's heartbeats are only those that are told."""
     if not silent:
         events = with_heartbeats(events, 10 * MINUTE)
     rules = rules or book()
-    instance = open_instance(opened(options), rules, Hardware(tier, 1, rule="test"))
+    instance = open_instance(opened(options), rules, on or Hardware(tier, 1, rule="test"))
     step = fold(instance, events, rules)
     return Told(step.instance, list(step.records), [reason for _, reason in step.rejected])
 

@@ -6,7 +6,7 @@ import pytest
 
 from taximeter.config import load
 from taximeter.hardware.inventory import Device, Evidence, Host, Inventory
-from taximeter.hardware.tiers import Catalogue, Match, Range, Tier, match, place, place_node
+from taximeter.hardware.tiers import Catalogue, Match, Range, Tier, Trial, explain, match, place, place_node
 
 MIB = 1 << 20
 HOST = Host(32, 256 << 30, "x86_64")
@@ -197,3 +197,55 @@ def test_where_the_environment_leaves_a_doubt_the_tier_is_unknown() -> None:
     hardware = place(Inventory(HOST, some(1, *H100)), {"CUDA_VISIBLE_DEVICES": "GPU-zzzz"}, SHIPPED)
     assert (hardware.tier, hardware.count, hardware.devices) == ("unknown", 0, ())
     assert "GPU-zzzz" in hardware.rule
+
+
+# --- Slices, by what they are and not by what they are called ---
+
+THREE = Tier("three", "3 of 7", 1, names=("NVIDIA H100 80GB HBM3",), mig_slices=3, memory_mib=Range(39_000, 41_000))
+SEVEN = replace(THREE, slug="seven", mig_slices=7, memory_mib=Range(79_000, 82_000))
+SLICES = Catalogue((THREE, SEVEN))
+
+
+def part(profile: str, memory_mib: int, gpu_slices: int | None, compute_slices: int | None) -> Device:
+    device = gpu(H100[0], memory_mib, mig_profile=profile, parent_uuid="GPU-0")
+    return replace(device, gpu_slices=gpu_slices, compute_slices=compute_slices)
+
+
+@pytest.mark.parametrize(
+    ("device", "tier"),
+    [
+        (part("3g.40gb", 40_192, 3, 3), "three"),
+        (part("3g.39gb", 40_192, 3, None), "three"),
+        (part("7g.79gb", 81_000, 7, 7), "seven"),
+        (part("7g.80gb", 81_000, 7, 7), "seven"),
+        (part("3g.40gb", 40_192, None, None), "unknown"),
+        (part("3g.40gb", 40_192, 4, 4), "unknown"),
+        (part("3g.20gb", 20_000, 3, 3), "unknown"),
+        (part("1c.3g.40gb", 40_192, 3, 1), "unknown"),
+        (gpu(H100[0], 40_192), "unknown"),
+    ],
+)
+def test_a_slice_is_known_by_its_slices_and_its_memory(device: Device, tier: str) -> None:
+    assert match((device,), HOST, SLICES).tier == tier
+
+
+@pytest.mark.parametrize(
+    ("device", "missed"),
+    [
+        (gpu(H100[0], 40_192), "a whole GPU, expected a MIG slice of 3"),
+        (part("4g.40gb", 40_192, 4, 4), "a MIG slice of 4, expected one of 3"),
+        (part("3g.40gb", 40_192, None, None), "a MIG slice of unknown, expected one of 3"),
+        (part("1c.3g.40gb", 40_192, 3, 1), "it computes with 1 of its 3 slices, expected all of them"),
+    ],
+)
+def test_what_keeps_a_slice_from_a_tier_is_said(device: Device, missed: str) -> None:
+    assert explain((device,), HOST, SLICES)[0] == Trial(1, "three", (missed,))
+
+
+def test_every_rule_is_explained_in_its_order_and_the_first_without_misses_is_the_tier() -> None:
+    devices = some(2, *H100)
+    trials = explain(devices, HOST, SHIPPED)
+    assert [trial.number for trial in trials] == list(range(1, len(SHIPPED.tiers) + 1))
+    first = next(trial for trial in trials if not trial.misses)
+    assert first.tier == match(devices, HOST, SHIPPED).tier == "gpu-h100-2x"
+    assert trials[0].misses == ("2 devices, expected 0",)

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 import orjson
 
-from taximeter.events import ActiveMark, Marked, Options, ServiceClass, Status
+from taximeter.events import ActiveMark, Marked, Measured, Observed, Options, ServiceClass, Status
+from taximeter.hardware.inventory import Device, Hardware
 from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import NodeInfo
 from taximeter.records import RecordType, UsageRecord
-from tests.core.stories import INSTANCE, MS, SECOND, beat, book, exited, finish, ready, spawned, start, tell
+from tests.core.stories import INSTANCE, MS, SECOND, beat, book, card, exited, finish, ready, spawned, start, tell
 
 NODE = NodeInfo("n1", "eu-west", "taximeter 0.1.0", f"sha256:{'0' * 64}")
 
@@ -84,6 +85,35 @@ def killed_run() -> list[UsageRecord]:
     return tell(Options(prediction="p1"), [spawned(0), ready(0), exited(SECOND, None, 9)]).records
 
 
-ALL = (one_shot, long_run, aborted_run, shared_worker, private_run, unpriced_run, killed_run)
+_GPUS = tuple(Device(f"GPU-{at}", "NVIDIA H100 80GB HBM3", 85520809984, at) for at in range(2))
+_ONE = Hardware("gpu-h100", 1, _GPUS[:1], rule="rule 17, gpu-h100: 1 × NVIDIA H100 80GB HBM3")
+_TWO = Hardware("gpu-h100-2x", 2, _GPUS, rule="rule 18, gpu-h100-2x: 2 × NVIDIA H100 80GB HBM3")
+
+
+def _on_gpus(declared: Hardware, observed: Observed) -> list[UsageRecord]:
+    events = [spawned(0), ready(0), *[beat(at * SECOND) for at in range(1, 4)], observed]
+    used = Measured(4200 * MS, gpu_memory_peak_bytes=7 << 30, energy_mj=812_345, energy_source="counter")
+    rates = (card(**{"gpu-h100": "0.001525", "gpu-h100-2x": "0.00305"}),)
+    told = tell(
+        Options(prediction="p1", account="cus_7"),
+        [*events, beat(4 * SECOND), used, exited(4500 * MS)],
+        book(2 * SECOND, rates),
+        silent=True,
+        on=declared,
+    )
+    return told.records
+
+
+def seen_run() -> list[UsageRecord]:
+    """A run that NVML saw on the device that it declared, beside another instance."""
+    return _on_gpus(_ONE, Observed(3 * SECOND, SECOND, _ONE, ("GPU-0",)))
+
+
+def mismatched_run() -> list[UsageRecord]:
+    """A run that declared two devices and used one of them, as came out after an interim record."""
+    return _on_gpus(_TWO, Observed(3900 * MS, SECOND, _ONE))
+
+
+ALL = (seen_run, mismatched_run, one_shot, long_run, aborted_run, shared_worker, private_run, unpriced_run, killed_run)
 
 __all__ = ["ALL", "INSTANCE", "NODE", "bodies"]

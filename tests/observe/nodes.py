@@ -7,6 +7,7 @@ from pathlib import Path
 
 from taximeter.hardware.inventory import Device, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse
+from taximeter.hardware.tiers import Catalogue, Tier
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.observe.snapshot import (
@@ -61,6 +62,7 @@ BUSY = replace(
         amounts={"USD": Decimal("0.0632875")},
         corrected={"USD": Decimal("0.002")},
         unrated={"unknown": 2},
+        mismatches={"gpu-h100": 1},
         clock_flags={"slewed": 1},
         clock_faults={"slewed": 1},
         journal_faults={"torn": 1, "not_json": 4},
@@ -82,6 +84,7 @@ BUSY = replace(
         ),
         ("one device did not answer",),
     ),
+    catalogue=Catalogue((Tier("cpu", "CPU", 0), Tier("two", "two of them", 2, ("NVIDIA H100 80GB HBM3",)))),
     sampling=SamplingView(
         devices=(
             DeviceView(

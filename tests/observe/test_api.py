@@ -191,6 +191,14 @@ async def test_instances_are_listed_with_their_predictions(node: Node) -> None:
     assert (first["class"], first["predictions"][0]["prediction"], second["phase"]) == ("public", "p-open", "idle")
 
 
+async def test_every_rule_is_explained_to_who_has_the_token(node: Node) -> None:
+    told = (await node.get("/v1/hardware/explained")).json()
+    assert [item["trials"][0]["misses"] for item in told["devices"]] == [["1 device, expected 0"]] * 2
+    assert [item["evidence"] for item in told["instances"]] == ["declared", "declared"]
+    assert told["node"]["tier"] == "two"
+    assert (await node.client.get("/v1/hardware/explained")).status_code == 401
+
+
 async def test_hardware_tells_tier_and_why(node: Node) -> None:
     hardware = (await node.client.get("/v1/hardware")).json()
     assert (hardware["tier"], hardware["rule"], len(hardware["devices"])) == ("gpu-h100-2x", "two of them", 2)

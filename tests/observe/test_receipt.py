@@ -12,8 +12,8 @@ from taximeter.events import Options
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import Snapshot
-from taximeter.observe.sums import LISTED_MAX, Item, Sum, fold_each
-from taximeter.records import UsageRecord
+from taximeter.observe.sums import LISTED_MAX, Item, Sum, _together, fold_each
+from taximeter.records import Billing, UsageRecord
 from tests.core.stories import MS, SECOND, beat, book, ready, spawned, tell
 from tests.observe import histories
 from tests.observe.histories import INSTANCE
@@ -212,3 +212,37 @@ def test_more_predictions_than_are_listed_are_in_the_total_all_the_same() -> Non
     _, runs, total = fold_each(items)
     assert len(runs) == LISTED_MAX
     assert total.of["USD"] == (LISTED_MAX + 5) * Decimal("0.0000412")
+
+
+def test_what_was_used_is_summed_over_all_records_and_peaks_are_of_all(ask: Ask) -> None:
+    used = receipt(ask(histories.long_run()), "p1")["resources"]
+    assert used == {
+        "cpu_ns": 5_000_000,
+        "rss_peak_bytes": 1 << 20,
+        "gpu_memory_peak_bytes": None,
+        "energy_mj": None,
+        "energy_source": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "together"),
+    [
+        ({}, {"cpu_ns": 1}, {"cpu_ns": 1}),
+        ({"cpu_ns": 1}, {"cpu_ns": 2}, {"cpu_ns": 3}),
+        ({"energy_mj": 5}, {"energy_mj": None}, {"energy_mj": 5}),
+        ({"energy_mj": None}, {"energy_mj": 5}, {"energy_mj": 5}),
+        ({"rss_peak_bytes": 7}, {"rss_peak_bytes": 5}, {"rss_peak_bytes": 7}),
+        ({"energy_source": "power"}, {"energy_source": "counter"}, {"energy_source": "power"}),
+    ],
+)
+def test_two_intervals_are_told_together(before: dict[str, Any], now: dict[str, Any], together: dict[str, Any]) -> None:
+    assert _together(before, now) == together
+
+
+def test_evidence_that_finds_a_price_makes_a_run_rated(ask: Ask) -> None:
+    records = histories.mismatched_run()
+    unrated = Billing("unrated", (), None, None, None, "no tier")
+    records[0] = records[0]._replace(data={**records[0].data, "billing": unrated})
+    billing = receipt(ask(records), "p1")["billing"]
+    assert (billing["status"], billing["reason"]) == ("rated", None)

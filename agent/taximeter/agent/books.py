@@ -69,7 +69,7 @@ class Books:
     ) -> None:
         self._directory_fd = directory_fd
         self._owners = owners
-        self._book = book
+        self.book = book
         self._place = place
         self._attest = attest
         self._boot_id = boot_id()
@@ -244,7 +244,7 @@ class Books:
             instance, events = self._begin(name, events)
             if instance is None:
                 return None
-        return fold(instance, events, self._book, self._clocks.lately())
+        return fold(instance, events, self.book, self._clocks.lately())
 
     def _file(self, name: str, account: Account, step: Step) -> None:
         begins = account.instance is None
@@ -299,7 +299,7 @@ class Books:
         self._page.facts.append((name, placed(hardware)))
         if opened.timens is not None:
             self.tally.clock_fault(text(TIME_NAMESPACE))
-        return open_instance(opened, self._book, hardware)
+        return open_instance(opened, self.book, hardware)
 
     def _close(self, name: str, account: Account) -> None:
         position = account.position

@@ -16,7 +16,7 @@ class Placer:
 
     def __init__(self, current: Callable[[], Inventory], catalogue: Catalogue) -> None:
         self._current = current
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._inventory = current()
         self._whole_node = place_node(self._inventory, catalogue)
         self._placed: dict[tuple[tuple[str, str], ...], Hardware] = {}
@@ -29,7 +29,7 @@ class Placer:
         if found is None:
             if len(self._placed) >= _REMEMBERED:
                 self._placed.clear()
-            found = self._placed[key] = place(inventory, visible, self._catalogue)
+            found = self._placed[key] = place(inventory, visible, self.catalogue)
         return found
 
     @property
@@ -43,5 +43,5 @@ class Placer:
         if inventory is not self._inventory:
             self._inventory = inventory
             self._placed.clear()
-            self._whole_node = place_node(inventory, self._catalogue)
+            self._whole_node = place_node(inventory, self.catalogue)
         return inventory

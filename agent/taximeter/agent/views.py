@@ -32,7 +32,9 @@ from taximeter.observe.snapshot import (
     WitnessView,
 )
 from taximeter.records import utc_text
+from taximeter.rulebook import Rulebook
 from taximeter.shipping.shipper import ShipState
+from taximeter.sold import billed_hardware, hardware_use
 
 
 @dataclass(slots=True)
@@ -61,7 +63,9 @@ def draw(scene: Scene) -> Snapshot:
     head = desk.head
     whole_node = scene.placer.whole_node
     instances = tuple(
-        _instance(account.instance) for account in scene.books.accounts.values() if account.instance is not None
+        _instance(account.instance, scene.books.book)
+        for account in scene.books.accounts.values()
+        if account.instance is not None
     )
     return Snapshot(
         node=scene.node.id,
@@ -81,6 +85,7 @@ def draw(scene: Scene) -> Snapshot:
         ledger_hash=head.hash,
         sinks=tuple(_sink(scene, name, state) for name, state in scene.ships.items()),
         hardware=scene.devices.inventory,
+        catalogue=scene.placer.catalogue,
         node_tier=whole_node.tier,
         node_tier_rule=whole_node.rule,
         sampling=_sampling(scene.devices, instances),
@@ -136,15 +141,17 @@ def _stuck(name: str, account: Account) -> str:
     return f"the journal of {name} is not read on: {account.stuck}"
 
 
-def _instance(instance: Instance) -> InstanceView:
-    opened, options, hardware = instance.opened, instance.opened.options, instance.hardware
+def _instance(instance: Instance, book: Rulebook) -> InstanceView:
+    opened, options = instance.opened, instance.opened.options
+    hardware = billed_hardware(instance, None, book)
+    use = hardware_use(instance, hardware)
     phase = PHASES.get(instance.stage)
     return InstanceView(
         instance=opened.instance,
         phase=phase.value if phase else instance.stage.value,
         started_utc=utc_text(utc_ns(opened, instance.start_ns)),
         since_utc=utc_text(utc_ns(opened, instance.since_ns, instance.phases.suspended)),
-        tier=hardware.tier if hardware else UNKNOWN_TIER,
+        tier=hardware.tier,
         account=options.account,
         model=options.model,
         version=options.version,
@@ -153,8 +160,12 @@ def _instance(instance: Instance) -> InstanceView:
         worker=options.worker,
         adopted=instance.adopted,
         pid=instance.pid,
-        devices=tuple(device.uuid for device in hardware.devices) if hardware else (),
-        rule=hardware.rule if hardware else "",
+        devices=tuple(device.uuid for device in use.devices),
+        rule=use.rule,
+        evidence=use.evidence,
+        declared=use.declared,
+        observed=use.observed,
+        shared_devices=use.shared_devices,
         predictions=tuple(_prediction(instance, prediction) for prediction in instance.predictions),
     )
 

@@ -25,13 +25,22 @@ def hardware(
     config: Annotated[
         Path | None, typer.Option("--config", help="Match with this config's tiers, without the agent.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell every rule that was tried, and what it missed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> int:
     """Show the devices here, their tier, and why.
 
     Exits 1 where the tier is unknown.
     """
-    found = (Source(os.environ).hardware() if config is None else None) or _look(config)
+    source = Source(os.environ) if config is None else None
+    found = source.hardware() if source else None
+    why = source.explained() if source and found and explain else None
+    if found is None:
+        found, why = _look(config, explain=explain)
+    if why is not None:
+        found = found | {"explained": why}
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
     if as_json:
@@ -43,8 +52,8 @@ def hardware(
     return 1 if found["tier"] in (None, UNKNOWN_TIER) else 0
 
 
-def _look(config_path: Path | None) -> dict[str, Any]:
-    """Look at this machine as the agent would."""
+def _look(config_path: Path | None, *, explain: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Look at this machine as the agent would; also, if asked for, at every rule."""
     import anyio  # noqa: PLC0415 - only where no agent has looked
 
     from taximeter.config import load  # noqa: PLC0415
@@ -61,7 +70,11 @@ def _look(config_path: Path | None) -> dict[str, Any]:
     for device, written in zip(inventory.devices, found["devices"], strict=True):
         alone = match((device,), inventory.host, config.catalogue)
         written |= {"tier": alone.tier, "rule": alone.rule}
-    return found
+    if not explain:
+        return found, None
+    from taximeter.observe.explained import explained  # noqa: PLC0415
+
+    return found, explained(inventory, config.catalogue)
 
 
 def write(found: Json, sheet: "Sheet") -> None:
@@ -79,6 +92,30 @@ def write(found: Json, sheet: "Sheet") -> None:
         _device(device, sheet)
     for at, problem in enumerate(found["problems"]):
         sheet.row("note" if at == 0 else "", problem, "yellow")
+    if "explained" in found:
+        _explained(found["explained"], sheet)
+
+
+def _explained(why: Json, sheet: "Sheet") -> None:
+    """Write every rule and what it missed: for the node, each device by itself, each instance."""
+    _tried("The node", why["node"], sheet)
+    for device in why["devices"]:
+        _tried(f"{text.safe(device['uuid'])} alone", device, sheet)
+    for instance in why["instances"]:
+        _tried(f"Instance {text.safe(instance['instance'])}", instance, sheet)
+
+
+def _tried(what: str, item: Json, sheet: "Sheet") -> None:
+    sheet.section(f"{what}: {text.safe(item['tier'])}")
+    if "evidence" in item:
+        named, seen = (", ".join(item[name]) or "none" for name in ("declared", "observed"))
+        sheet.row("evidence", f"{item['evidence']}; declared {named}; seen on {seen}")
+        if item["shared_devices"]:
+            sheet.row("shared", ", ".join(item["shared_devices"]))
+    sheet.row("why", item["rule"])
+    for trial in item["trials"]:
+        missed = "; ".join(trial["misses"]) or "fits"
+        sheet.row(f"rule {trial['number']}", f"{trial['tier']}: {missed}", "" if trial["misses"] else "green")
 
 
 def _device(device: Json, sheet: "Sheet") -> None:

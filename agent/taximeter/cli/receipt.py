@@ -38,6 +38,12 @@ STATUS_STYLES = {
     "canceled": "yellow",
     "aborted": "magenta",
 }
+EVIDENCE = {
+    "declared": "declared; not seen by NVML",
+    "observed": "seen by NVML; nothing was declared",
+    "both": "declared and seen by NVML",
+    "mismatch": "mismatch: what was declared is not what was seen",
+}
 CLOCKS = {
     "stepped": "the calendar was set",
     "slewed": "ran over 500 ppm fast or slow",
@@ -157,7 +163,8 @@ def _resources(used: Json, sheet: "Sheet") -> None:
     if used.get("gpu_memory_peak_bytes") is not None:
         shown.append(f"GPU memory {text.size(used['gpu_memory_peak_bytes'])} at most")
     if used.get("energy_mj") is not None:
-        shown.append(f"energy {used['energy_mj'] / 1000:.1f} J")
+        how = " (by its power)" if used.get("energy_source") == "power" else ""
+        shown.append(f"energy {used['energy_mj'] / 1000:.1f} J{how}")
     if shown:
         sheet.row("used", ", ".join(shown))
 
@@ -174,6 +181,19 @@ def _hardware(hardware: Json | None, sheet: "Sheet") -> None:
         )
     if hardware.get("rule"):
         sheet.row("why", hardware["rule"])
+    _known_by(hardware, sheet)
+
+
+def _known_by(hardware: Json, sheet: "Sheet") -> None:
+    """Say how it is known which devices it used, where there are any; on a mismatch, both lists."""
+    known, declared, observed = (hardware.get(name) or () for name in ("evidence", "declared", "observed"))
+    if hardware.get("devices") or declared or observed:
+        sheet.row("evidence", EVIDENCE.get(str(known), text.safe(known)), "yellow" if known == "mismatch" else "")
+    if known == "mismatch":
+        sheet.row("declared", ", ".join(declared) or "no device")
+        sheet.row("seen on", ", ".join(observed) or "no device")
+    if hardware.get("shared_devices"):
+        sheet.row("shared", f"others were on, or given, {', '.join(hardware['shared_devices'])} as well")
 
 
 def _price(found: Json, sheet: "Sheet") -> None:

@@ -86,6 +86,11 @@ class Source:
         answer = self._asked("/v1/hardware")
         return answer if answer and answer.get("host") else None
 
+    def explained(self) -> Json | None:
+        """Tell which rules the agent tries on what; None where no agent has looked."""
+        answer = self._asked("/v1/hardware/explained")
+        return answer if answer and answer.get("node") else None
+
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
         if self.agent and not os.access(self.directories.ledger, os.R_OK):

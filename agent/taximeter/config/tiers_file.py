@@ -25,6 +25,7 @@ _TIER: Mapping[str, Schema] = {
     "names": Items(line, at_least=1),
     "memory_mib": _range(1 << 30, "MiB"),
     "mig": Items(line, at_least=1),
+    "mig_slices": integer(1, 8, "slices"),
     "compute": Items(text(r"[0-9]{1,2}\.[0-9]", "a compute capability such as '9.0'"), at_least=1),
     "pci": Items(text(r"[0-9A-Fa-f]{4}", "a PCI device id of four hex digits such as '2330'"), at_least=1),
     "host_cpus": _range(1 << 20, "CPUs"),
@@ -58,7 +59,7 @@ def _check_sense(rule: Mapping[str, Any], path: str, faults: Faults) -> None:
     if rule.get("count") and not rule.get("names") and not rule.get("pci"):
         faults.add(f"{path}.count", rule["count"], "`names` or `pci` beside it, or any device would fit")
     if rule.get("count") == 0:
-        for key in ("names", "memory_mib", "mig", "compute", "pci"):
+        for key in ("names", "memory_mib", "mig", "mig_slices", "compute", "pci"):
             if rule.get(key):
                 faults.add(f"{path}.{key}", _as_written(rule[key]), "no condition on devices where `count` is 0")
     for key in ("memory_mib", "host_cpus", "host_memory_gib"):
@@ -87,6 +88,7 @@ def _tier(rule: Mapping[str, Any]) -> Tier:
         names=words("names"),
         memory_mib=ends("memory_mib"),
         mig=words("mig"),
+        mig_slices=rule.get("mig_slices"),
         compute=words("compute"),
         pci=words("pci"),
         host_cpus=ends("host_cpus"),

@@ -43,7 +43,8 @@ class Tier:
     count: int  #: devices of the instance
     names: tuple[str, ...] = ()  #: shell patterns of the name that NVML reports; case counts
     memory_mib: Range | None = None  #: of each device
-    mig: tuple[str, ...] = ()  #: patterns of the slice's profile; empty: whole GPUs only
+    mig: tuple[str, ...] = ()  #: patterns of the slice's profile
+    mig_slices: int | None = None  #: how many slices of its GPU a slice has; without this and `mig` whole GPUs only
     compute: tuple[str, ...] = ()  #: compute capabilities, e.g. "9.0"
     pci: tuple[str, ...] = ()  #: PCI device ids, four hex digits
     host_cpus: Range | None = None
@@ -64,6 +65,15 @@ class Match:
 
     tier: str
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One rule, and what kept devices from being that tier; nothing, where it fits."""
+
+    number: int
+    tier: str
+    misses: tuple[str, ...]
 
 
 def place(inventory: Inventory, visible_env: Mapping[str, str], catalogue: Catalogue) -> Hardware:
@@ -90,6 +100,13 @@ def match(devices: Sequence[Device], host: Host, catalogue: Catalogue) -> Match:
         if not misses(tier, devices, host):
             return Match(tier.slug, f"rule {number}, {tier.slug}: {_fit(tier, devices)}")
     return Match(UNKNOWN_TIER, f"no rule fits {describe(devices)}{_closest(devices, host, catalogue)}")
+
+
+def explain(devices: Sequence[Device], host: Host, catalogue: Catalogue) -> tuple[Trial, ...]:
+    """Return every rule in its order, each with what it misses; the first that misses nothing is the tier."""
+    return tuple(
+        Trial(number, tier.slug, misses(tier, devices, host)) for number, tier in enumerate(catalogue.tiers, 1)
+    )
 
 
 def misses(tier: Tier, devices: Sequence[Device], host: Host) -> tuple[str, ...]:
@@ -127,13 +144,28 @@ def _device_misses(tier: Tier, device: Device) -> list[str]:
         found.append(f"{_known(memory_mib)} MiB, expected {tier.memory_mib.text()}")
     if tier.mig and not _fits(device.mig_profile or "", tier.mig):
         found.append(f"MIG slice {_known(device.mig_profile)}, expected {_any(tier.mig)}")
-    if not tier.mig and (device.mig_profile or device.parent_uuid):
-        found.append(f"a MIG slice {device.mig_profile or ''}".rstrip() + ", expected a whole GPU")
+    found += _slice_misses(tier, device)
     if tier.compute and device.compute_capability not in tier.compute:
         found.append(f"compute capability {_known(device.compute_capability)}, expected {_any(tier.compute)}")
     if tier.pci and (device.pci_device_id or "").lower() not in {pci.lower() for pci in tier.pci}:
         found.append(f"PCI id {_known(device.pci_device_id)}, expected {_any(tier.pci)}")
     return found
+
+
+def _slice_misses(tier: Tier, device: Device) -> list[str]:
+    """What a slice must be: so many of its GPU's slices, all of which it computes with, whatever it is called."""
+    is_slice = bool(device.mig_profile or device.parent_uuid)
+    if tier.mig_slices is None:
+        if is_slice and not tier.mig:
+            return [f"a MIG slice {device.mig_profile or ''}".rstrip() + ", expected a whole GPU"]
+        return []
+    if not is_slice:
+        return [f"a whole GPU, expected a MIG slice of {tier.mig_slices}"]
+    if device.gpu_slices != tier.mig_slices:
+        return [f"a MIG slice of {_known(device.gpu_slices)}, expected one of {tier.mig_slices}"]
+    if device.compute_slices is not None and device.compute_slices != device.gpu_slices:
+        return [f"it computes with {device.compute_slices} of its {device.gpu_slices} slices, expected all of them"]
+    return []
 
 
 def _closest(devices: Sequence[Device], host: Host, catalogue: Catalogue) -> str:

@@ -50,6 +50,7 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/records", faces.records),
         Route("/v1/receipts/{asked:path}", faces.receipt),
         Route("/v1/hardware", faces.hardware),
+        Route("/v1/hardware/explained", faces.explained),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -86,6 +87,9 @@ class _Faces:
 
     async def hardware(self, _: Request) -> Response:
         return _json(self._queries.at(self._snapshot()).hardware())
+
+    async def explained(self, _: Request) -> Response:
+        return _json(self._queries.at(self._snapshot()).explained())
 
     async def records(self, request: Request) -> Response:
         wanted = filter_of(dict(request.query_params))

@@ -17,6 +17,7 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
+from taximeter.observe.explained import explained
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
 from taximeter.observe.sums import Item, fold, fold_each
 from taximeter.records import RecordType
@@ -100,6 +101,13 @@ class Queries:
             return {"tier": None, "rule": None, "host": None, "devices": [], "problems": []}
         read = asdict(view.hardware)
         return {"tier": view.node_tier, "rule": view.node_tier_rule, **read}
+
+    def explained(self) -> Json:
+        """Tell which rules were tried on the node, each device and each instance, and why they missed."""
+        view = self._snapshot() if self._snapshot else None
+        if view is None or view.hardware is None or view.catalogue is None:
+            return {"node": None, "devices": [], "instances": []}
+        return explained(view.hardware, view.catalogue, view.instances)
 
     def verify(self) -> Json:
         """Audit the whole ledger: every fault, by record."""

@@ -23,7 +23,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     total                   {"amount", "currency", "meters"}: of an instance with its predictions, else its own;
                             meters name what was charged for: share, boot, …
     exit                    the instance's: {"code", "signal", "oom", "reason", "left_running", …}, or null
-    units, attributes, labels, resources, concurrency
+    resources               processor time and energy summed over its records, peaks of all of them; null: not known
+    units, attributes, labels, concurrency
     predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending",
                             "started_utc", "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
     downstream[]            the same, of the predictions that this one called (root or parent is this one)
@@ -97,7 +98,7 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "units": {name: plain(count) for name, count in run.units.items()},
         "attributes": last.get("attributes", {}),
         "labels": last.get("labels", {}),
-        "resources": last.get("resources"),
+        "resources": run.resources,
         "concurrency": last.get("concurrency"),
         "predictions": [],
         "downstream": [],

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from taximeter.hardware.inventory import Device, Inventory
 from taximeter.hardware.samples import DeviceSample
+from taximeter.hardware.tiers import Catalogue
 
 #: Upper bounds of the commit histogram, in seconds: from a fast disk to one that stalls.
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -51,6 +52,10 @@ class InstanceView:
     pid: int | None = None
     devices: tuple[str, ...] = ()  #: UUIDs
     rule: str = ""  #: why this tier
+    evidence: str = "declared"  #: how its devices are known
+    declared: tuple[str, ...] = ()  #: UUIDs that its environment names
+    observed: tuple[str, ...] = ()  #: UUIDs that it was seen on
+    shared_devices: tuple[str, ...] = ()  #: UUIDs that others were on, or given, as well
     predictions: tuple[PredictionView, ...] = ()
 
 
@@ -148,6 +153,7 @@ class Snapshot:
     ledger_hash: str = ""
     sinks: tuple[SinkView, ...] = ()
     hardware: Inventory | None = None  #: None until it was read
+    catalogue: Catalogue | None = None  #: the tiers in force
     node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
     node_tier_rule: str = ""
     witness: WitnessView = WitnessView()

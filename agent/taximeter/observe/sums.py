@@ -68,6 +68,7 @@ class Run:
     statuses: dict[str, None] = field(default_factory=dict)
     reason: str | None = None
     clock: dict[str, None] = field(default_factory=dict)
+    resources: Json | None = None
     records: list[Json] = field(default_factory=list)
     total: int = 0
 
@@ -95,6 +96,7 @@ class Run:
         self.last = data
         for name, duration_ns in data["time"].items():
             self.time[name] = self.time.get(name, 0) + duration_ns
+        self.resources = _together(self.resources or {}, data.get("resources") or {})
         for line in data["billing"]["lines"]:
             self._line(line, data["billing"]["currency"])
         for name, count in data["units"].items():
@@ -157,6 +159,18 @@ def fold_each(items: Iterable[Item]) -> tuple[Run, dict[str, Run], Sum]:
         if prediction in runs or len(runs) < LISTED_MAX:
             runs.setdefault(prediction, Run()).take(item)
     return own, runs, total
+
+
+def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> Json:
+    """What was used over both: sums where an interval tells its own, the larger of two peaks; null is not known."""
+    known = {**before, **{name: value for name, value in now.items() if value is not None}}
+    for name in ("cpu_ns", "energy_mj", "rss_peak_bytes", "gpu_memory_peak_bytes"):
+        one, other = before.get(name), now.get(name)
+        if one is not None and other is not None:
+            known[name] = max(one, other) if name.endswith("peak_bytes") else one + other
+    if "power" in (before.get("energy_source"), now.get("energy_source")):
+        known["energy_source"] = "power"  # partly integrated
+    return {**now, **known}
 
 
 def arithmetic(line: Mapping[str, Any], currency: str) -> Json:
