@@ -89,6 +89,16 @@ def test_slices_that_are_cut_anew_are_found_when_they_are_looked_for(tmp_path: P
     assert found == ["GPU-0", "MIG-9", "GPU-1"]
 
 
+def test_slices_that_the_agent_may_not_see_are_a_problem_in_words(tmp_path: Path, nvml_library: Path) -> None:
+    scenario = cut(tmp_path / "scenario").fail(4, "nvmlDeviceGetMigDeviceHandleByIndex", "GPU-0").play()
+    with seen(scenario, nvml_library) as sight:
+        sight.ask()
+    assert [device.uuid for device in sight.reading.devices] == ["GPU-0", "GPU-1", "MIG-1-1", "MIG-1-2", "MIG-1-3"]
+    assert sight.reading.problems == (
+        "NVML tells no slice of GPU-0, which is in MIG mode: there is none, or the agent may not read /dev/nvidia-caps",
+    )
+
+
 def test_a_t4_has_no_counter_of_energy_and_is_asked_for_it_once(tmp_path: Path, nvml_library: Path) -> None:
     scenario = Scenario(tmp_path / "scenario", log=tmp_path / "calls").gpu("GPU-0", **T4).play()
     with seen(scenario, nvml_library) as sight:

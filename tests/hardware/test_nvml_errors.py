@@ -210,6 +210,23 @@ def test_what_keeps_failing_is_asked_more_and_more_seldom() -> None:
     assert asked == [0, 1, 3, 7, 15, 23, 31, 39]
 
 
+def test_what_has_answered_is_asked_again_soon_when_it_fails() -> None:
+    pause = Pause()
+    for number in (1, 2, 4):
+        pause.fail(number)
+    assert not pause.over(7)
+    pause.well()
+    pause.fail(8)
+    assert pause.over(9)
+
+
+@pytest.mark.parametrize("answer", [Answer.NOTHING, Answer.LOST])
+def test_what_is_no_refusal_is_asked_again_at_once(answer: Answer) -> None:
+    refusals = Refusals()
+    refusals.note("processes", answer, 1)
+    assert refusals.asks("processes", 1)
+
+
 def test_what_a_device_cannot_is_not_asked_again_until_all_is_forgotten() -> None:
     refusals = Refusals()
     refusals.note("energy", Answer.NEVER, 1)

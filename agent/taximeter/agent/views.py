@@ -105,7 +105,7 @@ def _sampling(devices: Devices, instances: Sequence[InstanceView]) -> SamplingVi
         hung=devices.hung,
         late=devices.late,
         errors=dict(devices.errors),
-        xids=dict(devices.xids),
+        xids={key: number for key, number in devices.xids.items() if key[0] in names},
         instances=placed,
     )
 

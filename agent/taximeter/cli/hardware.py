@@ -120,7 +120,8 @@ def _tried(what: str, item: Json, sheet: "Sheet") -> None:
 
 def _device(device: Json, sheet: "Sheet") -> None:
     slice_of = f", MIG {text.safe(device['mig_profile'])}" if device.get("mig_profile") else ""
-    sheet.section(f"Device {device['index']}: {text.safe(device['name'])}{slice_of}")
+    lost = ", lost" if device.get("lost") else ""
+    sheet.section(f"Device {device['index']}: {text.safe(device['name'])}{slice_of}{lost}")
     sheet.row("uuid", device["uuid"])
     facts = [text.size(device["memory_bytes"]) if device["memory_bytes"] is not None else "memory unknown"]
     if device.get("pci_device_id"):

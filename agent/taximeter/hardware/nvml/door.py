@@ -5,7 +5,7 @@ happens, an answer takes no longer than the deadline, and nothing is raised. Ref
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -28,6 +28,7 @@ class Door:
 
     deadline_s: float
     command: Sequence[str] = COMMAND
+    now_s: Callable[[], float] = time.monotonic
     trouble: str | None = None  #: why the last question had no answer
     spawned: int = 0  #: readers, since the door was opened
     late: int = 0  #: rounds that were given up at the deadline
@@ -75,7 +76,7 @@ class Door:
 
     def _current(self) -> Reader | None:
         if self._reader is None:
-            if time.monotonic() < self._not_before_s:
+            if self.now_s() < self._not_before_s:
                 return None
             if self.hung >= MOST_HUNG:
                 self.trouble = f"{MOST_HUNG} NVML readers hang in the driver: no more are started until one ends"
@@ -105,7 +106,7 @@ class Door:
         self.close()
         self.trouble = trouble
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LAST_PAUSE_S)
-        self._not_before_s = time.monotonic() + self._pause_s
+        self._not_before_s = self.now_s() + self._pause_s
 
 
 async def read_devices(deadline_s: float) -> Reading:

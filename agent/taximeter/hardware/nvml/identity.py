@@ -134,6 +134,9 @@ def _slices(asker: Asker, handle: object, gpu: Device, found: Look) -> None:
         part = asker.ask(gpu.uuid, ("nvmlDeviceGetMigDeviceHandleByIndex", slot), handle=handle)
         if part is not None:
             found.held.append(Held(_slice(asker, part, gpu, slot, found), part))
+    if found.held[-1].device.parent_uuid != gpu.uuid:
+        told = f"NVML tells no slice of {gpu.uuid}, which is in MIG mode"
+        found.problems.append(f"{told}: there is none, or the agent may not read /dev/nvidia-caps")
 
 
 def _slice(asker: Asker, handle: object, gpu: Device, slot: int, found: Look) -> Device:
