@@ -140,6 +140,14 @@ class Asker:
         return answer, code
 
 
+def field_of(told: Any, name: str) -> Any:
+    """A field of a struct that was told; pynvml decodes texts only now, and some are none."""
+    try:
+        return getattr(told, name, None)
+    except ValueError:
+        return None
+
+
 def _words(error: Exception, code: int | None) -> str:
     """What an error says; asking NVML for a text may fail as well."""
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from taximeter.hardware.inventory import Device
 from taximeter.hardware.nvml import values
-from taximeter.hardware.nvml.asking import Asker, LostError
+from taximeter.hardware.nvml.asking import Asker, LostError, field_of
 from taximeter.hardware.nvml.protocol import Reading
 
 _MOST_SLICES = 8
@@ -101,9 +101,9 @@ def _gpu(asker: Asker, handle: object, index: int, known: Mapping[str, Device], 
         name=name,
         memory_bytes=memory_bytes,
         index=index,
-        pci_device_id=values.pci_device_id(getattr(pci, "pciDeviceId", None)),
+        pci_device_id=values.pci_device_id(field_of(pci, "pciDeviceId")),
         compute_capability=compute,
-        pci_bus_id=values.pci_bus_id(getattr(pci, "busId", None)),
+        pci_bus_id=values.pci_bus_id(field_of(pci, "busId")),
         multiprocessors=values.multiprocessors(cores, compute),
         mig=mig,
     )
@@ -122,7 +122,7 @@ def _name(asker: Asker, uuid: str, handle: object, found: Look) -> str:
 
 def _memory(asker: Asker, uuid: str, handle: object, found: Look) -> int | None:
     memory = asker.ask(uuid, ("nvmlDeviceGetMemoryInfo",), handle=handle)
-    total_bytes = values.total_bytes(getattr(memory, "total", None))
+    total_bytes = values.total_bytes(field_of(memory, "total"))
     if total_bytes is None:
         found.problems.append(f"NVML does not tell the memory of {uuid}: {asker.said}")
     return total_bytes
@@ -145,9 +145,9 @@ def _slice(asker: Asker, handle: object, gpu: Device, slot: int, found: Look) ->
         found.problems.append(f"NVML does not tell the UUID of slice {slot} of {gpu.uuid}: {asker.said}")
         uuid = f"unknown-{gpu.index}-{slot}"
     attributes = asker.ask(uuid, ("nvmlDeviceGetAttributes_v2",), handle=handle)
-    gpu_slices = values.number(getattr(attributes, "gpuInstanceSliceCount", None), 1, _MOST_SLICES)
-    compute_slices = values.number(getattr(attributes, "computeInstanceSliceCount", None), 1, _MOST_SLICES)
-    memory_mib = getattr(attributes, "memorySizeMB", None)
+    gpu_slices = values.number(field_of(attributes, "gpuInstanceSliceCount"), 1, _MOST_SLICES)
+    compute_slices = values.number(field_of(attributes, "computeInstanceSliceCount"), 1, _MOST_SLICES)
+    memory_mib = field_of(attributes, "memorySizeMB")
     _, profile = values.split_name(_name(asker, uuid, handle, found))
     return Device(
         uuid=uuid,
@@ -159,7 +159,7 @@ def _slice(asker: Asker, handle: object, gpu: Device, slot: int, found: Look) ->
         mig_profile=profile or values.profile(gpu_slices, compute_slices, memory_mib) or "unknown",
         parent_uuid=gpu.uuid,
         pci_bus_id=gpu.pci_bus_id,
-        multiprocessors=values.multiprocessor_count(getattr(attributes, "multiprocessorCount", None)),
+        multiprocessors=values.multiprocessor_count(field_of(attributes, "multiprocessorCount")),
         gpu_instance=values.small(asker.ask(uuid, ("nvmlDeviceGetGpuInstanceId",), handle=handle)),
         compute_instance=values.small(asker.ask(uuid, ("nvmlDeviceGetComputeInstanceId",), handle=handle)),
         gpu_slices=gpu_slices,

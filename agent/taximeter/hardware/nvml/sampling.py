@@ -11,7 +11,7 @@ from typing import Any
 
 from taximeter.hardware.nvml import values
 from taximeter.hardware.nvml.answers import Pause
-from taximeter.hardware.nvml.asking import Asker, Call, LostError
+from taximeter.hardware.nvml.asking import Asker, Call, LostError, field_of
 from taximeter.hardware.nvml.identity import Held
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse, Xid
 
@@ -57,8 +57,8 @@ def _sample(asker: Asker, held: Held, processes: tuple[ProcessUse, ...] | None, 
     return DeviceSample(
         uuid=uuid,
         at_ns=at_ns,
-        utilisation=values.ratio(getattr(rates, "gpu", None)),
-        memory_used_bytes=values.used_bytes(getattr(memory, "used", None)),
+        utilisation=values.ratio(field_of(rates, "gpu")),
+        memory_used_bytes=values.used_bytes(field_of(memory, "used")),
         energy_mj=values.count(ask(("nvmlDeviceGetTotalEnergyConsumption",))),
         power_mw=values.power_mw(ask(("nvmlDeviceGetPowerUsage",))),
         sm_clock_mhz=values.clock_mhz(ask(("nvmlDeviceGetClockInfo", _SM))),
@@ -106,15 +106,15 @@ def _lists(asker: Asker, held: Held, parts: _Parts) -> _Uses:
 
 def _uses(asker: Asker, entries: Sequence[Any], uuid: str, kind: ProcessKind, parts: _Parts) -> Iterator[ProcessUse]:
     for entry in entries:
-        pid = values.pid(getattr(entry, "pid", None))
+        pid = values.pid(field_of(entry, "pid"))
         if pid is None:
             continue
         where = uuid
         if parts:
-            ids = (getattr(entry, "gpuInstanceId", None), getattr(entry, "computeInstanceId", None))
+            ids = (field_of(entry, "gpuInstanceId"), field_of(entry, "computeInstanceId"))
             where = parts.get(ids, uuid)
             asker.stale = asker.stale or ids not in parts  # on a slice that was cut since
-        yield ProcessUse(pid, where, values.used_bytes(getattr(entry, "usedGpuMemory", None)), kind)
+        yield ProcessUse(pid, where, values.used_bytes(field_of(entry, "usedGpuMemory")), kind)
 
 
 @dataclass(slots=True)
@@ -157,8 +157,8 @@ class Xids:
 
 
 def _xids(event: Any, held: Sequence[Held]) -> Iterator[Xid]:
-    number = values.number(getattr(event, "eventData", None), 1, _MOST_XID)
-    address = _address(getattr(event, "device", None))
+    number = values.number(field_of(event, "eventData"), 1, _MOST_XID)
+    address = _address(field_of(event, "device"))
     for one in held:
         if number is not None and address is not None and _address(one.handle) == address:
             yield Xid(one.device.uuid, number, time.monotonic_ns())

@@ -89,7 +89,7 @@ class Session:
         found = self._found
         if not self._looked_ns:
             return True
-        if self._doubt or self._asker.stale or found is None or not found.counted:
+        if self._doubt or self._asker.stale or found is None or not found.held:
             return self._looks.over(self._asker.number)
         return now_ns - self._looked_ns >= _LOOK_NS
 
@@ -121,7 +121,7 @@ class Session:
         self._found, self._looked_ns, asker.stale = found, now_ns, False
         gpus = (held.device for held in found.held if held.device.parent_uuid is None)
         self._known |= {device.uuid: device for device in gpus if not device.uuid.startswith("unknown-")}
-        if self._doubt or not found.counted:
+        if self._doubt or not found.held:
             self._looks.fail(asker.number)
 
     def _sample(self) -> Samples | None:
