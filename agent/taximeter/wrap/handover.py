@@ -11,8 +11,8 @@ import select
 from taximeter.wrap.relay import Relay
 
 _LOOK_S = 0.1
-#: Signals that want nobody to end.
-_HARMLESS = (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH)
+#: Signals that want nobody to end; SIGPIPE comes of what we write ourselves.
+_HARMLESS = (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGWINCH)
 
 
 def see_out(relays: list[Relay]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taximeter.wrap.run import Run
 
 #: Bites of a file that are searched after the command's end.
-_LAST_READS = 16
+_LAST_READS = 64
 _KIND, _FILE = 0o170000, 0o100000
 _NAMES = {1: "stdout", 2: "stderr"}
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from taximeter.wrap.run import Run
 
 #: Of a longer line so much of its beginning is searched.
-_LINE_BYTES = 16_384
+_LINE_BYTES = 4096
 #: Our own time that the lines of one bite may take.
-_BUDGET_S = 0.25
+_BUDGET_S = 0.5
 _NS_PER_S = 1_000_000_000
 
 

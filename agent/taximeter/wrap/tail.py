@@ -9,7 +9,7 @@ import posix
 from taximeter.wrap.pattern import Lines
 
 #: What is read at a time; between two reads signals and the command's end get their turn.
-_READ_BYTES = 262_144
+_READ_BYTES = 65_536
 _ENXIO = 6
 
 
