@@ -316,6 +316,11 @@ def test_an_old_finish_ends_the_bill_when_it_says() -> None:
     assert told.predictions()[0].data["time"]["active_ns"] == SECOND
 
 
+def test_an_old_finish_ends_no_earlier_than_what_was_told_already() -> None:
+    told = tell(WORKER, [spawned(0), start(0, "a"), finish(70 * SECOND, "a", said_ns=30 * SECOND), exited(80 * SECOND)])
+    assert [record.data["interval"]["end_ns"] for record in told.predictions()] == [MINUTE, MINUTE]
+
+
 def test_a_finish_from_the_future_ends_at_its_receipt() -> None:
     told = tell(WORKER, [spawned(0), ready(0), start(0, "a"), finish(SECOND, "a", said_ns=9 * SECOND)])
     assert told.predictions()[0].data["time"]["active_ns"] == SECOND
