@@ -51,6 +51,10 @@ def cpu_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 async def rounds_ms(number: int, pause_s: float) -> tuple[float, float, float]:
     """CPU of a round in the reader and in the agent, and how long it took, in milliseconds."""
     door = Door(10.0)
@@ -70,6 +74,8 @@ async def rounds_ms(number: int, pause_s: float) -> tuple[float, float, float]:
         ours_ns += time.thread_time_ns() - before_ns
         took.append(time.perf_counter_ns() - began_ns)
     theirs_ns = cpu_ns(reader.pid) - theirs_ns
+    if pause_s:
+        print(f"the reader holds {resident_mb(reader.pid):.0f} MB")
     door.close()
     await door.gone(10)
     return theirs_ns / number / 1e6, ours_ns / number / 1e6, statistics.median(took) / 1e6

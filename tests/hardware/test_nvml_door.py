@@ -139,6 +139,26 @@ def test_a_reader_that_cannot_be_started_is_a_trouble() -> None:
     )
 
 
+_FEW = """
+import os, resource
+from taximeter.errors import HardwareError
+from taximeter.hardware.nvml.reader import COMMAND, spawn
+before = os.listdir("/proc/self/fd")
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    spawn(COMMAND)
+except HardwareError as error:
+    print(error)
+print(os.listdir("/proc/self/fd") == before)
+"""
+
+
+def test_a_reader_for_whose_pipes_no_descriptors_are_left_leaks_none() -> None:
+    done = subprocess.run([sys.executable, "-c", _FEW], capture_output=True, text=True, check=True, timeout=60)
+    said = "cannot start the NVML reader: expected two pipes (Too many open files)"
+    assert done.stdout.splitlines() == [said, "True"]
+
+
 def test_a_reader_that_writes_without_end_is_stopped() -> None:
     trouble = talk(("/usr/bin/yes",), rounds=1).trouble
     assert trouble is not None

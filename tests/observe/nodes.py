@@ -83,6 +83,8 @@ BUSY = replace(
             Device("GPU-2", "NVIDIA H100 80GB HBM3", 85520809984, 1),
         ),
         ("one device did not answer",),
+        "595.45.04",
+        "13.595.45.04",
     ),
     catalogue=Catalogue((Tier("cpu", "CPU", 0), Tier("two", "two of them", 2, ("NVIDIA H100 80GB HBM3",)))),
     sampling=SamplingView(

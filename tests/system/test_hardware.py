@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,6 +167,15 @@ def test_a_driver_that_fails_at_everything_costs_no_record(node: Node, tmp_path:
         scenario.more.clear()
         scenario.play()
         wait_until(lambda: uuids(agent) == ["GPU-0"] and not devices(agent)[0]["lost"], "the GPU")
+        assert sold_as(node) == "gpu-h100"
+
+
+def test_a_reader_of_nvml_that_somebody_kills_is_replaced(node: Node, tmp_path: Path, nvml_library: Path) -> None:
+    with agent_on(node, h100s(tmp_path / "scenario", 1), nvml_library) as agent:
+        (reader,) = children_of(agent.process.pid)
+        os.kill(reader, signal.SIGKILL)
+        wait_until(lambda: agent.metric("taximeter_nvml_respawns_total") == 1, "another reader")
+        wait_until(lambda: hardware(agent)["problems"] == [], "its answer")
         assert sold_as(node) == "gpu-h100"
 
 

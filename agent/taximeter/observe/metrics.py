@@ -85,6 +85,9 @@ def _about(snapshot: Snapshot) -> Iterator[Metric]:
         devices[device.name] = devices.get(device.name, 0) + 1
     yield _gauges("taximeter_devices", "GPUs that are seen, by name.", ("name",), devices)
     problems = len(snapshot.hardware.problems) if snapshot.hardware else 0
+    versions = (snapshot.hardware.driver_version, snapshot.hardware.nvml_version) if snapshot.hardware else (None, None)
+    driver = dict(zip(("version", "nvml"), (version or "" for version in versions), strict=True))
+    yield _info("taximeter_driver", "The GPU driver and its NVML.", driver)
     yield _gauge("taximeter_hardware_problems", "What could not be read of the hardware.", problems)
 
 

@@ -45,7 +45,7 @@ class Door:
             if reader is None:
                 return None
             report = await self._ask(reader)
-        except HardwareError as error:
+        except (HardwareError, OSError) as error:
             self._fail(str(error))
             return None
         if report.replace:

@@ -81,11 +81,7 @@ class Reader:
 
 def spawn(command: Sequence[str]) -> Reader:
     """Start a reader; raises HardwareError where that is impossible."""
-    try:
-        theirs_in, questions = os.pipe2(os.O_CLOEXEC)
-        answers, theirs_out = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise HardwareError(f"cannot start the NVML reader: expected two pipes ({error.strerror})") from error
+    theirs_in, questions, answers, theirs_out = _pipes()
     os.set_blocking(questions, False)
     os.set_blocking(answers, False)
     try:
@@ -110,6 +106,20 @@ def spawn(command: Sequence[str]) -> Reader:
         os.close(theirs_in)
         os.close(theirs_out)
     return Reader(pid, questions, answers)
+
+
+def _pipes() -> tuple[int, int, int, int]:
+    """One pipe into the reader and one out of it."""
+    opened: list[int] = []
+    try:
+        for _ in range(2):
+            opened += os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise HardwareError(f"cannot start the NVML reader: expected two pipes ({error.strerror})") from error
+    theirs_in, questions, answers, theirs_out = opened
+    return theirs_in, questions, answers, theirs_out
 
 
 def _ending(code: int) -> str:
