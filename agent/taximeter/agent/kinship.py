@@ -54,13 +54,17 @@ class Kinship:
 
         None for a process that is gone, hidden, nobody's here, or the server of CUDA's multi-process service.
         """
-        line = kernel.ancestry(pid)
-        if not line or line[0].ticks > latest_ticks or line[0].name.startswith(_MPS):
-            return None, None
-        found = next((name for one in line if (name := self._names.get((one.pid, one.ticks))) is not None), None)
-        if found is not None:
-            self._add(found, (line[0].pid, line[0].ticks))
-        return found, line[0]
+        first: Process | None = None
+        for process in kernel.ancestry(pid):
+            if first is None:
+                if process.ticks > latest_ticks or process.name.startswith(_MPS):
+                    return None, None
+                first = process
+            name = self._names.get((process.pid, process.ticks))
+            if name is not None:
+                self._add(name, (first.pid, first.ticks))
+                return name, first
+        return None, first
 
     def tree(self, name: str, table: dict[int, Process]) -> set[int]:
         """The living processes of an instance, its wrapper not among them."""

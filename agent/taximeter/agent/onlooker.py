@@ -29,6 +29,8 @@ from taximeter.spans import phases_at
 
 #: How often processes are looked at, in seconds. What lives for less is told by its wrapper.
 LOOK_S = 10.0
+#: What a group may have used before the instance, and ticks that round.
+_SLACK_NS = 250_000_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NS = 1_000_000_000
 
@@ -84,10 +86,9 @@ class Onlooker:
         for name, account in self._books.accounts.items():
             pids = self._kin.tree(name, table)
             if pids and account.instance is not None:
-                wrapper = self._kin.wrapper(name, table)
-                cpu_ns = sum(table[pid].cpu_ns + table[pid].children_ns for pid in pids)
-                cpu_ns += wrapper.children_ns if wrapper else 0
-                self._sight(name, account.instance).work(cpu_ns, kernel.resident_bytes(pids), now_ns)
+                sight = self._sight(name, account.instance)
+                used = _used(pids, self._kin.wrapper(name, table), table, sight)
+                sight.work(*used, now_ns)
         for name in list(self._sights):
             self._tell(name, self._books.accounts[name])
 
@@ -185,6 +186,35 @@ class Onlooker:
         observed = sight.observed(self._current(), self._catalogue, instance, last=last)
         measured = sight.measured(time.monotonic_ns(), last=last)
         return [event for event in (observed, measured) if event is not None]
+
+
+def _used(
+    pids: set[int], wrapper: kernel.Process | None, table: dict[int, kernel.Process], sight: Sight
+) -> tuple[int, int | None]:
+    """Processor time and memory of a tree: of its control group, where that is its own; else of who lives, summed.
+
+    A group is an instance's own if nobody else is in it, now and at each look before, and at the first look had used
+    hardly more than the tree: whoever was there earlier would be counted, too.
+    """
+    cpu_ns = sum(table[pid].cpu_ns + table[pid].children_ns for pid in pids) + (wrapper.children_ns if wrapper else 0)
+    if wrapper is not None and sight.has_group is not False:
+        group = kernel.group_of(wrapper.pid)
+        known = sight.has_group
+        sight.has_group = group is not None and _is_of(group.pids, pids | {wrapper.pid})
+        if group is not None and sight.has_group:
+            own_ns = group.cpu_ns - wrapper.cpu_ns
+            sight.has_group = known or own_ns - cpu_ns <= _SLACK_NS
+            if sight.has_group and group.resident_bytes is not None:
+                others = group.resident_bytes - (kernel.resident_bytes({wrapper.pid}) or 0)
+                return max(own_ns, cpu_ns), max(others, 0)
+            if sight.has_group:
+                return max(own_ns, cpu_ns), kernel.resident_bytes(pids)
+    return cpu_ns, kernel.resident_bytes(pids)
+
+
+def _is_of(members: frozenset[int], family: set[int]) -> bool:
+    """Whether all that are in a group descend from a family; some may have been born since that was counted."""
+    return all(any(one.pid in family for one in kernel.ancestry(pid)) for pid in members - family)
 
 
 def _active_ns(instance: Instance, at_ns: int) -> int:

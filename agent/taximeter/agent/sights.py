@@ -36,6 +36,7 @@ class Sight:
     cpu_ns: int | None = None
     rss_peak_bytes: int | None = None
     measured_ns: int = 0  #: when any of these was last taken
+    has_group: bool | None = None  #: whether its control group is its own; None: nobody looked yet
     _placed: int = 0  #: how many of `devices` are in `hardware`
     _told: tuple[object, ...] = ()
     _told_measure: Measured | None = None

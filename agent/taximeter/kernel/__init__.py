@@ -4,6 +4,7 @@ Owns the system calls that Python lacks. Refuses to wait, and to know journals a
 """
 
 from taximeter.kernel.capabilities import give_up_net_admin
+from taximeter.kernel.cgroups import group_of
 from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.group import End, Start
@@ -26,6 +27,7 @@ __all__ = [
     "everybody",
     "exit_status",
     "give_up_net_admin",
+    "group_of",
     "host_pid",
     "is_alive",
     "look_at",

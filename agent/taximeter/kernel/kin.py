@@ -4,11 +4,13 @@ Refuses to know instances.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_LONGEST_STAT = 4096
 #: Nobody nests deeper; a table that was read while it changed may hold a circle.
 _DEEPEST = 64
 
@@ -27,9 +29,15 @@ class Process(NamedTuple):
 def look_at(pid: int) -> Process | None:
     """The process that has `pid` now; None where it is gone or hidden."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        stat = os.read(fd, _LONGEST_STAT)
+    except OSError:  # it has ended in between
+        return None
+    finally:
+        os.close(fd)
     name, _, rest = stat.partition(b"(")[2].rpartition(b")")
     fields = rest.split()
     own, children = (int(fields[at]) + int(fields[at + 1]) for at in (11, 13))
@@ -43,16 +51,14 @@ def everybody() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None}
 
 
-def ancestry(pid: int) -> list[Process]:
-    """A process and those above it, as far as they can be seen."""
-    line: list[Process] = []
-    while pid > 0 and len(line) < _DEEPEST:
+def ancestry(pid: int) -> Iterator[Process]:
+    """A process and those above it, as far as they can be seen; each is looked at when it is asked for."""
+    for _ in range(_DEEPEST):
         process = look_at(pid)
         if process is None:
-            break
-        line.append(process)
+            return
+        yield process
         pid = process.parent
-    return line
 
 
 def descendants(table: dict[int, Process], roots: set[int], without: set[int]) -> set[int]:
