@@ -65,8 +65,8 @@ def of_instance(instance: Instance) -> Resources:
         }
     cpu_ns = _more(cpu_ns, measured.cpu_ns)
     energy_mj = None if measured.energy_mj is None else max(measured.energy_mj - cut.energy_mj, 0)
-    if measured.at_ns <= cut.at_ns:
-        energy_mj = None  # nobody has looked since
+    if not energy_mj and measured.at_ns <= cut.at_ns:
+        energy_mj = None  # nobody has looked since; what was told late is told now
     return {
         "cpu_ns": None if cpu_ns is None else max(cpu_ns - cut.cpu_ns, 0),
         "rss_peak_bytes": _more(rss_peak_bytes, measured.rss_peak_bytes),
@@ -81,9 +81,10 @@ def of_prediction(instance: Instance, prediction: Prediction) -> Resources:
     if not instance.opened.options.worker:
         return of_instance(instance)
     measured, drawn = instance.measured, prediction.drawn
-    if measured is None or drawn is None or measured.at_ns <= prediction.cut_ns:
+    energy_mj = drawn.energy_mj - drawn.cut_mj if drawn is not None else 0
+    if measured is None or drawn is None or (not energy_mj and measured.at_ns <= prediction.cut_ns):
         return _UNKNOWN
-    return {**_UNKNOWN, "energy_mj": drawn.energy_mj - drawn.cut_mj, "energy_source": measured.energy_source}
+    return {**_UNKNOWN, "energy_mj": energy_mj, "energy_source": measured.energy_source}
 
 
 def cpu_to_date(instance: Instance) -> int | None:

@@ -1,14 +1,15 @@
 """What the agent remembers of an instance between looks, and what of it is news."""
 
+from taximeter.agent.accounts import kept, state_of
 from taximeter.agent.sights import TOLD_NS, Sight
-from taximeter.events import Measured, Observed
+from taximeter.events import Event, Measured, Observed
 from taximeter.hardware.evidence import UNUSED_NS
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
 from taximeter.instance import Instance
-from taximeter.meter import open_instance
-from tests.core.stories import SECOND, book, opened
+from taximeter.meter import fold, open_instance
+from tests.core.stories import SECOND, WORKER, book, finish, opened, ready, spawned, start
 
 A, B = (Device(f"GPU-{name}", "a GPU", None, at) for at, name in enumerate("ab"))
 INVENTORY = Inventory(Host(8, 64 << 30), (A, B))
@@ -145,3 +146,13 @@ def test_energy_that_is_partly_integrated_is_said_to_be_so() -> None:
     sight.draw(5, "power")
     sight.draw(5, "counter")
     assert (sight.energy_mj, sight.energy_source) == (15, "power")
+
+
+def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
+    """As the ledger keeps it: what was observed and measured, and predictions that have ended lately."""
+    events: list[Event] = [spawned(0), ready(0), start(0, "a"), start(0, "b"), finish(SECOND, "b")]
+    events += [Observed(SECOND, SECOND, TWO, ("GPU-a",)), Measured(SECOND), Measured(2 * SECOND, 1, 2, 3, 4, "power")]
+    found = fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance
+    assert found.ended
+    assert found.predictions[0].drawn
+    assert state_of(kept(found)) == found

@@ -93,6 +93,25 @@ def test_energy_of_interim_records_adds_up() -> None:
     assert [record.data["resources"]["energy_source"] for record in told.predictions()] == ["counter", "counter", None]  # type: ignore[index]
 
 
+def test_energy_that_is_told_late_is_in_the_next_record() -> None:
+    events = [spawned(0), ready(0), measured(1), *[beat(at * SECOND) for at in range(1, 61)], measured(59, 700)]
+    by = book()
+    step = fold(open_instance(opened(ONE_SHOT), by), [*events, exited(61 * SECOND)], by)
+    told = Told(step.instance, list(step.records), [])
+    assert [record.data["resources"]["energy_mj"] for record in told.predictions()] == [None, 700]  # type: ignore[index]
+
+
+def test_energy_of_a_prediction_that_is_told_late_is_in_its_next_record() -> None:
+    events = [spawned(0), ready(0), start(0, "a"), measured(1), *[beat(at * SECOND) for at in range(1, 61)]]
+    by = book()
+    end = [finish(61 * SECOND, "a"), exited(61 * SECOND)]
+    step = fold(open_instance(opened(WORKER), by), [*events, measured(59, 580), *end], by)
+    told = Told(step.instance, list(step.records), [])
+    energies = [record.data["resources"]["energy_mj"] for record in told.predictions()]  # type: ignore[index]
+    assert energies[0] is None
+    assert energies[1] > 0
+
+
 def test_processor_time_of_interim_records_adds_up() -> None:
     told = tell(
         ONE_SHOT, measured(50, cpu_ns=30), beat(70 * SECOND, cpu_ns=50), exited(80 * SECOND)._replace(usage=Usage())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from taximeter.records import RecordType
-from tests.nvml_standin import H100, LOST, Scenario, h100s
+from tests.nvml_standin import H100, LOST, T4, Scenario, cut, h100s
 from tests.require import require_root
 from tests.system.agents import Agent, Node, wait_until
 from tests.system.rides import children_of
@@ -142,7 +142,8 @@ def test_a_device_that_was_declared_and_never_used_is_a_mismatch_that_is_correct
     with agent_on(node, scenario, nvml_library), run(node, CUDA_VISIBLE_DEVICES="0,1") as process:
         scenario.process("GPU-0", command_of(process)).play()
         seen_on(node, "GPU-0")
-        wait_until(lambda: len(node.predictions()) >= 3, "a life most of which it was seen")
+        most = 3 * len(node.predictions()) + 3
+        wait_until(lambda: len(node.predictions()) >= most, "a life most of which it was seen")
         end(process)
         hardware = last_record(node)["hardware"]
         assert (hardware["evidence"], hardware["tier"]) == ("mismatch", "gpu-h100")
@@ -236,3 +237,54 @@ def test_evidence_outlives_the_agent(node: Node, tmp_path: Path, nvml_library: P
         with agent_on(node, scenario, nvml_library):
             end(process)
             assert last_record(node)["hardware"]["evidence"] == "mismatch"
+
+
+def test_a_run_on_a_slice_is_seen_on_that_slice(node: Node, tmp_path: Path, nvml_library: Path) -> None:
+    scenario = cut(tmp_path / "scenario")
+    with agent_on(node, scenario, nvml_library), run(node, CUDA_VISIBLE_DEVICES="MIG-GPU-0/2/0") as process:
+        scenario.line(f"process uuid=GPU-0;pid={command_of(process)};kind=compute;gi=2;ci=0").play()
+        seen_on(node, "MIG-0-2")
+        end(process)
+        hardware = last_record(node)["hardware"]
+    assert (hardware["evidence"], hardware["declared"]) == ("both", ["MIG-0-2"])
+
+
+def test_energy_of_a_device_without_a_counter_is_its_power_over_time(
+    node: Node, tmp_path: Path, nvml_library: Path
+) -> None:
+    scenario = Scenario(tmp_path / "scenario").gpu("GPU-0", **T4).play()
+    with agent_on(node, scenario, nvml_library), run(node, CUDA_VISIBLE_DEVICES="0") as process:
+        scenario.process("GPU-0", command_of(process)).play()
+        seen_on(node, "GPU-0")
+        wait_until(lambda: len(node.predictions()) >= 3, "three seconds")
+        end(process)
+        last_record(node)
+        parts = [one["data"]["resources"] for one in node.predictions()]
+    assert {part["energy_source"] for part in parts if part["energy_mj"] is not None} == {"power"}
+    energy_mj = sum(part["energy_mj"] or 0 for part in parts)
+    assert 0 < energy_mj <= 27_000 * billed_s(node) * 2
+
+
+def test_a_worker_is_corrected_for_predictions_that_ended_before_it_was_seen(
+    node: Node, tmp_path: Path, nvml_library: Path
+) -> None:
+    scenario = h100s(tmp_path / "scenario")
+    with agent_on(node, scenario, nvml_library):
+        marks = '{"mark":"start","prediction":"a"}', '{"mark":"finish","prediction":"a","status":"succeeded"}'
+        script = (
+            f"echo '{marks[0]}' 1<>$TAXIMETER_MARKS; sleep 0.2; echo '{marks[1]}' 1<>$TAXIMETER_MARKS; exec sleep 100"
+        )
+        command = [node.program, "run", "--worker", "--", "sh", "-c", script]
+        process = subprocess.Popen(command, env=node.environment(), text=True)
+        try:
+            (before,) = wait_until(node.predictions, "the prediction's record")
+            assert before["data"]["hardware"]["tier"] == "gpu-h100-8x"
+            scenario.process("GPU-2", command_of(process)).play()
+            (correction,) = wait_until(lambda: node.records(RecordType.CORRECTION), "the correction")
+            assert correction["data"]["corrects"]["id"] == before["id"]
+            assert correction["data"]["hardware"]["tier"] == "gpu-h100"
+            assert total(node) == billed_s(node) * Decimal("0.001525")
+            end(process)
+        finally:
+            process.kill()
+            process.wait()
