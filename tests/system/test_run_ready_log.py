@@ -380,14 +380,24 @@ def test_a_run_that_is_not_metered_is_not_relayed(rides: Rides) -> None:
     assert "NOT MEASURED" in done.stderr
 
 
-def test_when_the_meter_breaks_the_output_does_not(rides: Rides) -> None:
-    code = "put(b'up\\n'); wait(); put(b'x' * 1_000_000); sys.exit(4)"
-    with rides.start("--ready", "log:up", *python(code), stdin=subprocess.PIPE) as process:
-        assert next_line(process) == "up\n"
-        rides.wait_for("ready")
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (0, 0))  # nothing can be opened: /proc, for a heartbeat
-        out, _ = process.communicate("\n")
-        assert (len(out), process.returncode) == (1_000_000, 4)
+@pytest.mark.parametrize("signaled", [False, True])
+def test_what_is_left_at_the_end_needs_no_more_descriptors(rides: Rides, signaled: bool) -> None:
+    code = "put(b'up\\n'); wait(); put(b'x' * 100_000); sys.exit(4)"
+    reading, writing = os.pipe()
+    with rides.start("--ready", "log:up", *python(code), stdin=subprocess.PIPE, stdout=writing) as process:
+        os.close(writing)
+        assert os.read(reading, 3) == b"up\n"
+        rides.wait_for("heartbeat")
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        rides.wait_for("exit")
+        if signaled:
+            process.terminate()
+            process.wait()
+        assert len(read_all(reading)) == 100_000
+        assert process.wait() == 4
 
 
 def test_a_pattern_that_runs_wild_is_given_up_and_noted(rides: Rides) -> None:

@@ -26,7 +26,7 @@ class Relay:
         self._saved: dict[int, int] = {}
         self._source, self._mouth = posix.pipe2(posix.O_CLOEXEC)
         posix.set_blocking(self._source, False)
-        self._epoll: select.epoll | None = None
+        self._poll: select.epoll | select.poll | None = None
         self._always_room = True  # nobody is told of it
         self._stalled = False  # there is no room, so nothing is read
         self._ended = False  # there is nothing more to read
@@ -48,15 +48,15 @@ class Relay:
             posix.close(self._mouth)
         self._saved, self._mouth = {}, -1
 
-    def watch(self, epoll: select.epoll) -> None:
-        """Be told by an epoll from now on, and write what is pending. Raises OSError."""
-        self._epoll = epoll
+    def watch(self, poll: "select.epoll | select.poll") -> None:
+        """Be told by an epoll or a poll from now on, and write what is pending. Raises OSError."""
+        self._poll = poll
         try:
-            epoll.register(self._sink.fd, 0)
+            poll.register(self._sink.fd, 0)
             self._always_room = False
         except PermissionError:
             self._always_room = True  # a device
-        epoll.register(self._source, select.EPOLLIN)
+        poll.register(self._source, select.EPOLLIN)
         self._stalled = False
         try:
             if self.pending:
@@ -103,11 +103,11 @@ class Relay:
             return
         self.is_open = False
         self.pending = b""
-        if self._epoll is not None:
+        if self._poll is not None:
             for fd in (self._source, self._sink.fd):  # a descriptor that others share stays there when it is closed
                 try:
-                    self._epoll.unregister(fd)
-                except OSError:
+                    self._poll.unregister(fd)
+                except (OSError, KeyError):
                     pass
         posix.close(self._source)
         self._sink.close()
@@ -152,14 +152,14 @@ class Relay:
 
     def _stall(self) -> None:
         """Wait for room: nothing is read meanwhile, which slows the command down."""
-        if self._epoll is not None and not self._stalled and not self._always_room:
+        if self._poll is not None and not self._stalled and not self._always_room:
             self._stalled = True
             self.unread_ns = time.monotonic_ns()
-            self._epoll.unregister(self._source)  # else its end would wake us all the time
-            self._epoll.modify(self._sink.fd, select.EPOLLOUT)
+            self._poll.unregister(self._source)  # else its end would wake us all the time
+            self._poll.modify(self._sink.fd, select.EPOLLOUT)
 
     def _resume(self) -> None:
-        if self._epoll is not None and self._stalled and self.is_open:
+        if self._poll is not None and self._stalled and self.is_open:
             self._stalled = False
-            self._epoll.register(self._source, select.EPOLLIN)
-            self._epoll.modify(self._sink.fd, 0)
+            self._poll.register(self._source, select.EPOLLIN)
+            self._poll.modify(self._sink.fd, 0)
