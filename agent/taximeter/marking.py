@@ -74,8 +74,8 @@ def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
 
 
 def _uncertainty_ns(event: Marked, at_ns: int) -> int | None:
-    """How long before its receipt a mark may have been said; nobody knows where it does not say when."""
-    return None if event.said_ns is None else event.at_ns - at_ns
+    """How long before its receipt a mark was said; nobody knows where its word of that is none, or is not taken."""
+    return event.at_ns - at_ns if event.said_ns == at_ns else None
 
 
 def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> Instance:

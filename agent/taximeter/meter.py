@@ -44,13 +44,18 @@ from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.resources import measure
 from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
-from taximeter.turn import Turn, arrive, cut_until, is_late, look_at_clock, mark_faults, pass_unseen, reckon
-
-#: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
-KERNEL_NS = 100_000
-#: A process waits up to this long for a core, at p99 with every core loaded: so late a pidfd wakes who waits for it,
-#: and so far a spawn returns before or after the exec (promises, P3).
-PIDFD_NS = 10_000_000
+from taximeter.turn import (
+    KERNEL_NS,
+    PIDFD_NS,
+    Turn,
+    arrive,
+    cut_until,
+    is_late,
+    look_at_clock,
+    mark_faults,
+    pass_unseen,
+    reckon,
+)
 
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
 _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})

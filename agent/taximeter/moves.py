@@ -12,7 +12,7 @@ from taximeter.lifecycle import READIED, Input, Stage, advance
 from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
 from taximeter.spans import settle
-from taximeter.turn import Turn
+from taximeter.turn import PIDFD_NS, Turn
 
 
 def become_ready(instance: Instance, at_ns: int, witness: Witness, turn: Turn) -> Instance:
@@ -52,7 +52,7 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     if reason is StopReason.DRAIN or not instance.opened.options.worker:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED
-    end = End(at_ns, status, final=True, witness=Witness(Source.WRAPPER, 0))
+    end = End(at_ns, status, final=True, witness=Witness(Source.WRAPPER, PIDFD_NS))
     for prediction in instance.predictions:
         instance = finish(instance, prediction, end, turn)
     return instance

@@ -19,6 +19,11 @@ from taximeter.spans import phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
 LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
+#: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
+KERNEL_NS = 100_000
+#: A process waits up to this long for a core, at p99 with every core loaded: so late a pidfd wakes who waits for it,
+#: and so far a spawn returns before or after the exec (promises, P3).
+PIDFD_NS = 10_000_000
 
 
 @dataclass(slots=True)

@@ -483,6 +483,20 @@ def test_a_worker_that_drains_and_exits_0_with_nothing_open_succeeded() -> None:
     assert told.instances()[0].data["status"] is Status.SUCCEEDED
 
 
+def test_how_far_off_a_mark_is_whose_word_is_not_taken_nobody_knows() -> None:
+    told = tell(
+        WORKER, [spawned(0), start(5 * SECOND, "a", said_ns=SECOND), finish(6 * SECOND, "a", said_ns=9 * SECOND)]
+    )
+    timing: Any = told.predictions()[0].data["timing"]
+    assert (timing["start"].uncertainty_ns, timing["end"].uncertainty_ns) == (None, None)
+
+
+def test_an_end_by_a_signal_is_as_far_off_as_who_saw_it() -> None:
+    term = Signaled(2 * SECOND, 15, by_kernel=False, outside=True)
+    timing: Any = tell(WORKER, [spawned(0), start(SECOND, "a"), term]).predictions()[0].data["timing"]
+    assert timing["end"].uncertainty_ns == PIDFD_NS
+
+
 def test_how_far_off_a_mark_is_that_does_not_say_when_nobody_knows() -> None:
     told = tell(WORKER, [spawned(0), start(0, "a"), finish(SECOND, "a")])
     timing = told.predictions()[0].data["timing"]
