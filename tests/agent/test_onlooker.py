@@ -14,6 +14,7 @@ from taximeter import kernel
 from taximeter.agent.books import Books
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.onlooker import Onlooker
+from taximeter.agent.sights import Sight
 from taximeter.events import Observed
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse, Samples
@@ -25,6 +26,7 @@ from tests.agent.desks import write
 from tests.core.stories import book
 from tests.journal_samples import clock as journal_clock
 from tests.journal_samples import fact, open_line, options
+from tests.require import lacking, require_root
 from tests.system.agents import wait_until
 
 A, B = (Device(f"GPU-{name}", "a GPU", None, at) for at, name in enumerate("ab"))
@@ -239,6 +241,49 @@ def test_the_descendants_of_another_instances_wrapper_are_that_ones(scene: Scene
     assert (scene.seen("i1"), scene.seen("i2")) == ((), ("GPU-a",))
     assert command not in scene.onlooker._kin.tree("i1", kernel.everybody())
     assert command in scene.onlooker._kin.tree("i2", kernel.everybody())
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    require_root()
+    top = Path("/sys/fs/cgroup/cpuacct")
+    if not top.is_dir():
+        lacking("needs the cpuacct controller of cgroup v1; version 2 is tried with files of its shape")
+    made = top / f"taximeter-onlooker-{os.getpid()}"
+    made.mkdir()
+    yield made
+    wait_until(lambda: not (made / "cgroup.procs").read_text(), "everybody to leave")
+    made.rmdir()
+
+
+def test_a_control_group_of_its_own_tells_what_a_tree_used_until_a_stranger_is_in_it(scene: Scene, group: Path) -> None:
+    script = (
+        "import fcntl, os, sys, time\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o640)\n"
+        "fcntl.lockf(fd, fcntl.LOCK_EX)\n"
+        "open(sys.argv[2] + '/cgroup.procs', 'w').write('0')\n"
+        "os.fork() or os.execvp('sh', ['sh', '-c', 'while :; do :; done'])\n"
+        "time.sleep(100)"
+    )
+    command = [sys.executable, "-S", "-c", script, str(scene.path / "i1.0.ndjson"), str(group)]
+    wrapper = subprocess.Popen(command, start_new_session=True)
+    scene.processes.append(wrapper)
+    scene.begin("i1", child_of(wrapper.pid), wrapper.pid)
+
+    def measured() -> Sight:
+        scene.onlooker.measure(kernel.everybody())
+        return scene.onlooker._sights["i1"]
+
+    assert measured().has_group
+    assert wait_until(lambda: (measured().cpu_ns or 0) % 10_000_000, "a time that is finer than ticks")
+    stranger = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    scene.processes.append(stranger)
+    (group / "cgroup.procs").write_text(str(stranger.pid))
+    assert measured().has_group is False
+    os.killpg(wrapper.pid, 9)
+    stranger.kill()
+    wrapper.wait()
+    stranger.wait()
 
 
 def test_an_instance_that_has_ended_is_forgotten(scene: Scene) -> None:

@@ -18,6 +18,8 @@ from taximeter.events import (
     FinishMark,
     Lost,
     Marked,
+    Measured,
+    Observed,
     Oom,
     Options,
     ReadyMark,
@@ -29,6 +31,7 @@ from taximeter.events import (
     StopReason,
     UnitsMark,
 )
+from taximeter.hardware.inventory import Device, Hardware
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
@@ -50,6 +53,8 @@ from tests.core.stories import (
 from tests.core.stories import tell as tell_story
 
 NAMES = st.sampled_from(["a", "b", "c"])
+#: Evidence and resources are in all histories; what evidence does to a price has laws of its own (test_evidence).
+SEEN = Hardware("cpu", 1, (Device("GPU-a", "a GPU", None),))
 GAPS = st.one_of(st.integers(0, 5), st.integers(0, 3 * SECOND), st.integers(0, 20 * SECOND))
 PRICES = st.decimals("0", "10", places=9).map(plain)
 
@@ -75,6 +80,8 @@ def _happening(kind: str, at_ns: int, name: str, said_ns: int | None, slept_ns: 
         "bad": BadMark(at_ns, "not_json"),
         "beat": beat(at_ns, slept_ns),
         "alive": Alive(at_ns, clock(at_ns, slept_ns)),
+        "observed": Observed(at_ns, max(0, at_ns - SECOND), SEEN, ("GPU-a",)),
+        "measured": Measured(at_ns, at_ns // 2, at_ns, at_ns // 3, at_ns // 1000, "counter"),
     }
     return made[kind]
 
@@ -84,6 +91,7 @@ KINDS = [
     *["start"] * 4,
     *["finish"] * 4,
     *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad", "alive"],
+    *["observed", "measured"],
 ]
 ENDS = st.sampled_from(["exit", "seen", "fail", "oom", "lost", "rebooted", "open"])
 

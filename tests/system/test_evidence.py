@@ -288,3 +288,18 @@ def test_a_worker_is_corrected_for_predictions_that_ended_before_it_was_seen(
         finally:
             process.kill()
             process.wait()
+
+
+def test_an_orphan_that_its_wrapper_took_in_is_its_instances(node: Node, tmp_path: Path, nvml_library: Path) -> None:
+    scenario = h100s(tmp_path / "scenario", 1)
+    with agent_on(node, scenario, nvml_library):
+        command = [node.program, "run", "--", "sh", "-c", "(sleep 1; sleep 200 & exit) & exec tail -f /dev/null"]
+        process = subprocess.Popen(command, env=node.environment(CUDA_VISIBLE_DEVICES="0"))
+        try:
+            orphan = wait_until(lambda: sleeper(process.pid), "an orphan that the wrapper took in")
+            scenario.process("GPU-0", orphan).play()
+            seen_on(node, "GPU-0")
+        finally:
+            for pid in (*children_of(process.pid), process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()

@@ -4,7 +4,7 @@ Owns the memory of who belonged to whom, so that a process stays known when what
 only with its start time. Refuses to know devices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from taximeter import kernel
@@ -66,7 +66,12 @@ class Kinship:
                 return name, first
         return None, first
 
-    def tree(self, name: str, table: dict[int, Process]) -> set[int]:
+    def trees(self, names: Iterable[str], table: dict[int, Process]) -> dict[str, set[int]]:
+        """The living processes of instances, their wrappers not among them; of those that have any."""
+        children = kernel.children_of(table)
+        return {name: pids for name in names if (pids := self.tree(name, table, children))}
+
+    def tree(self, name: str, table: dict[int, Process], children: dict[int, list[int]] | None = None) -> set[int]:
         """The living processes of an instance, its wrapper not among them."""
         family = self._families.get(name)
         if family is None:
@@ -75,7 +80,7 @@ class Kinship:
         wrapper = self.wrapper(name, table)
         own = {wrapper.pid} if wrapper else set()
         others = {family.wrapper[0] for family in self._families.values() if family.wrapper} - own
-        pids = kernel.descendants(table, alive | own, others) - own
+        pids = kernel.descendants(table, alive | own, others, children) - own
         gone = family.members - {(pid, table[pid].ticks) for pid in pids}
         for key in gone:
             family.members.discard(key)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -43,6 +44,24 @@ class _Round:
     strangers: set[str] = field(default_factory=set)  #: UUIDs with processes of nobody here
 
 
+class _Family(NamedTuple):
+    """One instance's processes at a look."""
+
+    name: str
+    pids: set[int]
+    wrapper: kernel.Process | None
+    has_group: bool | None  #: whether its control group was its own until now; None: nobody looked yet
+
+
+class _Used(NamedTuple):
+    """What such a family used."""
+
+    name: str
+    cpu_ns: int
+    resident_bytes: int | None
+    has_group: bool
+
+
 class Onlooker:
     """The agent's eyes on what instances use."""
 
@@ -60,7 +79,8 @@ class Onlooker:
             await anyio.sleep(LOOK_S)
             if self._books.accounts:
                 table = await anyio.to_thread.run_sync(kernel.everybody)
-                self.measure(table)
+                families, at_ns = self._families(table), time.monotonic_ns()
+                self._take(await anyio.to_thread.run_sync(_used, families, table), at_ns)
 
     def heard(self, samples: Samples) -> None:
         """Take in a round of samples of the devices."""
@@ -80,15 +100,23 @@ class Onlooker:
         self._before = after
 
     def measure(self, table: dict[int, kernel.Process]) -> None:
-        """Take in who runs, and what each has used."""
+        """Take in who runs, and what each has used; `run` does so without keeping the loop."""
+        self._take(_used(self._families(table), table), time.monotonic_ns())
+
+    def _families(self, table: dict[int, kernel.Process]) -> list[_Family]:
         self._refresh()
-        now_ns = time.monotonic_ns()
-        for name, account in self._books.accounts.items():
-            pids = self._kin.tree(name, table)
-            if pids and account.instance is not None:
-                sight = self._sight(name, account.instance)
-                used = _used(pids, self._kin.wrapper(name, table), table, sight)
-                sight.work(*used, now_ns)
+        trees = self._kin.trees(self._books.accounts, table)
+        known = {name: sight.has_group for name, sight in self._sights.items()}
+        return [_Family(name, pids, self._kin.wrapper(name, table), known.get(name)) for name, pids in trees.items()]
+
+    def _take(self, used: Sequence[_Used], at_ns: int) -> None:
+        self._refresh()
+        for one in used:
+            account = self._books.accounts.get(one.name)
+            if account is not None and account.instance is not None:  # else it has ended meanwhile
+                sight = self._sight(one.name, account.instance)
+                sight.has_group = one.has_group
+                sight.work(one.cpu_ns, one.resident_bytes, at_ns)
         for name in list(self._sights):
             self._tell(name, self._books.accounts[name])
 
@@ -188,28 +216,29 @@ class Onlooker:
         return [event for event in (observed, measured) if event is not None]
 
 
-def _used(
-    pids: set[int], wrapper: kernel.Process | None, table: dict[int, kernel.Process], sight: Sight
-) -> tuple[int, int | None]:
+def _used(families: Sequence[_Family], table: dict[int, kernel.Process]) -> list[_Used]:
+    """What each family used; reads files, so it is work for a thread."""
+    return [_used_by(family, table) for family in families]
+
+
+def _used_by(family: _Family, table: dict[int, kernel.Process]) -> _Used:
     """Processor time and memory of a tree: of its control group, where that is its own; else of who lives, summed.
 
     A group is an instance's own if nobody else is in it, now and at each look before, and at the first look had used
     hardly more than the tree: whoever was there earlier would be counted, too.
     """
+    name, pids, wrapper, known = family
     cpu_ns = sum(table[pid].cpu_ns + table[pid].children_ns for pid in pids) + (wrapper.children_ns if wrapper else 0)
-    if wrapper is not None and sight.has_group is not False:
-        group = kernel.group_of(wrapper.pid)
-        known = sight.has_group
-        sight.has_group = group is not None and _is_of(group.pids, pids | {wrapper.pid})
-        if group is not None and sight.has_group:
-            own_ns = group.cpu_ns - wrapper.cpu_ns
-            sight.has_group = known or own_ns - cpu_ns <= _SLACK_NS
-            if sight.has_group and group.resident_bytes is not None:
-                others = group.resident_bytes - (kernel.resident_bytes({wrapper.pid}) or 0)
-                return max(own_ns, cpu_ns), max(others, 0)
-            if sight.has_group:
-                return max(own_ns, cpu_ns), kernel.resident_bytes(pids)
-    return cpu_ns, kernel.resident_bytes(pids)
+    group = kernel.group_of(wrapper.pid) if wrapper is not None and known is not False else None
+    if wrapper is None or group is None or not _is_of(group.pids, pids | {wrapper.pid}):
+        return _Used(name, cpu_ns, kernel.resident_bytes(pids), has_group=False)
+    own_ns = group.cpu_ns - wrapper.cpu_ns
+    if not known and own_ns - cpu_ns > _SLACK_NS:
+        return _Used(name, cpu_ns, kernel.resident_bytes(pids), has_group=False)
+    if group.resident_bytes is None:
+        return _Used(name, max(own_ns, cpu_ns), kernel.resident_bytes(pids), has_group=True)
+    others = group.resident_bytes - (kernel.resident_bytes({wrapper.pid}) or 0)
+    return _Used(name, max(own_ns, cpu_ns), max(others, 0), has_group=True)
 
 
 def _is_of(members: frozenset[int], family: set[int]) -> bool:

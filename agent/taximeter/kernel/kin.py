@@ -61,11 +61,22 @@ def ancestry(pid: int) -> Iterator[Process]:
         pid = process.parent
 
 
-def descendants(table: dict[int, Process], roots: set[int], without: set[int]) -> set[int]:
-    """Everybody below `roots`, and these themselves, as far as they are in the table; nobody below `without`."""
+def children_of(table: dict[int, Process]) -> dict[int, list[int]]:
+    """Who has which children."""
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
+    return children
+
+
+def descendants(
+    table: dict[int, Process], roots: set[int], without: set[int], children: dict[int, list[int]] | None = None
+) -> set[int]:
+    """Everybody below `roots`, and these themselves, as far as they are in the table; nobody below `without`.
+
+    Whoever asks more than once works out the `children` beforehand.
+    """
+    children = children_of(table) if children is None else children
     found: set[int] = set()
     due = [root for root in roots if root in table]
     while due:
