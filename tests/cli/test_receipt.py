@@ -91,6 +91,29 @@ def test_an_instance_is_told_with_its_predictions(booked: Path) -> None:
     assert [run["prediction"] for run in answer["predictions"]] == ["p1", "p2"]
 
 
+def test_the_beginning_of_an_id_is_nobodys_and_says_how_many_it_may_mean(booked: Path) -> None:
+    answer = taximeter("receipt", instance(1)[:8])
+    assert (answer.code, answer.out) == (1, "")
+    assert "ambiguous: it begins the ids of 6 instances or more; expected one id in full" in answer.err
+
+
+def test_what_no_agent_has_booked_may_wait_in_a_journal(booked: Path) -> None:
+    (booked / "journal" / f"{instance(9)}.0.ndjson").touch()
+    answer = taximeter("receipt", "p-waits")
+    assert answer.code == 1
+    assert "no agent runs, and it may be waiting in a journal: start one with `taximeter agent`" in answer.err
+
+
+def test_without_a_journal_nothing_is_said_to_wait(booked: Path) -> None:
+    assert "journal" not in taximeter("receipt", "nobody").err
+
+
+def test_an_empty_word_is_no_id(booked: Path) -> None:
+    answer = taximeter("receipt", "")
+    assert answer.code == 2
+    assert "expected the id of a prediction or an instance, got an empty word" in " ".join(answer.err.split())
+
+
 def test_an_unknown_run_is_said_to_be_unknown(booked: Path) -> None:
     answer = taximeter("receipt", "nobody")
     assert (answer.code, answer.out) == (1, "")

@@ -64,7 +64,7 @@ def test_a_wrong_token_is_complained_about(booked: Path) -> None:
 def test_an_agent_that_does_not_listen_is_complained_about(booked: Path) -> None:
     agent.say("http://127.0.0.1:1")
     said = taximeter("status")
-    assert said.lines[0].endswith("no agent")
+    assert said.lines[0].endswith("no answer")
     assert "cannot ask the agent" in said.err
     assert "Connection refused" in said.err
 

@@ -1,6 +1,7 @@
 """`taximeter status`: the node at a glance, with an agent and without."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_a_node_without_an_agent_reads_as_it_was_drawn(booked: Path, short: None
     answer = taximeter("status", columns=columns)
     assert (answer.code, answer.err) == (1, "")
     assert agrees(answer.out, f"status-no-agent-{columns}.txt")
+
+
+def test_an_agent_that_lives_and_does_not_answer_is_not_said_to_be_absent(booked: Path) -> None:
+    with agent.living({"/v1/status": (500, b"{}")}):
+        answer = taximeter("status")
+    assert (answer.code, answer.lines[0].endswith("no answer")) == (1, True)
+    assert f" agent       does not answer (pid {os.getpid()}): see below" in answer.lines
+    assert "start one" not in answer.out
+    assert f"kill -CONT {os.getpid()}" in " ".join(answer.out.split())
+
+
+def test_programs_are_told_of_an_agent_that_does_not_answer_too(booked: Path) -> None:
+    with agent.living({"/v1/status": (500, b"{}")}):
+        answer = json.loads(taximeter("status", "--json").out)
+    assert (answer["agent"], answer["silent_pid"]) == (None, os.getpid())
+    assert answer["problems"][0].startswith(f"the agent (pid {os.getpid()}) does not answer: ")
 
 
 def test_an_agent_that_is_not_ready_makes_the_exit_status_1(state: Path) -> None:

@@ -46,6 +46,10 @@ def found(reader: LedgerReader, wanted: RecordFilter) -> list[int]:
         (RecordFilter(prediction=f"p-{instance_id(2)}"), [5]),
         (RecordFilter(instance=instance_id(2)), [5, 6]),
         (RecordFilter(instance=instance_id(2)[:-1]), []),
+        (RecordFilter(instance=instance_id(2)[:8]), []),
+        (RecordFilter(instance=instance_id(2)[:-13]), []),
+        (RecordFilter(id=f"{instance_id(2)}-00000001"), [6]),
+        (RecordFilter(id=instance_id(2)), []),
         (RecordFilter(root=f"p-{instance_id(0)}"), [1, 7, 9]),
         (RecordFilter(type="taximeter.usage.instance.v1"), [2, 4, 6, 8, 10]),
         (RecordFilter(since_utc_ns=BEGAN_UTC_NS + 3), [7, 8, 9, 10]),
@@ -65,6 +69,13 @@ def test_a_filter_finds_its_records_in_the_order_of_their_numbers(
     reader: LedgerReader, wanted: RecordFilter, numbers: list[int]
 ) -> None:
     assert found(reader, wanted) == numbers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "numbers"), [(instance_id(0)[:8], [0, 1, 2, 3, 4]), (instance_id(3), [3]), ("ffff", [])]
+)
+def test_the_instances_that_a_prefix_may_mean_are_found(reader: LedgerReader, prefix: str, numbers: list[int]) -> None:
+    assert reader.begun_by(prefix) == tuple(map(instance_id, numbers))
 
 
 def test_more_records_than_a_page_are_all_found_once(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_an_instance_that_was_closed_is_known_by_its_last_record_for_ever(tmp_pa
     ledger.close()
     again = opened(tmp_path)
     assert again.closed_at([instance_id(2), instance_id(1)]) == {instance_id(1): 2}
+    assert again.closed_at([instance_id(1)[:8]]) == {}
     again.close()
 
 

@@ -240,6 +240,23 @@ def test_two_intervals_are_told_together(before: dict[str, Any], now: dict[str, 
     assert _together(before, now) == together
 
 
+@pytest.mark.parametrize("asked", [INSTANCE[:8], INSTANCE[:13], INSTANCE[:-1], f"{INSTANCE}-00000099", f"{INSTANCE}-"])
+def test_only_an_id_in_full_has_a_receipt(ask: Ask, asked: str) -> None:
+    assert ask(histories.one_shot()).receipt(asked) is None
+
+
+def test_a_record_id_gives_the_receipt_of_its_instance(ask: Ask) -> None:
+    assert receipt(ask(histories.one_shot()), f"{INSTANCE}-00000000")["id"] == INSTANCE
+
+
+def test_the_one_that_was_meant_by_a_beginning_is_named(ask: Ask) -> None:
+    assert ask(histories.one_shot()).unknown(INSTANCE[:8]).endswith(f"expected an id in full, as in {INSTANCE}")
+
+
+def test_an_empty_question_is_told_what_was_expected(ask: Ask) -> None:
+    assert "got an empty word" in ask(histories.one_shot()).unknown("")
+
+
 def test_evidence_that_finds_a_price_makes_a_run_rated(ask: Ask) -> None:
     records = histories.mismatched_run()
     unrated = Billing("unrated", (), None, None, None, "no tier")

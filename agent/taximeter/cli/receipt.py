@@ -58,11 +58,13 @@ def receipt(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> int:
     """Explain one run: timeline, hardware, prices, witness."""
+    if not asked:
+        raise typer.BadParameter("expected the id of a prediction or an instance, got an empty word")
     source = Source(os.environ)
     found = source.receipt(asked)
     source.complain()
     if found is None:
-        print(f"taximeter: {_unknown(asked, source.directories.journal)}", file=sys.stderr)
+        print(f"taximeter: {_unknown(asked, source)}", file=sys.stderr)
         return 1
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
@@ -265,8 +267,25 @@ def _clocks(timing: Json) -> str:
     return said if within_ns is None else f"{said}; UTC within {text.duration(within_ns)}"
 
 
-def _unknown(asked: str, journal: Path) -> str:
-    shown = text.safe(asked)
-    if "/" not in asked and (journal / f"{asked[:255]}.0.ndjson").exists():
-        return f"{shown} is measured, but nobody has booked it yet: start `taximeter agent`"
-    return f"cannot find {shown!r}: expected the id of a prediction or an instance; `taximeter records` lists them"
+def _unknown(asked: str, source: Source) -> str:
+    """Say why there is no receipt; what no agent has booked may still wait in a journal."""
+    journal, silent = source.directories.journal, source.agent is not None and source.complaint is not None
+    if "/" not in asked and (journal / f"{asked[:200]}.0.ndjson").exists():
+        remedy = "the agent does not answer" if silent else "start `taximeter agent`"
+        return f"{text.safe(asked)} is measured, but nobody has booked it yet: {remedy}"
+    said = text.safe(source.unknown)
+    if not said.startswith("cannot "):
+        said = f"cannot find {text.safe(asked)!r}: {said}"  # an agent of another version says it in other words
+    if (source.agent is not None and not silent) or not _waits(journal):
+        return said
+    who = "the agent does not answer" if silent else "no agent runs"
+    remedy = "`taximeter status` says more" if silent else "start one with `taximeter agent`"
+    return f"{said}; {who}, and it may be waiting in a journal: {remedy}"
+
+
+def _waits(journal: Path) -> bool:
+    """Tell whether any journal is there to be booked; a user who may not list them is told nothing of others' runs."""
+    try:
+        return any(name.endswith(".ndjson") for name in os.listdir(journal))
+    except OSError:
+        return False

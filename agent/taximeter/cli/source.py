@@ -55,6 +55,7 @@ class Source:
         self.directories: Directories = directories(environ)
         self.agent: Agent | None = living_agent(self.directories.agent_file)
         self.complaint: str | None = None  #: why the agent, though it lives, was not the one who answered
+        self.unknown: str | None = None  #: why there is no receipt, in the words of whoever was asked
 
     def complain(self) -> None:
         """Say on stderr why the ledger answered in the agent's stead, if it did."""
@@ -67,6 +68,8 @@ class Source:
         if answer is None:
             with self._ledger() as queries:
                 answer = queries.status()
+            if self.agent is not None:
+                answer |= {"silent_pid": self.agent.pid, "problems": [_silent(self.agent.pid)]}
         return answer
 
     def receipt(self, asked: str) -> Json | None:
@@ -74,12 +77,15 @@ class Source:
         if self.agent is not None:
             try:
                 return _json(*_get(self.agent, f"/v1/receipts/{quote(asked, safe='')}"))
-            except _NotFoundError:
+            except _NotFoundError as error:
+                self.unknown = str(error)
                 return None
             except SourceError as error:
                 self.complaint = str(error)
         with self._ledger() as queries:
-            return queries.receipt(asked)
+            found = queries.receipt(asked)
+            self.unknown = None if found else queries.unknown(asked)
+            return found
 
     def hardware(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
@@ -158,6 +164,12 @@ def _lives(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     return pid > 0
+
+
+def _silent(pid: int) -> str:
+    """Say what to do about an agent that lives and gave no answer that can be used."""
+    stopped = f"if it is stopped (state T in `ps -o stat= -p {pid}`), `kill -CONT {pid}` wakes it"
+    return f"the agent (pid {pid}) does not answer: {stopped}; else see its log, and restart it: nothing is lost"
 
 
 def _from_agent(agent: Agent, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:

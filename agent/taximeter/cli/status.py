@@ -41,7 +41,11 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
     """Write the glance on a sheet."""
     agent, node = answer["agent"], answer.get("node") or {}
     state_word, style = (
-        ("no agent", "red") if not agent else ("ready", "green") if answer["ready"] else ("not ready", "yellow")
+        ("no answer" if answer.get("silent_pid") else "no agent", "red")
+        if not agent
+        else ("ready", "green")
+        if answer["ready"]
+        else ("not ready", "yellow")
     )
     sheet.title(f"TAXIMETER {text.safe(node['id'])}" if node else "TAXIMETER", state_word, style)
     if agent:
@@ -53,7 +57,11 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
         sheet.row("witness", _witness(answer.get("witness") or {}))
         sheet.row("instances", _instances(answer["instances"] or {}))
     else:
-        sheet.row("agent", "does not run: start one with `taximeter agent`")
+        silent = answer.get("silent_pid")
+        said = "does not run: start one with `taximeter agent`"
+        sheet.row(
+            "agent", said if silent is None else f"does not answer (pid {silent}): see below", "red" * bool(silent)
+        )
     ledger = answer["ledger"]
     head = f", head {text.short_hash(ledger['hash'])}" if ledger["seq"] else ""
     sheet.row("ledger", text.plural(ledger["seq"], "record") + head)

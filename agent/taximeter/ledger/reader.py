@@ -13,12 +13,18 @@ from typing import Any
 from taximeter.ledger import chain
 from taximeter.ledger.database import door, open_for_reading
 from taximeter.ledger.values import Head, Row
+from taximeter.records import RecordType
 
 __all__ = ["LedgerReader", "RecordFilter", "Row"]
 
 _PAGE_ROWS = 500
 _SELECT = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?"
 _SELECT_SEQ = "SELECT seq FROM lookups WHERE seq > ?"
+_BEGUN_BY = """
+SELECT DISTINCT rtrim(id, '0123456789') FROM (SELECT id FROM lookups WHERE id >= ? AND id < ? AND type != ?
+ORDER BY id LIMIT ?)
+"""
+_LAST_CHARACTER = "\U0010ffff"
 _WALK = """
 SELECT records.seq, records.hash, records.body, lookups.id FROM records LEFT JOIN lookups USING (seq)
 WHERE records.seq > ? ORDER BY records.seq LIMIT ?
@@ -34,6 +40,7 @@ class RecordFilter:
     model: str | None = None
     prediction: str | None = None
     instance: str | None = None
+    id: str | None = None  #: the record's own
     root: str | None = None
     type: str | None = None
     limit: int | None = None  #: at most so many, the oldest
@@ -108,6 +115,11 @@ class LedgerReader:
         rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
         return int(rows[0][0]) if rows else 0
 
+    def begun_by(self, prefix: str) -> tuple[str, ...]:
+        """The instances whose ids begin with `prefix`, in order, as far as one page of records tells."""
+        rows = self._ask(_BEGUN_BY, prefix, prefix + _LAST_CHARACTER, RecordType.FACT, _PAGE_ROWS)
+        return tuple(owner.removesuffix("-") for (owner,) in rows)
+
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
         while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
@@ -130,13 +142,14 @@ def _conditions(wanted: RecordFilter) -> tuple[list[str], list[str | int]]:
         ("account = ?", wanted.account),
         ("model = ?", wanted.model),
         ("prediction = ?", wanted.prediction),
+        ("id = ?", wanted.id),
         ("type = ?", wanted.type),
     )
     clauses = [clause for clause, value in asked if value is not None]
     values = [value for _, value in asked if value is not None]
     if wanted.instance is not None:
-        clauses.append("id >= ? || '-' AND id < ? || '.'")
-        values += [wanted.instance, wanted.instance]
+        clauses.append("id >= ? || '-' AND id < ? || '.' AND rtrim(id, '0123456789') = ? || '-'")
+        values += [wanted.instance] * 3
     if wanted.root is not None:
         clauses.append("(root = ? OR (prediction = ? AND root IS NULL))")
         values += [wanted.root, wanted.root]

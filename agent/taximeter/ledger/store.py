@@ -30,9 +30,13 @@ _SAVE_JOURNAL = """
 INSERT INTO journals VALUES (?1, ?2, ?3, ?4) ON CONFLICT (instance) DO UPDATE SET segment = ?2, offset = ?3, state = ?4
 """
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
-# An instance's records are those whose id is its own and a count; what has records and is not open was closed.
+# An instance's records are those whose id is all of its own and a count (rtrim: a beginning of it names nobody); what
+# has records and is not open was closed.
 _CLOSED_AT = """
-SELECT value, (SELECT max(seq) FROM lookups WHERE id >= value || '-' AND id < value || '.') AS last
+SELECT value, (
+    SELECT max(seq) FROM lookups WHERE id >= value || '-' AND id < value || '.'
+    AND rtrim(id, '0123456789') = value || '-'
+) AS last
 FROM json_each(?) WHERE last IS NOT NULL AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = value)
 """
 

@@ -102,7 +102,7 @@ class _Faces:
         asked = request.path_params["asked"]
         receipt = await self._ask(lambda queries: queries.receipt(asked))
         if receipt is None:
-            raise HTTPException(404, f"no prediction or instance is known by {asked[:256]!r}")
+            raise HTTPException(404, await self._ask(lambda queries: queries.unknown(asked)))
         if PLAIN in request.headers.get("accept", ""):
             return _in_a_line(receipt)
         return _json(receipt)

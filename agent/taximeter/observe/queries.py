@@ -29,7 +29,8 @@ SEQ_MAX = 2**63 - 1
 FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "newest", "after")
 
 _UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
-_NUMBERED = re.compile(r"(.+)-\d{8}")
+#: An id that somebody cut short has at least as much: fewer characters would name half the ledger.
+_BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
 #: Short for the records' types, so that a person can type them.
 _TYPES = {name.rsplit(".", 2)[1]: name for name in (kind.value for kind in RecordType)}
 
@@ -88,11 +89,19 @@ class Queries:
 
     def receipt(self, asked: str) -> Json | None:
         """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it."""
-        found = self._of_prediction(asked) or self._of_instance(asked)
-        numbered = _NUMBERED.fullmatch(asked)
-        if found is None and numbered is not None:
-            found = self._of_instance(numbered[1])
-        return found
+        return self._of_prediction(asked) or self._of_instance(asked) or self._of_record(asked)
+
+    def unknown(self, asked: str) -> str:
+        """Say that no receipt is known by `asked`, and what may have been meant."""
+        if not asked:
+            return "cannot find a receipt: expected the id of a prediction or an instance, got an empty word"
+        said = f"cannot find {asked[:256]!r}: "
+        begun = self._reader.begun_by(asked) if _BEGINNING.fullmatch(asked) else ()
+        if len(begun) > 1:
+            return f"{said}ambiguous: it begins the ids of {len(begun)} instances or more; expected one id in full"
+        if begun:
+            return f"{said}expected an id in full, as in {begun[0]}"
+        return f"{said}expected the id of a prediction or an instance; `taximeter records` lists them"
 
     def hardware(self) -> Json:
         """Tell devices, host and the tier they are sold as; null where no agent has looked."""
@@ -133,12 +142,17 @@ class Queries:
         return self._explained(built, running=seen is not None)
 
     def _of_instance(self, asked: str) -> Json | None:
-        own, predictions, total = fold_each(self._items(instance=asked))
+        items = (item for item in self._items(instance=asked) if item.event["type"] != RecordType.FACT)
+        own, predictions, total = fold_each(items)
         view = next((view for view in self._views() if view.instance == asked), None)
         if own.last is None and not predictions:
             return self._pending(asked, "instance", view) if view else None
         built = receipts.of_instance(asked, own, predictions, total)
         return self._explained(built, running=view is not None)
+
+    def _of_record(self, asked: str) -> Json | None:
+        instance = next((item.data.get("instance") for item in self._items(id=asked)), None)
+        return self._of_instance(instance) if instance else None
 
     def _pending(self, asked: str, kind: str, view: InstanceView, prediction: PredictionView | None = None) -> Json:
         lead = prediction or view
