@@ -109,7 +109,7 @@ def test_a_removed_record_is_a_hole(forged: Callable[..., list[str]]) -> None:
 
 
 def test_a_removed_beginning_is_a_hole(forged: Callable[..., list[str]]) -> None:
-    assert forged("DELETE FROM records WHERE seq <= 2") == ["3: follows number 0: 2 records are missing before it"]
+    assert forged("DELETE FROM records WHERE seq <= 2")[0] == "3: follows number 0: 2 records are missing before it"
 
 
 def test_two_swapped_records_are_both_named(forged: Callable[..., list[str]]) -> None:
@@ -142,7 +142,41 @@ def test_what_is_no_record_is_named(forged: Callable[..., list[str]], body: obje
 
 def test_a_record_that_is_filed_under_another_id_is_named(forged: Callable[..., list[str]]) -> None:
     faults = forged("UPDATE lookups SET id = 'x' WHERE seq = 5")
-    assert faults == ["5: is filed as x, so that it is not found by what it says"]
+    assert faults == [f"5: is filed under id x, not {instance_id(3)}-00000000: it is not found by what it says"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("type = 'taximeter.usage.instance.v1'", "type taximeter.usage.instance.v1, not taximeter.usage.prediction.v1"),
+        ("time_utc_ns = 0", "time 1970-01-01T00:00:00.000000000Z, not 2026-"),
+        ("time_utc_ns = 9223372036854775807", "time 2262-"),
+        ("time_utc_ns = 'noon'", "time noon, not 2026-"),
+        ("prediction = NULL", "prediction None, not p-"),
+        ("root = 'other'", "root other, not None"),
+        ("account = 'cus_8'", "account cus_8, not cus_7"),
+        ("model = x'00'", "model b'\\x00', not acme/sdxl-lora"),
+    ],
+)
+def test_a_record_that_is_found_by_what_it_does_not_say_is_named(
+    forged: Callable[..., list[str]], change: str, what: str
+) -> None:
+    faults = forged(f"UPDATE lookups SET {change} WHERE seq = 5")
+    assert faults[0].startswith(f"5: is filed under {what}")
+    assert faults[0].endswith(": it is not found by what it says")
+
+
+def test_a_record_that_is_filed_nowhere_is_named(forged: Callable[..., list[str]]) -> None:
+    faults = forged("DELETE FROM lookups WHERE seq = 5")
+    assert faults == ["5: is filed nowhere, so that it is not found by what it says"]
+
+
+def test_what_is_filed_and_is_no_record_is_named(forged: Callable[..., list[str]]) -> None:
+    faults = forged("INSERT INTO lookups (seq, id, type, time_utc_ns) VALUES (-3, 'a', 't', 0), (9, 'x', 't', 0)")
+    assert faults == [
+        f"{seq}: is no record, and is filed as {name}: the lookups have a row too many"
+        for seq, name in ((-3, "a"), (9, "x"))
+    ]
 
 
 def test_a_page_that_cannot_be_read_is_a_fault_and_no_crash(tmp_path: Path) -> None:
@@ -368,7 +402,7 @@ def test_an_amount_that_is_no_number_is_named(audited: Callable[..., list[str]])
 
 def test_a_correction_is_checked_as_a_price_and_tiles_nothing(audited: Callable[..., list[str]]) -> None:
     data = {"instance": ONE, "prediction": f"p-{ONE}", "billing": billed("1", "-0.001525")}
-    correction = record(ONE, 1, RecordType.CORRECTION, data)
+    correction = record(ONE, 1, RecordType.CORRECTION, data, prediction=data["prediction"])
     assert audited(prediction_record(ONE, 0), correction, instance_record(ONE, 2)) == [
         f"2: billing: share costs -0.001525, expected 1 × {RATE} × 1"
     ]

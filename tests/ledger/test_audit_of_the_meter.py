@@ -9,7 +9,7 @@ from taximeter.events import Event, Options
 from taximeter.ledger import chain
 from taximeter.ledger.audit import Report, audit
 from taximeter.ledger.seal import Author, seal
-from taximeter.ledger.values import Row
+from taximeter.ledger.values import Filed, Row
 from taximeter.records import UsageRecord
 from tests.core.stories import SECOND, book, card, tell
 from tests.core.test_laws import PRICES, histories
@@ -23,11 +23,13 @@ class Memory:
 
     def __init__(self, records: Sequence[UsageRecord]) -> None:
         sealed = seal(records, Author.of(self.ledger_id, NODE), 0, chain.GENESIS)
-        ids = [record.id for record in records]
-        self.rows = [Row(*row, filed_as) for row, filed_as in zip(sealed.rows, ids, strict=True)]
+        self.rows = [Row(*row, Filed(*filed[1:])) for row, filed in zip(sealed.rows, sealed.lookups, strict=True)]
 
     def walk(self) -> Iterator[Row]:
         return iter(self.rows)
+
+    def strays(self) -> Iterator[tuple[int, str]]:
+        return iter(())
 
 
 @settings(deadline=None)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
     """Audit the ledger and name every fault.
 
-    Checks hashes and chain, numbering, the tiling of every run, sums of time and money. Exits 1 if there is a fault.
+    Checks hashes and chain, numbering, what records are found by, the tiling of every run, sums of time and money.
+    Exits 1 if there is a fault.
     """
     source = Source(os.environ)
     report = source.verify()
@@ -42,7 +43,10 @@ def write(report: Mapping[str, Any], ledger: str, sheet: "Sheet") -> None:
     sheet.row("ledger", ledger)
     sheet.row("records", f"{report['records']:,}")
     if report["ok"]:
-        sheet.row("checked", "hashes and chain, numbering, tiling of every run, sums of phases and of money")
+        sheet.row(
+            "checked",
+            "hashes and chain, numbering, what records are found by, tiling of every run, sums of phases and of money",
+        )
         return
     sheet.section("Faults")
     for fault in faults:

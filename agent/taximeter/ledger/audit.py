@@ -1,8 +1,8 @@
 """The audit: walks the whole ledger once and names every fault, by record.
 
 Owns the checks of the chain itself: bytes fit their hash, each record names the one before, numbers have no hole, rows
-are where they say they are. What records say about time and money is for the balance. Streams, in bounded memory;
-refuses to repair anything.
+are where they say they are, and what they are found by (the lookups) is what they say. What records say about time and
+money is for the balance. Streams, in bounded memory; refuses to repair anything.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,11 @@ import msgspec
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
-from taximeter.ledger.values import Row
+from taximeter.ledger.values import Filed, Row
+from taximeter.records import utc_text
 
+#: The lookups' columns, as a person calls them.
+_FILED_BY = ("id", "type", "time", "prediction", "root", "account", "model")
 _decode = msgspec.json.Decoder(Event).decode
 
 
@@ -46,6 +49,9 @@ class Walked(Protocol):
     def walk(self) -> Iterator[Row]:
         """Every row in the order of its number."""
 
+    def strays(self) -> Iterator[tuple[int, str]]:
+        """What is filed and no record: number and id."""
+
 
 def audit(reader: Walked) -> Report:
     """Check every record of a ledger."""
@@ -70,6 +76,8 @@ class _Walk:
             for row in self._reader.walk():
                 self.records += 1
                 yield from self._look_at(row, ledger_id)
+            for seq, filed_as in self._reader.strays():
+                yield Fault(seq, filed_as, f"is no record, and is filed as {filed_as}: the lookups have a row too many")
         except LedgerError as error:
             yield Fault(self._seq + 1, "", f"cannot be read, nor can what follows: {error}")
 
@@ -78,7 +86,7 @@ class _Walk:
         try:
             event = _decode(row.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield Fault(row.seq, row.filed_as or "", f"is no usage record: {error}")
+            yield Fault(row.seq, "" if row.filed is None else str(row.filed.id), f"is no usage record: {error}")
             self._go_on(row, digest)
             return
         for what in self._misplaced(row, digest, event, ledger_id):
@@ -100,10 +108,31 @@ class _Walk:
             yield f"follows number {self._seq}: {missing} record{'s are' if missing > 1 else ' is'} missing before it"
         elif place.previous not in self._links:
             yield f"does not follow number {self._seq} as that is now: one of both was replaced"
-        if row.filed_as != event.id:
-            yield f"is filed as {row.filed_as}, so that it is not found by what it says"
+        yield from _misfiled(row.filed, event)
 
     def _go_on(self, row: Row, digest: bytes) -> None:
         # Where a record's bytes were changed, that one is the fault; its successor, which names the old hash, is not.
         self._seq = row.seq
         self._links = {chain.digest_text(digest), chain.digest_text(row.hash)}
+
+
+def _misfiled(filed: Filed | None, event: Event) -> Iterator[str]:
+    """Compare what a record is found by with what it says."""
+    if filed is None:
+        yield "is filed nowhere, so that it is not found by what it says"
+        return
+    data = event.data
+    root = data.root if data.root != data.prediction else None
+    said = (event.id, event.type, event.time, data.prediction, root, data.account, data.model)
+    at = filed._replace(time_utc_ns=_instant(filed.time_utc_ns))
+    for name, found, expected in zip(_FILED_BY, at, said, strict=True):
+        if found != expected:
+            yield f"is filed under {name} {found}, not {expected}: it is not found by what it says"
+
+
+def _instant(time_utc_ns: object) -> object:
+    """A filed time as records write it; what is none stays as it is, and differs."""
+    try:
+        return utc_text(time_utc_ns) if isinstance(time_utc_ns, int) else time_utc_ns
+    except (ValueError, OverflowError, OSError):
+        return time_utc_ns

@@ -61,6 +61,9 @@ class Data(msgspec.Struct):
     ledger: Place
     instance: str | None = None
     prediction: str | None = None
+    root: str | None = None
+    account: str | None = None
+    model: str | None = None
     final: bool | None = None
     interval: Interval | None = None
     time: dict[str, int] = {}
@@ -74,6 +77,7 @@ class Event(msgspec.Struct):
     id: str
     type: str
     data: Data
+    time: str = ""
 
 
 @dataclass(slots=True)

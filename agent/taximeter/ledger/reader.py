@@ -12,7 +12,7 @@ from typing import Any
 
 from taximeter.ledger import chain
 from taximeter.ledger.database import door, open_for_reading
-from taximeter.ledger.values import Head, Row
+from taximeter.ledger.values import Filed, Head, Row
 from taximeter.records import RecordType
 
 __all__ = ["LedgerReader", "RecordFilter", "Row"]
@@ -26,8 +26,12 @@ ORDER BY id LIMIT ?)
 """
 _LAST_CHARACTER = "\U0010ffff"
 _WALK = """
-SELECT records.seq, records.hash, records.body, lookups.id FROM records LEFT JOIN lookups USING (seq)
-WHERE records.seq > ? ORDER BY records.seq LIMIT ?
+SELECT records.seq, hash, body, id, type, time_utc_ns, prediction, root, account, model, lookups.seq
+FROM records LEFT JOIN lookups USING (seq) WHERE records.seq > ? ORDER BY records.seq LIMIT ?
+"""
+_STRAYS = """
+SELECT seq, id FROM lookups WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM records WHERE records.seq = lookups.seq)
+ORDER BY seq LIMIT ?
 """
 
 
@@ -123,7 +127,15 @@ class LedgerReader:
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
         while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
-            yield from (Row(seq, _bytes(digest), _bytes(body), filed_as) for seq, digest, body, filed_as in rows)
+            for seq, digest, body, *filed, filed_at in rows:
+                yield Row(seq, _bytes(digest), _bytes(body), None if filed_at is None else Filed(*filed))
+            after_seq = rows[-1][0]
+
+    def strays(self) -> Iterator[tuple[int, str]]:
+        """What the lookups have under a number that no record has: number and id. Raises LedgerError."""
+        after_seq = -(2**63)
+        while rows := self._ask(_STRAYS, after_seq, _PAGE_ROWS):
+            yield from ((seq, str(filed_as)) for seq, filed_as in rows)
             after_seq = rows[-1][0]
 
     def _ask(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:

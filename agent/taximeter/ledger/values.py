@@ -51,6 +51,18 @@ class Stored:
     body: bytes
 
 
+class Filed(NamedTuple):
+    """What a record is found by: its row of the lookups, whatever the file says there."""
+
+    id: object
+    type: object
+    time_utc_ns: object
+    prediction: object
+    root: object  #: None where the prediction is its own root
+    account: object
+    model: object
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A record as the audit looks at it; a field is whatever the file says, believed or not."""
@@ -58,4 +70,4 @@ class Row:
     seq: int
     hash: bytes
     body: bytes
-    filed_as: str | None  #: the record id that the lookups have under this number
+    filed: Filed | None  #: what the lookups have under this number; None where they have nothing
