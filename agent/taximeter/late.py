@@ -11,10 +11,11 @@ from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_hardware
 from taximeter.turn import Turn
 
-#: A prediction is remembered for so long: until an unused device is settled, and the look that says so was taken.
+#: A prediction is remembered for so long, until its instance was first seen and for as long from then on: by then an
+#: unused device is settled, and the look that says so was taken.
 REMEMBERED_NS = 2 * UNUSED_NS
 #: And so many of them, at most: all of them are written with every commit.
-MOST_REMEMBERED = 256
+MOST_REMEMBERED = 64
 
 
 def remember(instance: Instance, prediction: Prediction, end: End, book: Rulebook) -> Instance:
@@ -22,6 +23,9 @@ def remember(instance: Instance, prediction: Prediction, end: End, book: Ruleboo
     declared = instance.hardware
     if declared is None or (declared.settled and not declared.devices):
         return instance
+    seen = instance.observed
+    if seen is not None and seen.hardware is not None and end.at_ns - seen.since_ns > REMEMBERED_NS:
+        return instance._replace(ended=())
     last = prediction._replace(
         cut_ns=end.at_ns,
         cut_times=prediction.times,

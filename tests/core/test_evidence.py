@@ -21,6 +21,7 @@ from tests.core.stories import (
     SECOND,
     Told,
     amount_of,
+    beat,
     book,
     card,
     classes,
@@ -296,6 +297,16 @@ def test_what_is_remembered_is_bounded_in_time_and_number() -> None:
     late = REMEMBERED_NS + 2 * SECOND
     instance = fold(instance, with_looks([start(SECOND, "b"), finish(late, "b")], late), by).instance
     assert [ended.prediction.id for ended in instance.ended] == ["b"]
+
+
+def test_nothing_is_remembered_once_it_is_known_for_long_where_an_instance_is() -> None:
+    by = rules()
+    late = REMEMBERED_NS + 20 * SECOND
+    first = [spawned(0), ready(0), start(SECOND, "a"), finish(2 * SECOND, "a"), seen(ONE, at_s=2)]
+    instance = fold(open_instance(opened(WORKER), by, ONE), with_looks(first, late), by).instance
+    assert len(instance.ended) == 1
+    then = with_looks([beat(2 * SECOND), start(late, "b"), finish(late + 1, "b")], late)
+    assert fold(instance, then, by).instance.ended == ()
 
 
 # --- Laws ---

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from taximeter.errors import TaximeterError
+from taximeter.hardware.tiers import match
 from taximeter.ledger.audit import audit
 from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
@@ -109,6 +110,10 @@ class Queries:
         if view is None or view.hardware is None:
             return {"tier": None, "rule": None, "host": None, "devices": [], "problems": []}
         read = asdict(view.hardware)
+        for device, written in zip(view.hardware.devices, read["devices"], strict=True):
+            if view.catalogue is not None:
+                alone = match((device,), view.hardware.host, view.catalogue)
+                written |= {"tier": alone.tier, "rule": alone.rule}
         return {"tier": view.node_tier, "rule": view.node_tier_rule, **read}
 
     def explained(self) -> Json:
