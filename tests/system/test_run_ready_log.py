@@ -409,6 +409,11 @@ def test_a_pattern_that_runs_wild_is_given_up_and_noted(rides: Rides) -> None:
     assert (out, process.returncode, rides.facts("ready")) == ("a\n", 0, [])
 
 
+def test_a_first_line_is_known_to_within_nothing_where_it_was_waited_for(rides: Rides) -> None:
+    rides.run("--ready", "log:^up$", *python("time.sleep(0.3); put(b'up\\n'); time.sleep(0.1)"))
+    assert rides.facts("ready")[0]["within"] == 0
+
+
 # --- files ---
 
 

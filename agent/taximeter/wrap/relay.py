@@ -58,6 +58,8 @@ class Relay:
             self._always_room = True  # a device
         poll.register(self._source, select.EPOLLIN)
         self._stalled = False
+        if not self._has_waiting():
+            self.unread_ns = None
         try:
             if self.pending:
                 self._flush()
@@ -157,6 +159,11 @@ class Relay:
             self.unread_ns = time.monotonic_ns()
             self._poll.unregister(self._source)  # else its end would wake us all the time
             self._poll.modify(self._sink.fd, select.EPOLLOUT)
+
+    def _has_waiting(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._source, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def _resume(self) -> None:
         if self._poll is not None and self._stalled and self.is_open:
