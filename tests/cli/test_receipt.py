@@ -91,6 +91,14 @@ def test_an_instance_is_told_with_its_predictions(booked: Path) -> None:
     assert [run["prediction"] for run in answer["predictions"]] == ["p1", "p2"]
 
 
+def test_an_id_that_was_used_twice_says_so(state: Path) -> None:
+    write_ledger(state, tuple(histories.twice()))
+    lines = taximeter("receipt", "p1", columns=100).lines
+    assert f" instances   {instance(1)}, {instance(2)}" in lines
+    assert " runs        2 runs on 2 instances bear this id; phases and exit are of the last" in lines
+    assert " account     cus_a, cus_b" in lines
+
+
 def test_the_beginning_of_an_id_is_nobodys_and_says_how_many_it_may_mean(booked: Path) -> None:
     answer = taximeter("receipt", instance(1)[:8])
     assert (answer.code, answer.out) == (1, "")

@@ -12,6 +12,7 @@ from taximeter.ledger.values import NodeInfo
 from taximeter.records import RecordType, UsageRecord
 from tests.core.stories import INSTANCE, MS, SECOND, beat, book, card, exited, finish, ready, spawned, start, tell
 
+ANOTHER = INSTANCE[:-1] + "2"
 NODE = NodeInfo("n1", "eu-west", "taximeter 0.1.0", f"sha256:{'0' * 64}")
 
 
@@ -30,6 +31,18 @@ def one_shot(**options: object) -> list[UsageRecord]:
     """A predictor that was ready at once, ran for 412 ms and ended well."""
     told = tell(Options(prediction="p1", **options), [spawned(MS), ready(MS), exited(413 * MS)])
     return told.records
+
+
+def twice(account: str | None = "cus_a", other: str | None = "cus_b") -> list[UsageRecord]:
+    """One prediction's id on two instances, of two accounts: 412 ms on the first, 500 ms on the second."""
+    first = one_shot(account=account)
+    second = tell(Options(prediction="p1", account=other), [spawned(MS), ready(MS), exited(501 * MS)]).records
+    return first + [_on_another(record) for record in second]
+
+
+def _on_another(record: UsageRecord) -> UsageRecord:
+    data = orjson.loads(orjson.dumps(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
+    return record._replace(id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
 
 
 def long_run(until_s: int = 9, code: int = 0) -> list[UsageRecord]:

@@ -16,7 +16,7 @@ from taximeter.observe.sums import LISTED_MAX, Item, Sum, _together, fold_each
 from taximeter.records import Billing, UsageRecord
 from tests.core.stories import MS, SECOND, beat, book, ready, spawned, tell
 from tests.observe import histories
-from tests.observe.histories import INSTANCE
+from tests.observe.histories import ANOTHER, INSTANCE
 from tests.observe.nodes import BUSY, IDLE, RUNNING, ledger_of
 
 Ask = Callable[..., Queries]
@@ -238,6 +238,24 @@ def test_what_was_used_is_summed_over_all_records_and_peaks_are_of_all(ask: Ask)
 )
 def test_two_intervals_are_told_together(before: dict[str, Any], now: dict[str, Any], together: dict[str, Any]) -> None:
     assert _together(before, now) == together
+
+
+def test_an_id_that_was_used_twice_names_every_account_and_instance(ask: Ask) -> None:
+    found = receipt(ask(histories.twice()), "p1")
+    assert (found["accounts"], found["instances"]) == (["cus_a", "cus_b"], [INSTANCE, ANOTHER])
+    assert (found["runs"], found["time"]["active_ns"], found["total"]["amount"]) == (2, 912 * MS, "0.0000912")
+
+
+def test_an_id_that_was_used_twice_is_final_only_when_both_runs_are(ask: Ask) -> None:
+    interim = histories.long_run()[:1]
+    found = receipt(ask([*interim, *(record for record in histories.twice() if record.instance == ANOTHER)]), "p1")
+    assert (found["pending"], found["runs"]) == (True, 2)
+
+
+def test_one_run_bears_its_id(ask: Ask) -> None:
+    queries = ask(histories.long_run(9))
+    assert [receipt(queries, asked)["runs"] for asked in ("p1", INSTANCE)] == [1, 1]
+    assert receipt(queries, "p1")["instances"] == [INSTANCE]
 
 
 @pytest.mark.parametrize("asked", [INSTANCE[:8], INSTANCE[:13], INSTANCE[:-1], f"{INSTANCE}-00000099", f"{INSTANCE}-"])

@@ -23,7 +23,7 @@ def told(tmp_path: Path) -> Iterator[Tell]:
 
     def made(records: list[UsageRecord], asked: str | None = None) -> str:
         readers.append(ledger_of(tmp_path, records))
-        receipt = Queries(readers[-1]).receipt(asked or records[0].instance or "")
+        receipt = Queries(readers[-1]).last_run(asked or records[0].instance or "")
         assert receipt is not None
         return line_of(receipt)
 
@@ -40,6 +40,12 @@ def test_phases_are_told_where_there_were_several(told: Tell) -> None:
     line = told(histories.shared_worker())
     assert line.startswith("ran 0.950 s (boot 0.200 s, idle 0.150 s, active 0.600 s) · exit 0 · ")
     assert "· 0.00006 USD (share) ·" in line
+
+
+def test_a_line_is_of_one_run_also_where_its_id_was_used_twice(told: Tell) -> None:
+    line = told(histories.twice(), "p1")
+    assert line.startswith("ran 0.500 s · exit 0 · cpu · 0.00005 USD (share) · ")
+    assert line.endswith("· the last of 2 runs that bear this id")
 
 
 def test_what_is_charged_for_is_named(told: Tell) -> None:

@@ -95,11 +95,16 @@ def write(found: Json, sheet: "Sheet") -> None:
 def _who(found: Json, sheet: "Sheet") -> None:
     if found["prediction"]:
         sheet.row("prediction", found["prediction"])
-    sheet.row("instance", found["instance"])
+    accounts, instances, runs = found.get("accounts") or (), found.get("instances") or (), found.get("runs") or 1
+    sheet.row("instance" if len(instances) < 2 else "instances", _listed(instances) or found["instance"])
+    if runs > 1:
+        on = text.plural(len(instances), "instance")
+        last = "; phases and exit are of the last" if len(instances) > 1 else ""
+        sheet.row("runs", f"{runs:,} runs on {on} bear this id{last}", "yellow")
     for name in ("parent", "root"):
         if found[name] and found[name] != found["prediction"]:
             sheet.row(name, found[name])
-    sheet.row("account", found["account"] or "none named")
+    sheet.row("account", _listed(accounts) or found["account"] or "none named")
     if found["model"] or found["version"]:
         version = f", version {text.safe(found['version'])}" if found["version"] else ""
         sheet.row("model", text.safe(found["model"]) + version)
@@ -112,6 +117,12 @@ def _who(found: Json, sheet: "Sheet") -> None:
     for name in ("labels", "attributes", "units"):
         if found[name]:
             sheet.row(name, ", ".join(f"{text.safe(key)} {text.safe(value)}" for key, value in found[name].items()))
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _LISTED} more: --json lists them" if len(names) > _LISTED else ""
+    return ", ".join(map(text.safe, names[:_LISTED])) + more
 
 
 def _ride(found: Json, sheet: "Sheet") -> None:

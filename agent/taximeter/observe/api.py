@@ -100,10 +100,11 @@ class _Faces:
 
     async def receipt(self, request: Request) -> Response:
         asked = request.path_params["asked"]
-        receipt = await self._ask(lambda queries: queries.receipt(asked))
+        plain = PLAIN in request.headers.get("accept", "")
+        receipt = await self._ask(lambda queries: (queries.last_run if plain else queries.receipt)(asked))
         if receipt is None:
             raise HTTPException(404, await self._ask(lambda queries: queries.unknown(asked)))
-        if PLAIN in request.headers.get("accept", ""):
+        if plain:
             return _in_a_line(receipt)
         return _json(receipt)
 

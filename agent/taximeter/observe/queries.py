@@ -20,7 +20,7 @@ from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
 from taximeter.observe.explained import explained
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
-from taximeter.observe.sums import Item, fold, fold_each
+from taximeter.observe.sums import Item, Run, fold, fold_each
 from taximeter.records import RecordType
 
 LIMIT_DEFAULT = 100
@@ -92,6 +92,14 @@ class Queries:
         """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it."""
         return self._of_prediction(asked) or self._of_instance(asked) or self._of_record(asked)
 
+    def last_run(self, asked: str) -> Json | None:
+        """Explain one run, so that its time and price fit its cost: the last, where several bear the id."""
+        whole = self.receipt(asked)
+        if whole is None or whole["pending"] or len(whole["instances"]) < 2:
+            return whole
+        own = fold(self._items(prediction=asked, instance=whole["instance"]))
+        return whole | receipts.of_prediction(asked, own, self._instance_of(own), {}) | {"runs": whole["runs"]}
+
     def unknown(self, asked: str) -> str:
         """Say that no receipt is known by `asked`, and what may have been meant."""
         if not asked:
@@ -141,10 +149,13 @@ class Queries:
         seen = _find(self._views(), asked)
         if own.last is None:
             return self._pending(asked, "prediction", *seen) if seen else None
-        instance = fold(self._items(instance=own.last["instance"], type=RecordType.INSTANCE))
         _, below, _ = fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
-        built = receipts.of_prediction(asked, own, instance, below)
+        built = receipts.of_prediction(asked, own, self._instance_of(own), below)
         return self._explained(built, running=seen is not None)
+
+    def _instance_of(self, prediction: Run) -> Run:
+        """Add up the instance that a prediction ran on, the last of them."""
+        return fold(self._items(instance=(prediction.last or {})["instance"], type=RecordType.INSTANCE))
 
     def _of_instance(self, asked: str) -> Json | None:
         items = (item for item in self._items(instance=asked) if item.event["type"] != RecordType.FACT)

@@ -6,6 +6,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     pending                 true until the final record is in the ledger
     pending_why             a sentence for people, or null
     prediction, instance, parent, root, account, model, version, class, pool, traceparent
+    accounts, instances     all that its records name, in order; above (and in phases, exit) is the last of them
+    runs                    how many bear this id: 1, unless a prediction's id was used again
     status                  processing, succeeded, failed, canceled, aborted; null before the first record
     started_utc, ended_utc  RFC 3339; ended_utc is where the records end so far
     boot_id
@@ -61,6 +63,7 @@ def of_prediction(asked: str, own: Run, instance: Run, downstream: Mapping[str, 
 def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predictions: Sum) -> Json:
     """Build the receipt of an instance that has records, its own or its predictions'."""
     receipt = _receipt(asked, "instance", own) | {"instance": asked, "exit": _exit(own)}
+    receipt |= {"instances": [asked], "runs": 1}
     receipt["phases"] = dict(own.time)
     total = Sum(dict(of_predictions.of))
     for currency, amount in own.amounts.of.items():
@@ -72,7 +75,8 @@ def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predict
 
 def of_pending(asked: str, kind: str, view: Mapping[str, Any]) -> Json:
     """Build the receipt of what runs and has no record yet: what the agent sees of it, in `view`, and no sums."""
-    return _receipt(asked, kind, Run()) | dict(view)
+    named = {"accounts": [view["account"]] if view["account"] else [], "instances": [view["instance"]], "runs": 1}
+    return _receipt(asked, kind, Run()) | named | dict(view)
 
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
@@ -85,6 +89,9 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "pending": not run.final,
         "pending_why": None,
         **{name: last.get(name) for name in _NAMES},
+        "accounts": list(run.accounts),
+        "instances": list(run.instances),
+        "runs": run.runs,
         "started_utc": first["interval"]["start_utc"] if first else None,
         "ended_utc": last["interval"]["end_utc"] if last else None,
         "boot_id": last["interval"]["boot_id"] if last else None,

@@ -18,7 +18,7 @@ _DIGITS = Context(prec=4, rounding=ROUND_HALF_EVEN)
 
 def line_of(receipt: Mapping[str, Any]) -> str:
     """Tell the final receipt of an instance or a prediction in one line."""
-    parts = [_ran(receipt), _ended(receipt), _on(receipt), _cost(receipt), _seen(receipt)]
+    parts = [_ran(receipt), _ended(receipt), _on(receipt), _cost(receipt), _seen(receipt), _of_how_many(receipt)]
     return " · ".join(part for part in parts if part)
 
 
@@ -63,6 +63,10 @@ def _seen(receipt: Mapping[str, Any]) -> str:
     timing = receipt["timing"]
     start, end = (WITNESSES.get(timing[end]["source"], safe(timing[end]["source"])) for end in ("start", "end"))
     return end if start == end else f"start {start}, end {end}"
+
+
+def _of_how_many(receipt: Mapping[str, Any]) -> str:
+    return f"the last of {receipt['runs']} runs that bear this id" if receipt["runs"] > 1 else ""
 
 
 def _seconds(duration_ns: int) -> str:

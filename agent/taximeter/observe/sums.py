@@ -71,6 +71,10 @@ class Run:
     resources: Json | None = None
     records: list[Json] = field(default_factory=list)
     total: int = 0
+    accounts: dict[str, None] = field(default_factory=dict)
+    instances: dict[str, None] = field(default_factory=dict)
+    ended: int = 0  #: how many last records there are: one a run that bears this id
+    open: set[str] = field(default_factory=set)  #: the instances whose last word is an interim record
 
     def take(self, item: Item) -> None:
         """Add one record."""
@@ -94,6 +98,7 @@ class Run:
     def _usage(self, data: Mapping[str, Any]) -> None:
         self.first = self.first or data
         self.last = data
+        self._whose(data)
         for name, duration_ns in data["time"].items():
             self.time[name] = self.time.get(name, 0) + duration_ns
         self.resources = _together(self.resources or {}, data.get("resources") or {})
@@ -105,6 +110,16 @@ class Run:
         self.reason = data["billing"].get("reason") or self.reason
         if data["timing"]["clock"] != "ok":
             self.clock |= dict.fromkeys(data["timing"]["clock"].split("+"))
+
+    def _whose(self, data: Mapping[str, Any]) -> None:
+        for known, name in ((self.accounts, data["account"]), (self.instances, data["instance"])):
+            if name is not None and len(known) < LISTED_MAX:
+                known[name] = None
+        if data["final"]:
+            self.ended += 1
+            self.open.discard(data["instance"])
+        else:
+            self.open.add(data["instance"])
 
     def _line(self, line: Mapping[str, Any], currency: str) -> None:
         key = (line["meter"], line["unit"], line["rate"], line["multiplier"], currency)
@@ -132,8 +147,13 @@ class Run:
 
     @property
     def final(self) -> bool:
-        """Whether its last record is there."""
-        return self.last is not None and bool(self.last["final"])
+        """Whether its last record is there: of a prediction on several instances, on each of them."""
+        return self.last is not None and not self.open
+
+    @property
+    def runs(self) -> int:
+        """How many runs bear this id: those that ended, and those that go on."""
+        return self.ended + len(self.open)
 
 
 def fold(items: Iterable[Item]) -> Run:
