@@ -17,7 +17,7 @@ from taximeter.records import PLATFORM, RecordType, UsageRecord
 from tests.cli import node
 from tests.cli.node import instance, on_a_terminal, taximeter
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW_NS = int(datetime(2026, 11, 22, 12, 0, tzinfo=UTC).timestamp()) * 1_000_000_000
 
 
 def stored(state: Path) -> list[bytes]:
@@ -142,22 +142,40 @@ def test_lines_of_json_command_no_terminal(hostile: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        ("90s", "2026-11-22T11:58:30.000000Z"),
-        ("2h", "2026-11-22T10:00:00.000000Z"),
-        ("7d", "2026-11-15T12:00:00.000000Z"),
-        ("2026-11-01", "2026-11-01T00:00:00.000000Z"),
-        ("2026-11-01T10:00:00Z", "2026-11-01T10:00:00.000000Z"),
-        ("2026-11-01T10:00:00.5+02:00", "2026-11-01T08:00:00.500000Z"),
+        ("90s", "2026-11-22T11:58:30.000000000Z"),
+        ("2h", "2026-11-22T10:00:00.000000000Z"),
+        ("7d", "2026-11-15T12:00:00.000000000Z"),
+        ("2026-11-01 10:00", "2026-11-01T10:00:00.000000000Z"),
+        ("2026-11-01T10:00:00.123456789", "2026-11-01T10:00:00.123456789Z"),
+        ("2026-11-01", "2026-11-01T00:00:00.000000000Z"),
+        ("2026-11-01T10:00:00Z", "2026-11-01T10:00:00.000000000Z"),
+        ("2026-11-01T10:00:00.5+02:00", "2026-11-01T08:00:00.500000000Z"),
     ],
 )
 def test_a_time_may_be_said_shortly(said: str, meant: str) -> None:
-    assert since_text(said, NOW) == meant
+    assert since_text(said, NOW_NS) == meant
 
 
-@pytest.mark.parametrize("said", ["yesterday", "", "-1h", "1y", "999999w", "1_0s", "٢h"])
+@pytest.mark.parametrize(
+    "said",
+    ["yesterday", "", "-1h", "1y", "999999w", "1_0s", "٢h", "2026-13-01", "2026-11-01Z", "2026-11-01T10", "0001-01-01"],
+)
 def test_what_is_no_time_is_a_usage_error(said: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected 90s, 15m, 2h, 7d"):
-        since_text(said, NOW)
+        since_text(said, NOW_NS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "xml"], "cannot use 'xml': expected one of table, ndjson, csv"),
+        (["--type", "guess"], "cannot use 'guess': expected one of prediction, instance, correction, fact"),
+        (["--limit", "0"], "cannot use '0': expected a whole number from 1"),
+        (["--limit", "ten"], "cannot use 'ten': expected a whole number from 1"),
+    ],
+)
+def test_a_wrong_value_is_told_in_our_words(words: list[str], said: str) -> None:
+    assert f"Invalid value for '{words[0]}': {said}\n" in taximeter("records", *words).err
 
 
 @pytest.mark.parametrize("words", [["--since", "x"], ["--type", "x"], ["--format", "x"], ["--limit", "0"], ["--nope"]])

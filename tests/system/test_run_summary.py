@@ -75,6 +75,21 @@ def test_a_summary_of_a_worker_is_of_its_instance(node: Node) -> None:
     assert node.records(RecordType.INSTANCE, instance=instance)
 
 
+@pytest.mark.parametrize("service_class", ["private", "deployment"])
+def test_a_summary_names_the_receipt_that_has_the_price(node: Node, service_class: str) -> None:
+    done = node.run("--summary", "--class", service_class, "--prediction", f"p-{service_class}", "--", "true")
+    instance = done.stderr.rpartition(" ")[2].strip()
+    (record,) = node.records(RecordType.INSTANCE, instance=instance)
+    assert record["data"]["billing"]["amount"] is not None
+
+
+def test_a_summary_of_what_could_not_be_started_says_so(node: Node) -> None:
+    done = node.run("--summary", "--prediction", "p-absent", "--", "/nowhere/to/be/found")
+    assert done.returncode == 127
+    assert done.stderr.splitlines()[1].startswith("taximeter: ran 0.000 s · exit 127 (not_started), never ready · ")
+    assert done.stderr.endswith(" · receipt: taximeter receipt p-absent\n")
+
+
 def test_a_summary_keeps_the_signal_that_the_command_died_of(node: Node) -> None:
     done = node.run("--summary", "--", "sh", "-c", "sleep 0.1; kill -TERM $$")
     assert done.returncode == -signal.SIGTERM
@@ -302,6 +317,14 @@ def test_no_other_machine_is_asked(rides: Rides, url: str) -> None:
     began_s = time.monotonic()
     assert pending(summary(rides))
     assert time.monotonic() - began_s < _SOON_S
+
+
+def test_without_an_agent_too_what_could_not_be_started_is_told_in_a_line(rides: Rides) -> None:
+    done = rides.run("--summary", "--prediction", "p", "--", "/dev/null")
+    assert done.returncode == 126
+    assert done.stderr.splitlines()[1:] == [
+        "taximeter: did not run · exit 126 · record pending · receipt: taximeter receipt p"
+    ]
 
 
 def test_without_a_summary_nothing_is_said(rides: Rides) -> None:

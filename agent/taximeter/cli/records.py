@@ -9,21 +9,22 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taximeter.cli import text
+from taximeter.cli.options import choices, count, one_of
 from taximeter.cli.source import Source
-from taximeter.records import RecordType
+from taximeter.observe.since import since_ns
+from taximeter.records import RecordType, utc_text
 
 if TYPE_CHECKING:
     from taximeter.cli.sheet import Column
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SHOWN = 50
 #: Who reads a CSV may be a spreadsheet: these make it compute.
 _FORMULA = ("=", "+", "-", "@")
@@ -68,16 +69,20 @@ def records(  # noqa: PLR0913, PLR0917 - one parameter an option
     since: Annotated[
         str | None, typer.Option(help="Begun since: 90s, 15m, 2h, 7d, or a UTC time.", metavar="WHEN")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Of this account.")] = None,
-    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    account: Annotated[str | None, typer.Option(help="Of this account.", metavar="NAME")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.", metavar="NAME")] = None,
     prediction: Annotated[str | None, typer.Option(help="Of this prediction.", metavar="ID")] = None,
     instance: Annotated[str | None, typer.Option(help="Of this instance.", metavar="ID")] = None,
     root: Annotated[str | None, typer.Option(help="Of this root and all that it called.", metavar="ID")] = None,
-    kind: Annotated[Kind | None, typer.Option("--type", help="Of this type.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help=f"The newest N (table: {_SHOWN}; else all).", metavar="N")
+    kind: Annotated[
+        Kind | None, typer.Option("--type", parser=one_of(Kind), metavar=choices(Kind), help="Of this type.")
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print them.")] = Format.TABLE,
+    limit: Annotated[
+        int | None, typer.Option(parser=count, help=f"The newest N (table: {_SHOWN}; else all).", metavar="N")
+    ] = None,
+    output: Annotated[
+        Format, typer.Option("--format", parser=one_of(Format), metavar=choices(Format), help="How to print them.")
+    ] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
 ) -> int:
     """Read the ledger, as a table, JSON lines or CSV.
@@ -86,7 +91,7 @@ def records(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     chosen = Format.NDJSON if as_json else output
     said = {
-        "since": None if since is None else since_text(since, datetime.now(UTC)),
+        "since": None if since is None else since_text(since, time.time_ns()),
         "account": account,
         "model": model,
         "prediction": prediction,
@@ -101,19 +106,12 @@ def records(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0
 
 
-def since_text(said: str, now: datetime) -> str:
+def since_text(said: str, now_ns: int) -> str:
     """Return the UTC instant that `2h`, `2026-11-22` or an RFC 3339 time means."""
-    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", said)
     try:
-        if match:
-            moment = now - timedelta(seconds=int(match[1]) * _UNITS_S[match[2]])
-        else:
-            moment = datetime.fromisoformat(said)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return utc_text(since_ns(said, now_ns))
     except (ValueError, OverflowError) as error:
-        expected = "expected 90s, 15m, 2h, 7d, 2026-11-22 or 2026-11-22T10:00:00Z"
-        raise typer.BadParameter(f"cannot read {said!r} as a time: {expected}", param_hint="--since") from error
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z"
+        raise typer.BadParameter(f"cannot read {said!r} as a time: {error}", param_hint="--since") from error
 
 
 def _print_lines(bodies: Iterable[bytes]) -> None:

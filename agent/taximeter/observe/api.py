@@ -6,6 +6,7 @@ at a time; the loop never waits for the disk.
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import anyio
@@ -124,8 +125,14 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-async def _refused(_: Request, error: HTTPException) -> Response:
-    return problem(error.status_code, error.detail, dict(error.headers or {}))
+async def _refused(request: Request, error: HTTPException) -> Response:
+    detail = error.detail
+    if detail == HTTPStatus(error.status_code).phrase:  # the router's own word
+        expected = {404: "a path that this node has, such as /v1/status", 405: "GET or HEAD"}.get(
+            error.status_code, detail
+        )
+        detail = f"cannot {request.method[:20]} {request.url.path[:256]!r}: expected {expected}"
+    return problem(error.status_code, detail, dict(error.headers or {}))
 
 
 async def _misput(_: Request, error: QuestionError) -> Response:

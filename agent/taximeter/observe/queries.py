@@ -5,9 +5,9 @@ runs. Blocks on the ledger, so the API calls it in a thread, one question at a t
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe import receipt as receipts
 from taximeter.observe.explained import explained
+from taximeter.observe.since import since_ns
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
 from taximeter.observe.sums import Item, Run, fold, fold_each
 from taximeter.records import RecordType
@@ -29,7 +30,6 @@ SEQ_MAX = 2**63 - 1
 #: What records are filtered by; each narrows the answer.
 FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "newest", "after")
 
-_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 #: An id that somebody cut short has at least as much: fewer characters would name half the ledger.
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
 #: Short for the records' types, so that a person can type them.
@@ -202,7 +202,7 @@ def filter_of(asked: Mapping[str, str]) -> RecordFilter:
     if kind is not None and kind not in _TYPES and kind not in _TYPES.values():
         raise QuestionError(f"cannot filter by type = {kind[:40]!r}: expected one of {', '.join(_TYPES)}")
     return RecordFilter(
-        since_utc_ns=_since_ns(asked["since"]) if "since" in asked else None,
+        since_utc_ns=_since_ns(asked["since"], time.time_ns()) if "since" in asked else None,
         account=asked.get("account"),
         model=asked.get("model"),
         prediction=asked.get("prediction"),
@@ -217,15 +217,11 @@ def filter_of(asked: Mapping[str, str]) -> RecordFilter:
     )
 
 
-def _since_ns(text: str) -> int:
-    match = _UTC.fullmatch(text)
+def _since_ns(text: str, now_ns: int) -> int:
     try:
-        moment = datetime.fromisoformat(match[1] if match else "").replace(tzinfo=UTC)
+        return since_ns(text, now_ns)
     except ValueError as error:
-        expected = "a UTC time such as 2026-11-22T10:00:00Z"
-        raise QuestionError(f"cannot filter by since = {text[:40]!r}: expected {expected}") from error
-    fraction = (match[2] if match else None) or "0"
-    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0"))
+        raise QuestionError(f"cannot filter by since = {text[:40]!r}: {error}") from error
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:

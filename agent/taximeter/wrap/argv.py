@@ -84,7 +84,8 @@ def parse(words: list[str]) -> tuple[Options, list[str]]:
         setter = _setter(word)
         if not joined:
             if at == len(words) or words[at] == "--":
-                raise UsageError(f"cannot use {word}: expected a value after it")
+                other = " (the model's; for that of Taximeter, `taximeter --version`)" if word == "--version" else ""
+                raise UsageError(f"cannot use {word}: expected a value after it{other}")
             value = words[at]
             at += 1
         setter(options, word, value)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from taximeter.wrap.environment import Environment
+    from taximeter.wrap.run import Run
 
     _T = TypeVar("_T")
 
@@ -35,6 +36,7 @@ class Refused(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.run: Run | None = None  #: whose summary is to be told none the less
 
 
 def forwarded_signals(ignored: frozenset[int]) -> set[int]:

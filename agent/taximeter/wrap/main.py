@@ -144,18 +144,9 @@ def _end(run: Run) -> "NoReturn":
 
         ending.clean_up(run)
         if run.options.summary:
-            _say(run)
+            from taximeter.wrap.trouble import say
+
+            say(run)
         ending.end_alike(status)
     finally:
         posix._exit(128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF)
-
-
-def _say(run: Run) -> None:
-    """The one line at the end, whatever that takes and for want of what it may be: the status is more important."""
-    try:
-        from taximeter.wrap.summary import summarise
-        from taximeter.wrap.trouble import complain
-
-        complain(summarise(run))
-    except Exception:
-        pass

@@ -17,6 +17,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.1
 #: Signals that want nobody to end.
 _HARMLESS = (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH)
 _OUT_OF_MEMORY = {"limit": ", out of memory: a limit of its own", "node": ", out of memory: the node had none left"}
+#: Classes whose instance is billed: its receipt has the price.
+_ONLINE = ("private", "deployment")
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
 
 
@@ -31,13 +33,16 @@ def summarise(run: Run) -> str:
         booked = _ask(run)
     except (ImportError, OSError, ValueError, IndexError):
         pass
-    asked = run.instance if run.options.worker else run.options.prediction or run.instance
+    by_instance = run.options.worker or run.options.service_class in _ONLINE
+    asked = run.instance if by_instance else run.options.prediction or run.instance
     return f"{booked or _measured(run) + ' · record pending'} · receipt: taximeter receipt {_quoted(asked)}"
 
 
 def _measured(run: Run) -> str:
     """What we know ourselves."""
     end_ns, status = run.end_ns or 0, run.status or 0
+    if not run.pid:
+        return f"did not run · exit {status >> 8}"
     whole = f"ran {_seconds(end_ns - run.spawn_ns)}"
     if run.ready_ns is None:
         whole += f" (boot {_seconds(end_ns - run.spawn_ns)})"

@@ -32,8 +32,12 @@ def note_failure(run: Run, error: Exception) -> None:
     clean_up(run)
     if run.writer is None:
         return
-    code = error.code if isinstance(error, command.Refused) else wire.EXIT_METER
-    at_ns = time.monotonic_ns()
+    code, at_ns = wire.EXIT_METER, time.monotonic_ns()
+    if isinstance(error, command.Refused):
+        code = error.code
+        run.spawn_ns = run.end_ns = at_ns
+        run.status = code << 8
+        error.run = run if run.options.summary else None
     try:
         run.writer.append_last(facts.failure(at_ns, lines.clock(run.boot_id), code, str(error)))
         run.writer.close()
@@ -55,7 +59,19 @@ def give_up(error: Exception) -> int:
         posix.write(1, TEXT.encode())
     else:
         complain(str(error))
+        if error.run is not None:
+            say(error.run)
     return error.code
+
+
+def say(run: Run) -> None:
+    """The one line at the end, whatever that takes and for want of what it may be: the status is more important."""
+    try:
+        from taximeter.wrap.summary import summarise
+
+        complain(summarise(run))
+    except Exception:
+        pass
 
 
 def complain(message: str) -> None:

@@ -52,7 +52,9 @@ def _set_label(options: Options, word: str, value: str) -> None:
     key, joined, text = value.partition("=")
     fault = None if joined else f"expected KEY=VALUE, got {value!a}"
     fault = fault or name_fault(key) or (name_fault(text) if text else None)
-    if fault or (key not in options.labels and len(options.labels) == _MAX_ENTRIES):
+    if not fault and key in options.labels:
+        fault = f"expected {key!a} once"
+    if fault or len(options.labels) == _MAX_ENTRIES:
         raise UsageError(f"cannot use {word}: {fault or f'expected at most {_MAX_ENTRIES} labels'}")
     options.labels[key] = text
 
