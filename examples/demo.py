@@ -140,17 +140,29 @@ def tour(state: Path) -> None:
 def what_next(state: Path, keep: bool) -> None:
     """Where to look, and for how long there is something to see."""
     title("Where to look next")
-    print(f"metrics       {url(state)}/metrics ({len(fetch(state, '/metrics').splitlines())} lines for Prometheus)")
-    print(f"ledger        {state}/ledger.db; shipped to {state}/usage.ndjson")
-    print(f"your own run  TAXIMETER_STATE_DIR={state} {TAXIMETER} run -- COMMAND")
+    lines = len(fetch(state, "/metrics").splitlines())
+    if keep:
+        print(f"metrics       {url(state)}/metrics ({lines} lines for Prometheus)")
+        print(f"ledger        {state}/ledger.db; shipped to {state}/usage.ndjson")
+        print(f"your own run  TAXIMETER_STATE_DIR={state} {TAXIMETER} run -- COMMAND")
     print("commands      taximeter records | receipt ID | hardware | status | verify | config check")
     print("to read       docs/quick-start.md, docs/concepts.md")
     if keep:
+        wait_for_enter()
+    else:
+        print(
+            f"a longer look make demo KEEP=1 keeps this agent, its ledger and its {lines} lines of metrics until Enter"
+        )
+
+
+def wait_for_enter() -> None:
+    """Until Enter or Ctrl-C, which is as good an end."""
+    try:
         print("\nThe agent runs until you press Enter, or Ctrl-C. ", end="", flush=True)
         if not sys.stdin.readline():  # no terminal, so nobody can press it
             signal.pause()
-    else:
-        print("\nThe agent is stopped now and its folder removed; `make demo KEEP=1` leaves both for a look around.")
+    except KeyboardInterrupt:
+        print()
 
 
 def stop(agent: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -69,6 +70,19 @@ def rows(receipt: str) -> list[str]:
     ]
 
 
+def test_a_demo_that_is_kept_ends_well_with_ctrl_c(taximeter_program: str, tmp_path: Path) -> None:
+    argv = [Path(sysconfig.get_path("scripts")) / "python", "-P", ROOT / "examples" / "demo.py", "--keep"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as demo:
+        said = b""
+        while not said.endswith(b"Ctrl-C. ") and (more := os.read(demo.stdout.fileno(), 4096)):  # type: ignore[union-attr]
+            said += more
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0, said.decode()
+    assert b"/metrics" in said
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("taximeter-demo")] == []
+
+
 def test_the_demo_ends_with_three_receipts(taximeter_program: str, tmp_path: Path) -> None:
     python = Path(sysconfig.get_path("scripts")) / "python"
     argv = [python, "-P", ROOT / "examples" / "demo.py"]
@@ -82,6 +96,7 @@ def test_the_demo_ends_with_three_receipts(taximeter_program: str, tmp_path: Pat
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert re.findall(r"TAXIMETER RECEIPT +(\w+)", done.stdout) == ["succeeded", "failed", "failed"]
+    assert "usage.ndjson" not in done.stdout.partition("Where to look next")[2], "what is gone is not to be looked at"
     said = re.search(r"taximeter receipt demo-summary\n(.*?)\n== ", done.stdout, re.DOTALL)
     printed = re.search(r"<!-- receipt -->\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert said
