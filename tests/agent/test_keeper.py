@@ -1,6 +1,7 @@
 """The keeper: ends are stamped when they are shown, and no flood of marks fills the memory."""
 
 import contextlib
+import fcntl
 import os
 import select
 import subprocess
@@ -179,9 +180,103 @@ def test_where_there_is_no_file_to_keep_it_in_it_is_heard_all_the_same(keeper: K
     os.close(theirs)
 
 
-def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_path: Path) -> None:
-    import fcntl
+def data_of(news: list[Ended | Said]) -> bytes:
+    return b"".join(item.data for item in news if isinstance(item, Said))
 
+
+def test_where_the_file_has_no_room_it_is_heard_all_the_same(keeper: Keeper, tmp_path: Path) -> None:
+    full = os.memfd_create("heard", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(full, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, full, 0)
+    for line in (b"a\n", b"b\n"):
+        os.write(theirs, line)
+        assert [(item.data, item.end) for item in told(keeper) if isinstance(item, Said)] == [(line, None)]
+    os.close(theirs)
+
+
+def test_what_an_earlier_keeper_heard_is_taken_in_bites(keeper: Keeper, tmp_path: Path) -> None:
+    left = b"".join(b"%015d\n" % number for number in range(100_000))
+    (tmp_path / "heard").write_bytes(left)
+    ours, theirs = fifo(tmp_path / "marks")
+    os.write(theirs, b"new\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 16)
+    bites = []
+    while bite := data_of(keeper.take()):
+        bites.append(bite)
+    assert b"".join(bites) == left[16:] + b"new\n"
+    assert max(map(len, bites)) < 400_000
+    os.close(theirs)
+
+
+def test_what_an_earlier_keeper_heard_of_an_ended_command_is_taken_whole(keeper: Keeper, tmp_path: Path) -> None:
+    (tmp_path / "heard").write_bytes(b"x" * 3_000_000)
+    ours, theirs = fifo(tmp_path / "marks")
+    os.write(theirs, b"new\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 0)
+    assert data_of([*keeper.take(), *keeper.drain(NAME)]) == b"x" * 3_000_000 + b"new\n"
+    os.close(theirs)
+
+
+def test_what_is_booked_is_given_back_to_the_disk_and_a_place_in_the_file_stays_the_same(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    (tmp_path / "heard").write_bytes(b"x" * 100_000)
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 0)
+    keeper.take()
+    keeper.give_back(NAME, 100_000)
+    assert (tmp_path / "heard").stat().st_blocks == 0
+    os.write(theirs, b"new\n")
+    assert [(item.data, item.end) for item in told(keeper) if isinstance(item, Said)] == [(b"new\n", 100_004)]
+    os.close(theirs)
+    keeper.release(NAME)
+    keeper.hold("two", -1, os.open(tmp_path / "marks", os.O_RDONLY | os.O_NONBLOCK))
+    keeper.listen("two", file(tmp_path / "heard"), 100_000)
+    assert data_of(keeper.take()) == b"new\n"
+
+
+def test_what_was_given_back_before_a_keeper_was_killed_is_not_heard_again(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    os.write(theirs, b"new\n")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 100_000)
+    assert [(item.data, item.end) for item in keeper.take() if isinstance(item, Said)] == [(b"new\n", 100_004)]
+    os.close(theirs)
+
+
+def test_nothing_is_given_back_before_all_of_it_is_booked(keeper: Keeper, tmp_path: Path) -> None:
+    (tmp_path / "heard").write_bytes(b"x" * 100_000)
+    ours, theirs = fifo(tmp_path / "marks")
+    os.close(theirs)
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 0)
+    keeper.give_back(NAME, 99_999)
+    assert (tmp_path / "heard").read_bytes() == b"x" * 100_000
+
+
+def test_the_file_of_what_is_heard_is_bounded_and_all_is_heard(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME, file(tmp_path / "heard"), 0)
+    sent = got = 0
+    deadline_s = time.monotonic() + PATIENCE_S
+    while sent < 12_000_000 and time.monotonic() < deadline_s:
+        with contextlib.suppress(BlockingIOError):
+            sent += os.write(theirs, b"x" * 32_768)
+        got += len(data_of(keeper.take()))
+    while got < sent and time.monotonic() < deadline_s:
+        got += len(data_of(keeper.take()))
+    assert got == sent >= 12_000_000
+    assert (tmp_path / "heard").stat().st_size < 9_000_000
+    os.close(theirs)
+
+
+def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_path: Path) -> None:
     ours, theirs = fifo(tmp_path / "marks")
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
     keeper.hold(NAME, -1, ours)
@@ -202,8 +297,6 @@ def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_p
 
 
 def test_what_an_ended_command_left_behind_is_taken_whole(keeper: Keeper, tmp_path: Path) -> None:
-    import fcntl
-
     ours, theirs = fifo(tmp_path / "marks")
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
     for _ in range(256):

@@ -174,10 +174,15 @@ class Books:
         events = self._with_last_words(instance, account, events)
         self._page.facts.extend((instance, own(event)) for event in events)
         self._fold(instance, account, events)
+        if instance in self.accounts:
+            self.book_heard(instance, heard_bytes)
+
+    def book_heard(self, instance: str, heard_bytes: int | None) -> None:
+        """Keep how far what the agent heard of an open instance is booked; None: as far as before."""
+        account = self.accounts[instance]
         if heard_bytes is not None and account.instance is not None:
             account.instance = account.instance._replace(heard_bytes=heard_bytes)
-        if instance in self.accounts:
-            self._page.saved[instance] = kept_state(instance, account)
+        self._page.saved[instance] = kept_state(instance, account)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:
         """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""

@@ -37,6 +37,7 @@ class Custody:
         self._eyes = eyes
         self._keeper = Keeper()
         self._rests: dict[str, bytes] = {}  # of adopted instances: a mark that has no end yet
+        self._ends: dict[str, int] = {}  # how far what was heard of them reaches in its file
         self.fd = self._keeper.fd  #: readable when there is news
         self.adopted: set[str] = set()
 
@@ -88,12 +89,20 @@ class Custody:
         """A heartbeat for every instance that has no wrapper any more: the agent's word instead."""
         if self._eyes.has_lost():
             self._follow_anew()
+        self._keeper.read_on()
         for name in list(self.adopted):
             account = self._books.accounts.get(name)
             if account is None or account.instance is None:
                 self._forget(name)
             elif self._keeper.is_alive(name):
                 self._book(name, [_alive(account.instance)])
+
+    def give_back(self) -> None:
+        """Give the disk back what was heard and is booked; everything that was booked so far must be in the ledger."""
+        for name in self.adopted:
+            account = self._books.accounts.get(name)
+            if account is not None and account.instance is not None:
+                self._keeper.give_back(name, account.instance.heard_bytes)
 
     def _follow_anew(self) -> None:
         for name, account in self._books.accounts.items():
@@ -121,6 +130,7 @@ class Custody:
         if not self._keeper.holds(name):
             self._hold(name, instance)
         self.adopted.add(name)
+        self._ends[name] = instance.heard_bytes
         self._keeper.listen(name, self._open_heard(name), instance.heard_bytes)
         self.take_news()
         if name not in self.adopted:
@@ -168,6 +178,7 @@ class Custody:
     def _forget(self, name: str) -> None:
         self.adopted.discard(name)
         self._rests.pop(name, None)
+        self._ends.pop(name, None)
         self._keeper.release(name)
 
     # --- What happens without a wrapper ---
@@ -211,10 +222,26 @@ class Custody:
     def _book_marks(self, name: str, said: Sequence[Said], *, held: bool) -> None:
         """Book what was said, and how far that was, so that the next agent goes on behind it."""
         marks = self._marks(name, said)
+        account = self._books.accounts[name]
+        before = 0 if account.instance is None else account.instance.heard_bytes
+        heard_bytes = self._heard(name, said, before)
         if marks:
-            end = said[-1].end
-            heard_bytes = None if end is None else end - len(self._rests[name])
             self._books.book_own(name, [mark._replace(held=held) for mark in marks], heard_bytes)
+        elif heard_bytes > before:
+            self._books.book_heard(name, heard_bytes)
+
+    def _heard(self, name: str, said: Sequence[Said], heard_bytes: int) -> int:
+        """How far all is booked, in the file of what was heard: to the beginning of the line that has no end yet.
+
+        A line that is longer than a mark may be is booked as far as it goes: it is no mark, whatever follows.
+        """
+        for item in said:
+            if item.end is not None:
+                self._ends[name] = item.end
+            rest = item.data[item.data.rfind(b"\n") + 1 :]
+            if b"\n" in item.data:
+                heard_bytes = self._ends[name] - (len(rest) if item.end is not None else 0)
+        return self._ends[name] if len(self._rests.get(name, b"")) in (0, _KEPT_BYTES) else heard_bytes
 
     def _book(self, name: str, events: Sequence[Event]) -> None:
         if events:

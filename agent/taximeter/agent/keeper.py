@@ -21,6 +21,11 @@ _READ_BYTES = 65_536
 _MOST_BYTES = 262_144
 #: So often as much is read of what an ended command left behind: a pipe holds a MiB.
 _PIPEFULS = 5
+#: So much of the disk is taken for one instance; what is said beyond it is in memory only until it is booked.
+_MOST_KEPT_BYTES = 8_388_608
+#: So much is worth to be given back to the disk.
+_WORTH_BYTES = 65_536
+_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class _Held:
     fifo: int  #: -1: there is none
     listens: bool = False
     heard: int = -1  #: a file that what is heard goes to before anybody has it; -1: there is none
-    heard_bytes: int = 0
+    heard_bytes: int = 0  #: where that file ends
+    given_back_bytes: int = 0  #: so much at its beginning takes no room any more
+    told_bytes: int = 0  #: so much of it was told
     waiting_bytes: int = 0
     end: Ended | None = None
 
@@ -138,7 +145,7 @@ class Keeper:
             held = self._held.get(instance)
             if held is None or not held.listens:
                 return []
-            for _ in range(_PIPEFULS):
+            for _ in range(_PIPEFULS + (held.heard_bytes - held.told_bytes) // _MOST_BYTES):
                 held.waiting_bytes = 0
                 before = len(self._news)
                 self._read(held, time.monotonic_ns())
@@ -166,6 +173,27 @@ class Keeper:
             if not self._news:
                 _clear(self.fd)
         return news
+
+    def read_on(self) -> None:
+        """Read every FIFO that is listened to, whether it tells of news or not: what had no room may have some now."""
+        with self._lock:
+            for held in self._held.values():
+                self._read(held, time.monotonic_ns())
+
+    def give_back(self, instance: str, booked: int) -> None:
+        """Give the disk back what is kept of an instance, if all of it is booked for good: up to `booked`.
+
+        The file goes on where it ended, behind a hole: so a place in it is the same place, whoever is killed when.
+        """
+        with self._lock:
+            held = self._held.get(instance)
+            if held is None or held.heard < 0 or not booked == held.told_bytes == held.heard_bytes:
+                return
+            if held.heard_bytes - held.given_back_bytes < _WORTH_BYTES:
+                return
+            with contextlib.suppress(OSError):
+                os.ftruncate(held.heard, 0)
+                held.given_back_bytes = held.heard_bytes
 
     def fall_deaf(self) -> None:
         """Read no FIFO any more: what is said from now on waits there for whoever comes next."""
@@ -215,38 +243,51 @@ class Keeper:
     def _recall(self, held: _Held, taken: int) -> None:
         if held.heard < 0:
             return
-        held.heard_bytes = os.fstat(held.heard).st_size
-        left = os.pread(held.heard, max(0, held.heard_bytes - taken), taken)
-        if left:
-            held.waiting_bytes += len(left)
-            self._tell(Said(held.instance, time.monotonic_ns(), left, held.heard_bytes))
+        status = os.fstat(held.heard)
+        held.heard_bytes = max(status.st_size, taken)
+        held.given_back_bytes = max(0, held.heard_bytes - status.st_blocks * _BLOCK_BYTES)
+        held.told_bytes = taken
 
     def _read(self, held: _Held, at_ns: int) -> None:
         while held.listens and held.waiting_bytes < _MOST_BYTES:
             try:
-                data = self._take_in(held)
+                data, end = self._take_in(held)
             except BlockingIOError:
                 return
             if not data:
                 return
             held.waiting_bytes += len(data)
-            self._tell(Said(held.instance, at_ns, data, held.heard_bytes if held.heard >= 0 else None))
+            self._tell(Said(held.instance, at_ns, data, end))
 
-    def _take_in(self, held: _Held) -> bytes:
-        """Empty the FIFO into the file in one step: killed at any moment, it is in the one or in the other."""
-        if held.heard < 0:
-            return os.read(held.fifo, _READ_BYTES)
+    def _take_in(self, held: _Held) -> tuple[bytes, int | None]:
+        """What comes next, and where it ends in the file: what is left in there, then what is in the FIFO."""
+        if held.told_bytes < held.heard_bytes or self._keep(held):
+            data = _read_at(held.heard, min(_READ_BYTES, held.heard_bytes - held.told_bytes), held.told_bytes)
+            if data:
+                held.told_bytes += len(data)
+                return data, held.told_bytes
+            held.told_bytes = held.heard_bytes  # the disk lost it
+        return os.read(held.fifo, _READ_BYTES), None
+
+    def _keep(self, held: _Held) -> bool:
+        """Empty the FIFO into the file in one step: killed at any moment, it is in the one or in the other.
+
+        False where the file takes no more of it, so that it has to be read: who says it must not wait for a disk.
+        """
+        if held.heard < 0 or held.heard_bytes - held.given_back_bytes >= _MOST_KEPT_BYTES:
+            return False
         flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
         try:
             size = os.splice(held.fifo, held.heard, _READ_BYTES, offset_dst=held.heard_bytes, flags=flags)
+        except BlockingIOError:
+            raise
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a full disk: it stays where it is, until there is room
-                raise BlockingIOError from error
-            os.close(held.heard)  # no file system to splice to
-            held.heard = -1
-            return os.read(held.fifo, _READ_BYTES)
+            if error.errno == errno.EINVAL:  # no file system to splice to
+                os.close(held.heard)
+                held.heard = -1
+            return False  # or a full disk, which may have room later
         held.heard_bytes += size
-        return os.pread(held.heard, size, held.heard_bytes - size)
+        return size > 0
 
     def _tell(self, item: Ended | Said) -> None:
         self._news.append(item)
@@ -257,6 +298,13 @@ def _is_readable(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _read_at(fd: int, size: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, size, offset)
+    except OSError:
+        return b""
 
 
 def _clear(fd: int) -> None:

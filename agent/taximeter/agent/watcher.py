@@ -91,6 +91,7 @@ class Watcher:
             if now_s - last_beat_s >= _BEAT_S:
                 self._custody.beat()
                 await self._scribe.commit()
+                self._custody.give_back()
                 last_beat_s = now_s
             if now_s - last_poll_s >= self._poll_s:
                 await self._poll()
