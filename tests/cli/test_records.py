@@ -54,9 +54,19 @@ def test_a_fact_is_named_by_what_it_says(state: Path) -> None:
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_a_narrow_table_leaves_columns_out_and_never_cuts_an_id_or_an_amount(booked: Path, columns: int) -> None:
     lines = taximeter("records", columns=columns).lines
-    assert any(instance(1) in line for line in lines)
+    assert any(instance(1) in line for line in lines) == (columns > 40)
     assert all("…" not in line for line in lines)
     assert columns < 60 or max(len(line) for line in lines) <= columns
+
+
+def test_where_there_is_no_room_ids_go_before_when_how_and_how_much(booked: Path) -> None:
+    lines = taximeter("records", columns=50).lines
+    assert max(map(len, lines)) <= 50
+    assert "2026-11-22" in lines[0]
+    assert all(name in lines[0].split() for name in ("status", "time", "USD"))
+    assert "prediction or instance" not in lines[0]
+    assert "10:00:00" in lines[1]
+    assert {"succeeded", "0.0000412", "412"} <= set(lines[1].split())
 
 
 def test_amounts_stand_with_their_points_below_each_other(booked: Path) -> None:

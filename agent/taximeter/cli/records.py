@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from taximeter.cli.sheet import Column
 
 _SHOWN = 50
+#: Columns up to this rank are what a table is for; the id is of rank 0.
+_NEEDED, _LAST = 3, 99
 #: Who reads a CSV may be a spreadsheet: these make it compute.
 _FORMULA = ("=", "+", "-", "@")
 
@@ -172,7 +175,12 @@ def _print_table(bodies: Iterable[bytes]) -> None:
     if not events:
         print("no records", file=sys.stderr)
         return
-    print_lines(table(_columns(events), screen.width), screen)
+    columns = _columns(events)
+    needed = [column for column in columns if column.rank <= _NEEDED]
+    if sum(column.width + 2 for column in needed) - 2 > screen.width:
+        # Ids are the widest, and a beginning of one is of no use: when, how and how much say more than they alone.
+        columns = [replace(column, rank=_LAST) if column.rank == 0 else column for column in columns]
+    print_lines(table(columns, screen.width), screen)
 
 
 def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
@@ -191,13 +199,13 @@ def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
     specification = (
         ("seq", "#", 6, True),
         ("start", days.pop() if len(days) == 1 else "start (UTC)", 3, False),
-        ("kind", "type", 4, False),
+        ("kind", "type", 5, False),
         ("id", "prediction or instance", 0, False),
         ("status", "status", 2, False),
         ("account", "account", 7, False),
         ("model", "model", 8, False),
         ("tier", "tier", 9, False),
-        ("time", "time", 5, True),
+        ("time", "time", 4, True),
         ("amount", currencies.pop() if len(currencies) == 1 else "amount", 1, True),
     )
     return [
