@@ -102,7 +102,7 @@ def test_an_id_that_was_used_twice_says_so(state: Path) -> None:
 def test_the_beginning_of_an_id_is_nobodys_and_says_how_many_it_may_mean(booked: Path) -> None:
     answer = taximeter("receipt", instance(1)[:8])
     assert (answer.code, answer.out) == (1, "")
-    assert "ambiguous: it begins the ids of 6 instances or more; expected one id in full" in answer.err
+    assert "ambiguous: it begins the ids of at least 6 instances; expected one id in full" in answer.err
 
 
 def test_what_no_agent_has_booked_may_wait_in_a_journal(booked: Path) -> None:

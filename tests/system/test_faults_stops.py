@@ -227,3 +227,13 @@ def test_a_prediction_that_ends_while_nobody_reads_is_never_billed_beyond_its_wo
     assert data["interval"]["end_ns"] <= ended_ns or data["time"]["unknown_ns"] >= STALL_NS
     if who == "killed":  # the very process lived on all the time
         assert data["to_date"]["share_ns"] >= ended_ns - began_ns - LATE_NS
+
+
+def test_an_agent_that_stands_still_is_told_from_none(node: Node) -> None:
+    with node.agent() as agent:
+        agent.process.send_signal(signal.SIGSTOP)
+        said = node.taximeter("status")
+        pid = agent.process.pid
+    assert said.returncode == 1
+    assert f"does not answer (pid {pid})" in said.stdout
+    assert f"`kill -CONT {pid}` wakes it" in " ".join(said.stdout.split())

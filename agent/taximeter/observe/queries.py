@@ -107,7 +107,7 @@ class Queries:
         said = f"cannot find {asked[:256]!r}: "
         begun = self._reader.begun_by(asked) if _BEGINNING.fullmatch(asked) else ()
         if len(begun) > 1:
-            return f"{said}ambiguous: it begins the ids of {len(begun)} instances or more; expected one id in full"
+            return f"{said}ambiguous: it begins the ids of at least {len(begun)} instances; expected one id in full"
         if begun:
             return f"{said}expected an id in full, as in {begun[0]}"
         return f"{said}expected the id of a prediction or an instance; `taximeter records` lists them"
