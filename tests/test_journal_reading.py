@@ -24,6 +24,7 @@ from taximeter.journal import (
     writer_pid,
 )
 from tests.journal_samples import INSTANCE, NAME, OTHER, fact, held, open_line, sample, sample_lines
+from tests.require import require_root
 
 MINE = frozenset({os.geteuid()})
 
@@ -374,3 +375,15 @@ def test_what_the_agent_heard_is_kept_in_a_file_that_nobody_else_may_have_put_th
     heard.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(JournalFault, match="a file of the agent's own"):
         open_heard(directory_fd, INSTANCE)
+
+
+def test_a_next_segment_of_somebody_else_stops_nobody(tmp_path: Path) -> None:
+    require_root()
+    (tmp_path / NAME).write_bytes(b"".join(line + b"\n" for line in sample_lines()[:3]))
+    stranger = tmp_path / f"{INSTANCE}.1.ndjson"
+    stranger.touch(0o600)
+    os.chown(stranger, 65534, 65534)
+    directory_fd = open_directory(tmp_path)
+    chunk = read_on(directory_fd, INSTANCE, Position(), None)
+    os.close(directory_fd)
+    assert (chunk.position.segment, chunk.more) == (0, False)

@@ -41,8 +41,10 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
         return become_ready(instance, event.at_ns, _SAID, turn)
     if isinstance(mark, UnitsMark):
         return _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
-    if isinstance(mark, StoppingMark) and (worker or mark.reason is StopReason.DRAIN):
+    if isinstance(mark, StoppingMark) and worker:
         return stop(instance, event.at_ns, mark.reason, turn)
+    if isinstance(mark, StoppingMark) and mark.reason is StopReason.DRAIN:
+        return instance  # a one-shot's own word of its end is noted, and changes no bill
     if isinstance(mark, ActiveMark) and worker:
         return _activated(instance, event.at_ns, mark, turn)
     turn.rejected.append("not_a_worker")

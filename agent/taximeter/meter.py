@@ -159,7 +159,9 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
 def _ready(instance: Instance, event: BecameReady, turn: Turn) -> Instance:
     """Ready; who is so by exec was it from the start, whose witness may be better than who says it."""
     with_the_spawn = (
-        event.by == wire.BY_EXEC and event.at_ns == instance.sign_ns and instance.since_ns == instance.start_ns
+        event.by == wire.BY_EXEC
+        and event.at_ns == instance.sign_ns
+        and instance.since_ns == instance.cut.at_ns == instance.start_ns
     )
     at_ns = instance.start_ns if with_the_spawn else event.at_ns
     return become_ready(arrive(instance, at_ns, turn), at_ns, _ready_witness(instance, event), turn)
@@ -192,7 +194,9 @@ def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
 
 
 def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
-    return stop(arrive(instance, event.at_ns, turn), event.at_ns, event.reason, turn)
+    """A worker says that it stops; a one-shot's own word of its end is noted, and changes no bill."""
+    instance = arrive(instance, event.at_ns, turn)
+    return stop(instance, event.at_ns, event.reason, turn) if instance.opened.options.worker else instance
 
 
 def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:

@@ -14,6 +14,7 @@ from taximeter.agent.eyewitness import Eyewitness
 from taximeter.events import Clock, Event, Exited, Heartbeat, Opened, Options, Spawned
 from taximeter.journal import open_directory
 from tests.journal_samples import INSTANCE, held
+from tests.require import require_root
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -61,6 +62,14 @@ def spawned(at_ns: int, pid: int = COMMAND, ticks: int | None = 5) -> Spawned:
 
 def exited(at_ns: int) -> Exited:
     return Exited(at_ns, 0, None, False, clock(at_ns))
+
+
+def begun_ns() -> int:
+    """When this process began, by CLOCK_MONOTONIC, to a tick."""
+    ticks = kernel.start_ticks(os.getpid())
+    assert ticks is not None
+    slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return ticks * (SECOND // os.sysconf("SC_CLK_TCK")) - slept_ns
 
 
 def start_of(pid: int, exec_ns: int | None) -> kernel.Start:
@@ -137,11 +146,29 @@ def test_a_living_wrapper_is_known_by_its_lock_in_whatever_namespace_it_is(tmp_p
 
 
 def test_a_command_whose_wrapper_is_gone_is_the_process_with_its_start_time(tmp_path: Path) -> None:
-    own = os.getpid()
+    (tmp_path / f"{INSTANCE}.0.ndjson").touch()
+    own, at_ns = os.getpid(), begun_ns()
     ticks = kernel.start_ticks(own)
-    events = [opened(9 * SECOND), spawned(9 * SECOND, own, ticks)]
-    _, start = attest(None, events, tmp_path) or ()
+    _, start = attest(None, [opened(at_ns), spawned(at_ns, own, ticks)], tmp_path) or ()
     assert (start.host_pid, start.start_ticks) == (own, ticks)
+
+
+def test_a_process_that_began_at_another_time_is_not_the_command(tmp_path: Path) -> None:
+    """A journal with a start of long ago would bill a life that nobody lived."""
+    (tmp_path / f"{INSTANCE}.0.ndjson").touch()
+    own = os.getpid()
+    _, start = attest(None, [opened(SECOND), spawned(SECOND, own, kernel.start_ticks(own))], tmp_path) or ()
+    assert start.host_pid is None
+
+
+def test_a_process_of_somebody_else_is_not_the_command(tmp_path: Path) -> None:
+    require_root()
+    journal = tmp_path / f"{INSTANCE}.0.ndjson"
+    journal.touch()
+    os.chown(journal, 65534, 65534)
+    own, at_ns = os.getpid(), begun_ns()
+    _, start = attest(None, [opened(at_ns), spawned(at_ns, own, kernel.start_ticks(own))], tmp_path) or ()
+    assert start.host_pid is None
 
 
 def test_a_recycled_pid_is_not_the_command(tmp_path: Path) -> None:

@@ -197,11 +197,11 @@ class Life:
 
     def _asks_to_stop(self, fact: Event) -> str | None:
         match fact:
-            case Stopping(reason=reason):
+            case Stopping(reason=reason) if self.options.worker:
                 return reason
             case Signaled(by_kernel=False, outside=True, signal=15):
                 return self.options.on_term
-            case Marked(mark=StoppingMark(reason=reason)) if self.options.worker or reason == "drain":
+            case Marked(mark=StoppingMark(reason=reason)) if self.options.worker:
                 return reason
         return None
 

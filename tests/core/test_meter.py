@@ -7,6 +7,7 @@ import pytest
 
 from taximeter.events import (
     ActiveMark,
+    Alive,
     BadMark,
     BecameReady,
     Event,
@@ -38,6 +39,7 @@ from tests.core.stories import (
     beat,
     book,
     card,
+    clock,
     exited,
     finish,
     opened,
@@ -121,8 +123,26 @@ def test_a_draining_one_shot_goes_on_to_its_exit(code: int, status: Status) -> N
 
 
 def test_a_second_stop_changes_nothing() -> None:
-    told = tell(None, one_shot(Stopping(2 * SECOND, StopReason.DRAIN), Signaled(2 * SECOND + 1, 15, False, True)))
+    stops = [Stopping(2 * SECOND, StopReason.DRAIN), Signaled(2 * SECOND + 1, 15, False, True)]
+    told = tell(WORKER, [spawned(SECOND), *stops, exited(3 * SECOND)])
     assert told.instance.stop is StopReason.DRAIN
+
+
+@pytest.mark.parametrize(
+    "word", [Stopping(2 * SECOND, StopReason.DRAIN), Marked(2 * SECOND, StoppingMark(StopReason.DRAIN))]
+)
+def test_a_one_shot_that_says_that_it_stops_changes_no_bill(word: Any) -> None:
+    """Else a command that fails right after would run for free, as if the platform had stopped it."""
+    told = tell(None, one_shot(word, code=1))
+    assert told.predictions()[0].data["status"] is Status.FAILED
+    assert told.amount() == Decimal("0.0002")
+
+
+def test_of_very_many_cuts_that_were_missed_only_the_last_is_made_up_for() -> None:
+    days_ns = 3 * 24 * 60 * MINUTE
+    alive = Alive(days_ns + 1, clock(days_ns + 1))
+    told = tell(None, [spawned(0), ready(0), alive, exited(days_ns + SECOND)], silent=True)
+    assert [record.data["interval"]["end_ns"] for record in told.predictions()] == [days_ns, days_ns + SECOND]
 
 
 def test_boot_ends_when_a_notifying_command_is_ready() -> None:

@@ -110,7 +110,7 @@ class Books:
             if step is not None:
                 self._file(name, account, step)
             if events is not None and chunk.more and not chunk.ended:
-                due.append(name)
+                due.insert(0, name)  # last again, so that nobody who says much keeps others waiting
         return names
 
     def _read_on(self, due: list[str]) -> tuple[list[str], list[tuple[str, Account, Chunk]]]:
@@ -135,7 +135,7 @@ class Books:
 
     def _believed(self, name: str, account: Account, chunk: Chunk) -> Sequence[Event] | None:
         """The new facts, as far as they can be true, with what the agent saw itself; None: to be read again."""
-        opened = account.instance.opened if account.instance else next(iter(chunk.events), None)
+        opened = _opening(account, chunk.events)
         told = self._clocks.told(opened, chunk.events)
         events = self._attested(name, account, chunk.position.segment, told)
         if events is None:
@@ -278,8 +278,8 @@ class Books:
 
     def _of_the_past(self, account: Account, events: Sequence[Event], now_ns: int) -> Sequence[Event]:
         """Without facts from the future of this boot: a damaged line, which would make a life of years."""
-        opened = account.instance.opened if account.instance else events[0]
-        if not isinstance(opened, Opened) or opened.clock.boot_id != self._boot_id:
+        opened = _opening(account, events)
+        if opened is None or opened.clock.boot_id != self._boot_id:
             return events
         latest_ns = now_ns + _AHEAD_NS
         past = [event for event in events if event.at_ns is None or event.at_ns <= latest_ns]
@@ -328,3 +328,10 @@ class Books:
             self.accounts.pop(name, None)
         if fault.reason != "missing":
             self._complaints.about_file(name, fault)
+
+
+def _opening(account: Account, events: Iterable[Event]) -> Opened | None:
+    """What an instance began with; of one that is not open yet, the first that is among its new facts."""
+    if account.instance is not None:
+        return account.instance.opened
+    return next((event for event in events if isinstance(event, Opened)), None)

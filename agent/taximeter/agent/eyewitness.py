@@ -4,6 +4,7 @@ Owns the matching of facts to processes. What the kernel said of a process is th
 but for the very last: an exec or an end that the wrapper overtook. Refuses to know what a stamp means.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,6 +18,8 @@ from taximeter.journal import journal_name, writer_pid
 #: On a loaded machine the kernel's word of an exec, or of an end, comes so long after the wrapper's, at the very most.
 _EXEC_WITHIN_NS = 100_000_000
 _END_WITHIN_NS = 1_000_000_000
+#: What start times are counted in.
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 #: The spawn is a journal's second fact.
 _HEAD = 4
 
@@ -59,8 +62,9 @@ class Eyewitness:
         host_pid, start_ns = (instance.host_pid, instance.start_ns) if instance else (None, 0)
         for at, event in enumerate(attested[:_HEAD]):
             if isinstance(event, Spawned) and isinstance(opened, Opened) and self._is_of_this_boot(opened):
-                wrapper = None if exited else self._wrapper(name, segment)
-                seen = self._spawned(event, opened, wrapper, exited is not None)
+                file = journal_name(name, segment)
+                wrapper = None if exited else self._wrapper(file)
+                seen = self._spawned(file, event, opened, wrapper, over=exited is not None)
                 if seen.exec_ns is None and exited is None and self._is_early(event.at_ns, _EXEC_WITHIN_NS):
                     return None
                 attested[at], host_pid, start_ns = seen, seen.host_pid, event.at_ns
@@ -108,7 +112,7 @@ class Eyewitness:
             shown_ns, _END_WITHIN_NS
         )
 
-    def _spawned(self, event: Spawned, opened: Opened, wrapper: int | None, over: bool) -> Spawned:
+    def _spawned(self, name: str, event: Spawned, opened: Opened, wrapper: int | None, *, over: bool) -> Spawned:
         """The spawn with the kernel's stamp, and the pid and start time that the command has here.
 
         Which process it is has to be proven: by the fork that the kernel saw, by a wrapper that lives, or, where that
@@ -127,6 +131,9 @@ class Eyewitness:
             host_pid = kernel.host_pid(wrapper, event.pid, event.start_ticks)
         elif not over and event.start_ticks is not None and kernel.start_ticks(event.pid) == event.start_ticks:
             host_pid = event.pid
+        is_proven = start is not None and bool(wrapper)
+        if host_pid is not None and not (over or is_proven) and not self._is_theirs(name, host_pid, event):
+            host_pid = start = None
         ticks = event.start_ticks
         if host_pid is not None and not over:  # as it is here: another time namespace counts otherwise
             ticks = kernel.start_ticks(host_pid) or ticks
@@ -138,12 +145,27 @@ class Eyewitness:
         self._processes.drain()
         return self._processes.started(parent, before_ns, at_ns)
 
-    def _wrapper(self, name: str, segment: int) -> int | None:
+    def _wrapper(self, file: str) -> int | None:
         """The pid here of the wrapper that lives; 0 where it has none here, None where it is gone."""
         try:
-            return writer_pid(journal_name(name, segment), self._directory_fd)
+            return writer_pid(file, self._directory_fd)
         except JournalFault:
             return None
+
+    def _is_theirs(self, file: str, pid: int, event: Spawned) -> bool:
+        """Whether a living process can be the one that a journal means: of the journal's owner, and begun when it says.
+
+        Anybody can write down anybody's pid. What root runs may be anybody's.
+        """
+        ticks = kernel.start_ticks(pid)
+        try:
+            owner = os.stat(file, dir_fd=self._directory_fd, follow_symlinks=False).st_uid
+            is_of_owner = owner in (0, os.stat(f"/proc/{pid}").st_uid)
+        except OSError:
+            return False
+        slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        began_ns = (ticks or 0) * _TICK_NS
+        return is_of_owner and event.before_ns - 2 * _TICK_NS <= began_ns <= event.at_ns + slept_ns + 2 * _TICK_NS
 
     def _is_of_this_boot(self, opened: Opened) -> bool:
         return opened.clock.boot_id == self._boot_id

@@ -4,6 +4,7 @@ Owns the rhythm: each round of samples as it comes; processes every ten seconds 
 no time is taken from it, and what nobody looked at is booked as ever. Refuses to know what it means for a bill.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from taximeter.instance import Instance
 from taximeter.lifecycle import Stage
 from taximeter.resources import apportion
 from taximeter.spans import phases_at
+
+logger = logging.getLogger(__name__)
 
 #: How often processes are looked at, in seconds. What lives for less is told by its wrapper.
 LOOK_S = 10.0
@@ -77,10 +80,14 @@ class Onlooker:
         """Look at processes, now and then."""
         while True:
             await anyio.sleep(LOOK_S)
-            if self._books.accounts:
+            if not self._books.accounts:
+                continue
+            try:
                 table = await anyio.to_thread.run_sync(kernel.everybody)
                 families, at_ns = self._families(table), time.monotonic_ns()
                 self._take(await anyio.to_thread.run_sync(_used, families, table), at_ns)
+            except OSError as error:  # no descriptor left, say: the next look may have one
+                logger.warning("processes.not_seen: %s", error)
 
     def heard(self, samples: Samples) -> None:
         """Take in a round of samples of the devices."""

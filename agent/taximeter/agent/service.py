@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -67,6 +68,9 @@ def run(config_path: Path | None) -> int:
     # What is loaded now stays for ever, and facts make no cycles: looking for garbage often would only cost.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    # Two descriptors an instance: as many as this process may have.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with alone(where.lock):
         try:
             anyio.run(_main, config, where, Notifier(os.environ))

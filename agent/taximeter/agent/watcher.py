@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 _ROUND_S = 0.04
 #: A journal without news for this long is asked whether its writer lives.
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
+#: Reading goes on for so long before beats, polls and journals that are new get their turn.
+_LONGEST_READ_S = 0.5
 _SWEPT_AT_ONCE = 2_000
 #: How often instances without a wrapper are given a heartbeat.
 _BEAT_S = wire.HEARTBEAT_NS / 1_000_000_000
@@ -59,6 +61,7 @@ class Watcher:
         self._scribe = Scribe(books, desk)
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._let_go: set[str] = set()  # whose journals somebody has closed who could write to them
+        self._rest: set[str] = set()  # whose journals have more than one round of reading took
         self._unsynced: set[str] = set()
         self._unremovable: set[str] = set()
         self.lag_since_s: float | None = None  #: since when journals wait to be read
@@ -85,8 +88,8 @@ class Watcher:
         last_poll_s = last_beat_s = time.monotonic()
         while True:
             due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
-            names = await self._news(max(0.0, due_s - time.monotonic()))
-            await self.read(names)
+            names = await self._news(0.0 if self._rest else max(0.0, due_s - time.monotonic()))
+            await self.read(names | self._rest, _LONGEST_READ_S)
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:
                 self._custody.beat()
@@ -108,12 +111,14 @@ class Watcher:
         self._custody.rest()
         await self._scribe.commit()
 
-    async def read(self, names: Iterable[str]) -> None:
-        """Read on in these instances' journals, and commit what that leads to."""
+    async def read(self, names: Iterable[str], within_s: float = math.inf) -> None:
+        """Read on in these instances' journals, and commit what that leads to; what is not done in time is the rest."""
         # Ids are in the order of their making: the oldest comes first, and the ledger's indexes grow at their end.
         due = sorted(await self._unbooked(list(names)), reverse=True)
+        self._rest.difference_update(due)
         self.lag_since_s = time.monotonic()
         pause_s = time.monotonic() + _ROUND_S
+        last_s = pause_s + within_s
         while due:
             read = self._books.read_some(due)
             self._unsynced.update(read)
@@ -124,6 +129,9 @@ class Watcher:
                 continue
             await anyio.lowlevel.checkpoint()
             pause_s = time.monotonic() + _ROUND_S
+            if pause_s > last_s:
+                break  # others have something to say, too
+        self._rest.update(due)
         await self._scribe.commit()
         self.lag_since_s = None
         let_go, self._let_go = self._let_go, set()

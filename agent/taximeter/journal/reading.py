@@ -87,10 +87,10 @@ def _look_beyond(directory_fd: int, reader: "_Reader") -> None:
 def _has_next(directory_fd: int, reader: "_Reader") -> bool:
     try:
         name = journal_name(reader.instance, reader.segment + 1)
-        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        owner = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_uid
     except OSError:
         return False
-    return True
+    return owner == os.fstat(reader.fd).st_uid  # anybody may put a file there, and stops nobody's run by it
 
 
 class _Reader:
