@@ -134,6 +134,9 @@ class Instance(NamedTuple):
     evidence: Evidence = Evidence.DECLARED
     measured: Measured | None = None
     ended: tuple[Ended, ...] = ()  #: of a worker, lately: what evidence may come late for
+    spawned_ns: int = (
+        0  #: when the wrapper's call to spawn the command had returned, or the exec was, whichever is later
+    )
 
     @property
     def service_class(self) -> ServiceClass:

@@ -150,6 +150,7 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
         start_ns=start_ns,
         since_ns=start_ns,
         sign_ns=max(start_ns, event.at_ns),
+        spawned_ns=max(start_ns, event.at_ns),
         start=start,
         cut=Cut(start_ns),
         next_cut_ns=start_ns + turn.book.rules_of(instance.rules).interim_ns,
@@ -158,11 +159,8 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
 
 def _ready(instance: Instance, event: BecameReady, turn: Turn) -> Instance:
     """Ready; who is so by exec was it from the start, whose witness may be better than who says it."""
-    with_the_spawn = (
-        event.by == wire.BY_EXEC
-        and event.at_ns == instance.sign_ns
-        and instance.since_ns == instance.cut.at_ns == instance.start_ns
-    )
+    untouched = instance.since_ns == instance.cut.at_ns == instance.start_ns
+    with_the_spawn = untouched and event.by == wire.BY_EXEC and event.at_ns <= instance.spawned_ns
     at_ns = instance.start_ns if with_the_spawn else event.at_ns
     return become_ready(arrive(instance, at_ns, turn), at_ns, _ready_witness(instance, event), turn)
 

@@ -74,6 +74,7 @@ class Life:
         self.last = at  #: the last sign of life
         self.offset = offset  #: BOOTTIME - MONOTONIC
         self.exec: int | None = None
+        self.spawned = -1  #: who is ready by exec says so no later than this
         self.ready: int | None = None  #: the end of its boot
         self.readied = False
         self.stop: tuple[int, str] | None = None
@@ -114,7 +115,7 @@ class Life:
                 self._start(fact, mark, at)
             case Marked(mark=FinishMark() as mark) if self.options.worker:
                 self._finish(fact, mark, at)
-            case BecameReady(by="exec") if self.exec == self.changed and at == self.last:
+            case BecameReady(by="exec") if at <= self.spawned and self.exec == self.changed == self.told:
                 self._ready(self.exec)
             case BecameReady() | Marked(mark=ReadyMark()):
                 if self.exec is not None:
@@ -131,7 +132,7 @@ class Life:
     def _spawn(self, fact: Spawned, at: int) -> None:
         if self.exec is None:
             self.exec = self.changed = self.told = at if fact.exec_ns is None else max(fact.exec_ns, self.told)
-            self.last = max(self.exec, at)
+            self.last = self.spawned = max(self.exec, at)
 
     def _grid(self, at: int) -> int:
         """Where the last interim record before `at` ends."""
