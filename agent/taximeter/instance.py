@@ -43,11 +43,13 @@ class Times(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A prediction's part of its instance's energy, to date, and at its last cut."""
+    """A prediction's part of what its instance drew, to date, and at its last cut."""
 
     energy_mj: int
-    share_ns: int  #: its share when the energy was last measured
+    share_ns: int  #: its share when that was last measured
     cut_mj: int = 0
+    cpu_ns: int = 0
+    cut_cpu_ns: int = 0
 
 
 class Prediction(NamedTuple):
@@ -75,7 +77,7 @@ class Prediction(NamedTuple):
     last_interim: str | None = None  #: id of its latest interim record, for a correction to name
     faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
     tier: str | None = None  #: that its last interim record was billed at
-    drawn: Drawn | None = None  #: None: nothing is known of its energy
+    drawn: Drawn | None = None  #: None: nothing is known of it
 
 
 class Ended(NamedTuple):

@@ -1,6 +1,7 @@
 """What an instance and its predictions used beside time, as a record says it: pure.
 
-Owns how energy is shared out over predictions, in whole millijoules, and the difference of totals that a record tells.
+Owns how energy and processor time are shared out over predictions, in whole millijoules and nanoseconds, and the
+difference of totals that a record tells.
 What was not measured in an interval is None there: unknown, never zero. Refuses to know how anything is measured.
 """
 
@@ -37,18 +38,25 @@ def measure(instance: Instance, event: Measured) -> Instance:
     """
     before = instance.measured
     after = instance._replace(measured=event)
-    if event.energy_mj is None or before is None or instance.predictions == ():
+    if before is None or instance.predictions == ():
         return after
-    grown_mj = max(event.energy_mj - (before.energy_mj or 0), 0)
+    grown_mj = 0 if event.energy_mj is None else max(event.energy_mj - (before.energy_mj or 0), 0)
+    grown_ns = 0 if event.cpu_ns is None or before.cpu_ns is None else max(event.cpu_ns - before.cpu_ns, 0)
     shares = [times.share for times in times_at(instance, max(event.at_ns, instance.since_ns))]
     known = [prediction.drawn or Drawn(0, 0) for prediction in instance.predictions]
     weights = [max(share - drawn.share_ns, 0) for share, drawn in zip(shares, known, strict=True)]
-    parts = apportion(grown_mj, [*weights, max(event.at_ns - before.at_ns - sum(weights), 0)])
+    weights.append(max(event.at_ns - before.at_ns - sum(weights), 0))
+    parts = zip(apportion(grown_mj, weights), apportion(grown_ns, weights), strict=True)
     predictions = [
-        prediction._replace(drawn=drawn._replace(energy_mj=drawn.energy_mj + part_mj, share_ns=share))
-        for prediction, drawn, part_mj, share in zip(instance.predictions, known, parts, shares, strict=False)
+        prediction._replace(drawn=Drawn(drawn.energy_mj + mj, share, drawn.cut_mj, drawn.cpu_ns + ns, drawn.cut_cpu_ns))
+        for prediction, drawn, (mj, ns), share in zip(instance.predictions, known, parts, shares, strict=False)
     ]
     return after._replace(predictions=tuple(predictions))
+
+
+def told(drawn: Drawn | None) -> Drawn | None:
+    """The same after a cut, which told of all of it."""
+    return drawn and drawn._replace(cut_mj=drawn.energy_mj, cut_cpu_ns=drawn.cpu_ns)
 
 
 def of_instance(instance: Instance) -> Resources:
@@ -77,14 +85,25 @@ def of_instance(instance: Instance) -> Resources:
 
 
 def of_prediction(instance: Instance, prediction: Prediction) -> Resources:
-    """What a prediction used since its last cut: a one-shot is its instance, of a worker's only energy is known."""
+    """What a prediction used since its last cut: a one-shot is its instance, of a worker's it is its part by share.
+
+    Memory is nobody's part: what the process holds, it holds for all of them.
+    """
     if not instance.opened.options.worker:
         return of_instance(instance)
     measured, drawn = instance.measured, prediction.drawn
-    energy_mj = drawn.energy_mj - drawn.cut_mj if drawn is not None else 0
-    if measured is None or drawn is None or (not energy_mj and measured.at_ns <= prediction.cut_ns):
+    if measured is None or drawn is None:
         return _UNKNOWN
-    return {**_UNKNOWN, "energy_mj": energy_mj, "energy_source": measured.energy_source}
+    looked = measured.at_ns > prediction.cut_ns
+    energy_mj = _part(drawn.energy_mj - drawn.cut_mj, measured.energy_mj, looked)
+    cpu_ns = _part(drawn.cpu_ns - drawn.cut_cpu_ns, measured.cpu_ns, looked)
+    source = None if energy_mj is None else measured.energy_source
+    return {**_UNKNOWN, "cpu_ns": cpu_ns, "energy_mj": energy_mj, "energy_source": source}
+
+
+def _part(since_cut: int, total: int | None, looked: bool) -> int | None:
+    """What is known of a part: nothing where nobody measures, or has looked since."""
+    return since_cut if since_cut or (looked and total is not None) else None
 
 
 def cpu_to_date(instance: Instance) -> int | None:

@@ -12,7 +12,7 @@ from taximeter.events import Clock, Status
 from taximeter.instance import Cut, Instance, Prediction
 from taximeter.lifecycle import Stage
 from taximeter.records import UsageRecord, Witness
-from taximeter.resources import cpu_to_date
+from taximeter.resources import cpu_to_date, told
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_hardware
 from taximeter.spans import phases_at, settle, suspend, times_at
@@ -83,7 +83,7 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
                 last_interim=records[0].id,
                 faults=turn.moved,
                 tier=billed_hardware(instance, prediction, turn.book).tier,
-                drawn=prediction.drawn and prediction.drawn._replace(cut_mj=prediction.drawn.energy_mj),
+                drawn=told(prediction.drawn),
             )
         )
     phases = phases_at(instance, at_ns)

@@ -137,6 +137,33 @@ def test_energy_is_shared_out_over_overlapping_predictions_by_their_shares() -> 
     assert used(told, kind=RecordType.INSTANCE)["energy_mj"] == 1000
 
 
+def test_processor_time_is_shared_out_over_overlapping_predictions_by_their_shares() -> None:
+    told = tell(
+        WORKER,
+        measured(10, cpu_ns=5000),
+        start(10 * SECOND, "a"),
+        start(15 * SECOND, "b"),
+        measured(20, cpu_ns=6000),
+        finish(21 * SECOND, "a"),
+        finish(21 * SECOND, "b"),
+        exited(30 * SECOND),
+    )
+    assert [record.data["resources"]["cpu_ns"] for record in told.predictions()] == [750, 250]  # type: ignore[index]
+
+
+def test_processor_time_of_a_prediction_that_goes_on_is_that_since_its_last_record() -> None:
+    told = tell(
+        WORKER,
+        start(0, "a"),
+        measured(0, cpu_ns=0),
+        measured(50, cpu_ns=500),
+        measured(100, cpu_ns=1000),
+        finish(130 * SECOND, "a"),
+        exited(131 * SECOND),
+    )
+    assert [record.data["resources"]["cpu_ns"] for record in told.predictions()] == [500, 500, None]  # type: ignore[index]
+
+
 def test_what_is_drawn_while_idle_is_the_instances_alone() -> None:
     told = tell(
         WORKER, measured(0), start(5 * SECOND, "a"), measured(10, 1000), finish(11 * SECOND, "a"), exited(12 * SECOND)
