@@ -145,6 +145,7 @@ class Spawned(NamedTuple):
     # What the agent puts beside the wrapper's words:
     host_pid: int | None = None  #: the pid as the agent sees it; another one where the wrapper is in a pid namespace
     exec_ns: int | None = None  #: the kernel's own stamp of the exec
+    source: Source = Source.WRAPPER  #: who says so
 
 
 class BecameReady(NamedTuple):

@@ -139,7 +139,7 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
     """The bill runs from the kernel's stamp of the exec; without one from spawn-returned, which is near it."""
     if event.exec_ns is None:
         # The kernel lets the parent go on before it is done with the exec, and either may wait for a core.
-        start_ns, start = event.at_ns, Witness(Source.WRAPPER, max(event.at_ns - event.before_ns, PIDFD_NS))
+        start_ns, start = event.at_ns, Witness(event.source, max(event.at_ns - event.before_ns, PIDFD_NS))
     else:
         start_ns, start = max(event.exec_ns, instance.since_ns), Witness(Source.KERNEL, KERNEL_NS)
     return instance._replace(

@@ -124,7 +124,7 @@ def test_killed_at_any_call_of_its_start_it_costs_nobody_a_nanosecond_that_the_k
 def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_far_as_it_was_seen(
     node: Node, tmp_path: Path, is_there: bool
 ) -> None:
-    """Who had not yet said that its command runs leaves one that nobody knows of: it runs, and it is free."""
+    """Who had not yet said that its command runs leaves one that is known by the FIFO in its environment."""
     node.config = PIDFDS
     start = trace_start(node, tmp_path)
     with gate(tmp_path / "gate") as opened:
@@ -134,12 +134,13 @@ def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_f
             said = {str(point) for point in reached if point in start.said}
             wait_until(lambda: agent.log.read_text().count("instance.adopted") >= len(said), "the adoptions")
             truths = opened.open()
-            wait_until(lambda: all(billed_ns(finals(node).get(name, NOTHING)) for name in said), "their records")
+            wait_until(lambda: all(billed_ns(finals(node).get(name, NOTHING)) for name in truths), "their records")
     check_commands(opened, start, reached, truths)
     for name, data in finals(node).items():
-        if name in said:
+        if name in truths:
             check_bill(data, truths[name], 0)
             assert data["time"]["unknown_ns"] == 0
+            assert data["timing"]["start"]["source"] == ("wrapper" if name in said else "agent")
         elif name in {str(point) for point in reached}:
             assert (billed_ns(data), data["billing"]["lines"]) == (0, [])
     check_ledger(node)

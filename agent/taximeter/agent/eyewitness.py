@@ -9,15 +9,17 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from taximeter import kernel
+from taximeter import kernel, wire
 from taximeter.errors import JournalFault
-from taximeter.events import Event, Exited, Opened, Spawned
+from taximeter.events import Event, Exited, Opened, Source, Spawned
 from taximeter.instance import Instance
 from taximeter.journal import journal_name, writer_pid
 
 #: On a loaded machine the kernel's word of an exec, or of an end, comes so long after the wrapper's, at the very most.
 _EXEC_WITHIN_NS = 100_000_000
 _END_WITHIN_NS = 1_000_000_000
+#: A wrapper spawns its command so soon after it began its journal.
+_SPAWNED_WITHIN_NS = 1_000_000_000
 #: What start times are counted in.
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 #: The spawn is a journal's second fact.
@@ -81,7 +83,7 @@ class Eyewitness:
         """The command of a wrapper that was killed before it could write that it had started one."""
         start = self._started(opened.wrapper_pid, opened.at_ns, until_ns)
         if start is None or start.exec_ns is None:
-            return None
+            return _named_by_its_marks(opened)
         ticks = kernel.start_ticks(start.pid)
         return Spawned(start.exec_ns, start.exec_ns, start.pid, ticks, start.pid, start.exec_ns)
 
@@ -172,6 +174,22 @@ class Eyewitness:
 
     def _is_early(self, at_ns: int, within_ns: int) -> bool:
         return self._processes is not None and 0 <= time.monotonic_ns() - at_ns < within_ns
+
+
+def _named_by_its_marks(opened: Opened) -> Spawned | None:
+    """A command that nobody saw start, by the FIFO in its environment; it began within a tick of its start time.
+
+    What it started has that environment, too, and may have outlived it: so only who began right after the opening.
+    """
+    found = kernel.eldest_that_says(wire.ENV_MARKS.encode(), f"/{opened.instance}{wire.MARKS_SUFFIX}".encode())
+    if found is None:
+        return None
+    slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    began_ns = max(found.ticks * _TICK_NS - slept_ns, opened.at_ns)
+    if began_ns > opened.at_ns + _SPAWNED_WITHIN_NS:
+        return None
+    at_ns = began_ns + _TICK_NS
+    return Spawned(at_ns, began_ns, found.pid, found.ticks, found.pid, None, Source.AGENT)
 
 
 def _with_end(events: list[Event], exited: Exited, kernel_ns: int) -> list[Event]:

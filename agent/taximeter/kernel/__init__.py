@@ -8,7 +8,16 @@ from taximeter.kernel.cgroups import group_of
 from taximeter.kernel.clocks import read_clock, time_offsets, utc_error_ns
 from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.group import End, Start
-from taximeter.kernel.kin import Process, ancestry, children_of, descendants, everybody, look_at, resident_bytes
+from taximeter.kernel.kin import (
+    Process,
+    ancestry,
+    children_of,
+    descendants,
+    eldest_that_says,
+    everybody,
+    look_at,
+    resident_bytes,
+)
 from taximeter.kernel.notes import Changes, DirectoryWatch
 from taximeter.kernel.processes import boot_id, exit_status, host_pid, is_alive, open_process, start_ticks
 from taximeter.kernel.usage import usage_of
@@ -25,6 +34,7 @@ __all__ = [
     "boot_id",
     "children_of",
     "descendants",
+    "eldest_that_says",
     "everybody",
     "exit_status",
     "give_up_net_admin",

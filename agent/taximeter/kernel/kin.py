@@ -51,6 +51,24 @@ def everybody() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None}
 
 
+def eldest_that_says(name: bytes, ending: bytes) -> Process | None:
+    """The oldest of the processes whose environment has `name` with a value that ends so; None where none may be read.
+
+    An environment may be read of one's own processes, and of everybody's by root.
+    """
+    eldest: Process | None = None
+    for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if any(entry.startswith(name + b"=") and entry.endswith(ending) for entry in environment.split(b"\0")):
+            process = look_at(pid)
+            if process is not None and (eldest is None or process.ticks < eldest.ticks):
+                eldest = process
+    return eldest
+
+
 def ancestry(pid: int) -> Iterator[Process]:
     """A process and those above it, as far as they can be seen; each is looked at when it is asked for."""
     for _ in range(_DEEPEST):
