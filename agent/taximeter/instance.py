@@ -162,3 +162,12 @@ def _replacing(kind: type[tuple[object, ...]], fields: tuple[str, ...]) -> Calla
 
 for _kind in (Phases, Times, Prediction, Cut, Instance):
     setattr(_kind, "_replace", _replacing(_kind, _kind._fields))  # noqa: B010 -- mypy checks calls as it does the library's
+
+_TIMES = Prediction._fields.index("times")
+
+
+def timed(prediction: Prediction, times: Times) -> Prediction:
+    """The prediction with other times, by place: this is done for all that are open whenever one joins or leaves."""
+    values = list(prediction)
+    values[_TIMES] = times
+    return tuple.__new__(Prediction, values)

@@ -20,7 +20,10 @@ MOST_UNITS = 64
 
 def find(instance: Instance, prediction: str) -> Prediction | None:
     """The open prediction of that id."""
-    return next((open_ for open_ in instance.predictions if open_.id == prediction), None)
+    for open_ in instance.predictions:
+        if open_.id == prediction:
+            return open_
+    return None
 
 
 def without(instance: Instance, prediction: str) -> Instance:
@@ -118,7 +121,8 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     if len(total) > MOST_UNITS:
         return "too_many_units"
     changed = counted._replace(units=total)
-    predictions = tuple(changed if open_ is counted else open_ for open_ in instance.predictions)
+    at = instance.predictions.index(counted)
+    predictions = (*instance.predictions[:at], changed, *instance.predictions[at + 1 :])
     return instance._replace(predictions=predictions)
 
 

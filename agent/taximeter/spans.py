@@ -5,8 +5,10 @@ A stretch begins at the instance's `since_ns` and lasts while nobody joins or le
 how a nanosecond is shared. Refuses to know events, records and money.
 """
 
-from taximeter.instance import Instance, Phases, Times
+from taximeter.instance import Instance, Phases, Times, timed
 from taximeter.lifecycle import PHASES, Phase
+
+_new = tuple.__new__
 
 
 def phases_at(instance: Instance, at_ns: int) -> Phases:
@@ -30,8 +32,9 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
 def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
     """Every open prediction's times to date at `at_ns`, in the order of `instance.predictions`.
 
-    Of x ns that n predictions share, the k-th gets (x + n - 1 - k) // n: these add up to x for every x (Hermite's
-    identity), each is x / n to within a nanosecond, and it depends on nothing but x, so no cut moves a nanosecond.
+    Of x ns that n predictions share, the k-th gets (x + n - 1 - k) // n, which is x // n, and one more for the first
+    x % n: these add up to x for every x (Hermite's identity), each is x / n to within a nanosecond, and it depends on
+    nothing but x, so no cut moves a nanosecond.
     """
     passed = at_ns - instance.since_ns
     if instance.lost:
@@ -39,26 +42,22 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
             prediction.times._replace(unknown=prediction.times.unknown + passed) for prediction in instance.predictions
         )
     crowd = instance.crowd
+    whole, rest = divmod(passed, crowd) if crowd else (0, 0)
     times: list[Times] = []
     rank = 0
     for prediction in instance.predictions:
         if prediction.active:
-            times.append(_shared(prediction.times, passed, crowd, rank))
+            times.append(_shared(prediction.times, passed, whole + (rank < rest), passed * crowd))
             rank += 1
         else:
             times.append(prediction.times._replace(load=prediction.times.load + passed))
     return tuple(times)
 
 
-def _shared(times: Times, passed: int, crowd: int, rank: int) -> Times:
-    return Times(
-        load=times.load,
-        active=times.active + passed,
-        share=times.share + (passed + crowd - 1 - rank) // crowd,
-        suspended=times.suspended,
-        unknown=times.unknown,
-        crowd=times.crowd + passed * crowd,
-    )
+def _shared(times: Times, passed: int, share: int, crowd: int) -> Times:
+    """The times of one that is active, by place: this is done for everyone whenever somebody joins or leaves."""
+    load, active, shared, suspended, unknown, crowded = times
+    return _new(Times, (load, active + passed, shared + share, suspended, unknown, crowded + crowd))
 
 
 def settle(instance: Instance, at_ns: int) -> Instance:
@@ -69,7 +68,7 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     if not instance.predictions:
         return instance._replace(phases=phases, since_ns=at_ns)
     settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
-    predictions = tuple([prediction._replace(times=times) for prediction, times in settled])
+    predictions = tuple([timed(prediction, times) for prediction, times in settled])
     return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns)
 
 
