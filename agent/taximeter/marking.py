@@ -4,6 +4,7 @@ Owns the rule of belief (contracts, section 3): a worker's own clock counts a li
 where it favours the payer. A refusal is counted and changes nothing.
 """
 
+from taximeter import lineage
 from taximeter.booking import End
 from taximeter.events import (
     ActiveMark,
@@ -88,6 +89,8 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
         return instance
     if instance.stage is Stage.PENDING:  # also for what would only load: nothing runs yet that could
         raise IllegalInput(instance.stage, Input.BUSY)
+    if mark.parent is not None:
+        turn.doubts.extend(lineage.doubts(mark, find(instance, mark.parent)))
     instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
     if instance.stage is Stage.BOOT:
         instance = become_ready(instance, at_ns, _SAID, turn)

@@ -7,7 +7,7 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from taximeter import wire
+from taximeter import lineage, wire
 from taximeter.booking import End
 from taximeter.clockwork import reading, utc_ns
 from taximeter.events import (
@@ -70,6 +70,7 @@ class Step(NamedTuple):
     records: tuple[UsageRecord, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()  #: kind of event and a bounded word, for the metric
     faults: tuple[str, ...] = ()  #: of the clocks, a bounded word each
+    doubts: tuple[str, ...] = ()  #: of who called whom, a bounded word each
     mismatch: bool = False  #: it turns out to have used what it did not declare, or the reverse
 
 
@@ -114,7 +115,7 @@ def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock
             refused.extend((type(event).__name__, reason) for reason in rejected)
             rejected.clear()
     mismatch = instance.evidence is Evidence.MISMATCH is not known
-    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), mismatch)
+    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), tuple(turn.doubts), mismatch)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
@@ -142,8 +143,12 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
         start_ns, start = event.at_ns, Witness(event.source, max(event.at_ns - event.before_ns, PIDFD_NS))
     else:
         start_ns, start = max(event.exec_ns, instance.since_ns), Witness(Source.KERNEL, KERNEL_NS)
+    stage = advance(instance.stage, Input.SPAWNED)
+    told = instance.opened.options
+    if told.parent is not None and told.parent == told.prediction:
+        turn.doubts.append(lineage.OWN_PARENT)
     return instance._replace(
-        stage=advance(instance.stage, Input.SPAWNED),
+        stage=stage,
         pid=event.pid,
         host_pid=event.host_pid,
         start_ticks=event.start_ticks,

@@ -7,6 +7,7 @@ A refusal is a bounded word, returned and not raised. Refuses to know time and m
 from collections.abc import Mapping
 from decimal import Decimal
 
+from taximeter import lineage
 from taximeter.billing.money import EXACT, plain
 from taximeter.clockwork import utc_ns
 from taximeter.events import Exited, Oom, ServiceClass, Source, StartMark, Status, StopReason
@@ -35,6 +36,7 @@ def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Ruleb
     """The one prediction that a one-shot's command is."""
     options = instance.opened.options
     name = options.prediction or instance.opened.instance
+    kin = lineage.of_run(options, name)
     card = book.card_at(utc_ns(instance.opened, at_ns, instance.phases.suspended))
     return Prediction(
         id=name,
@@ -43,8 +45,8 @@ def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Ruleb
         account=options.account,
         service_class=instance.service_class,
         pool=options.pool,
-        parent=options.parent,
-        root=options.root or options.parent or name,
+        parent=kin.parent,
+        root=kin.root,
         attributes={},
         traceparent=instance.opened.traceparent,
         card=card.hash if card else None,
@@ -65,6 +67,7 @@ def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, 
     if refusal:
         return refusal
     options = instance.opened.options
+    kin = lineage.of_mark(options, mark, find(instance, mark.parent) if mark.parent else None)
     service_class = options.service_class or mark.service_class or ServiceClass.PUBLIC
     card = book.card_at(utc_ns(instance.opened, at_ns, instance.phases.suspended))
     return Prediction(
@@ -74,8 +77,8 @@ def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, 
         account=options.account or mark.account,
         service_class=service_class,
         pool=options.pool or mark.pool,
-        parent=mark.parent or options.parent,
-        root=mark.root or options.root or mark.parent or options.parent or mark.prediction,
+        parent=kin.parent,
+        root=kin.root,
         attributes=mark.attributes,
         traceparent=mark.traceparent,
         card=card.hash if card else None,

@@ -36,6 +36,7 @@ class Turn:
     records: list[UsageRecord] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  #: of the clocks, in words; each once while it goes on
+    doubts: list[str] = field(default_factory=list)  #: of who called whom, in words
     knows_utc: bool = False  #: the agent itself has told how far off UTC labels may be
     moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
 

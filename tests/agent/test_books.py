@@ -13,7 +13,7 @@ from taximeter.hardware.inventory import Hardware
 from taximeter.kernel import boot_id
 from tests.agent.desks import SECOND, Node, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
-from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, sample_lines
+from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, open_line, options, sample_lines
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +251,16 @@ def test_refused_marks_and_illegal_facts_are_counted_apart(tmp_path: Path) -> No
     counters = node.books.tally.counters()
     assert counters.illegal_events == {"ready_in_pending": 1}
     assert counters.rejected_marks == {"not_json": 1}
+
+
+def test_what_cannot_be_so_of_who_called_whom_is_counted_and_booked(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    mine = str(options()["prediction"])
+    write(node.journal, [open_line(options=options(parent=mine)), *sample_lines()[1:]])
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.books.tally.counters().call_faults == {"own_parent": 1}
+    assert {event["data"]["prediction"] for event in node.usage()} == {mine, None}
 
 
 def test_many_refused_files_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ BUSY = replace(
         journal_faults={"torn": 1, "not_json": 4},
         rejected_marks={"no_such_prediction": 5},
         illegal_events={"after_the_end": 1},
+        call_faults={"own_parent": 2},
         commits=Commits((3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1), 7.125, 1),
     ),
     ledger_id="L1",

@@ -133,6 +133,31 @@ def test_what_is_said_goes_before_what_is_inherited() -> None:
     assert (options.account, options.parent, options.root) == ("said", "parent", None)
 
 
+@pytest.mark.parametrize(
+    ("said", "left", "kin"),
+    [
+        ("", ("a", "r"), ("a", "r")),
+        ("", ("a", None), ("a", None)),
+        ("", (None, "r"), (None, "r")),
+        ("--parent a", ("a", "r"), ("a", "r")),
+        ("--parent r", ("a", "r"), ("r", "r")),
+        ("--parent x", ("a", "r"), ("x", None)),
+        ("--root r", ("a", "r"), ("a", "r")),
+        ("--root a", ("a", None), ("a", "a")),
+        ("--root x", ("a", "r"), (None, "x")),
+        ("--parent a --root x", ("a", "r"), ("a", "x")),
+        ("--parent x --root r", ("a", "r"), ("x", "r")),
+        ("--parent x", (None, None), ("x", None)),
+    ],
+)
+def test_a_parent_and_a_root_are_inherited_together(
+    said: str, left: tuple[str | None, str | None], kin: tuple[str | None, str | None]
+) -> None:
+    options, _ = parse([*said.split(), "true"])
+    inherit(options, *left, None)
+    assert (options.parent, options.root) == kin
+
+
 def test_an_empty_variable_is_no_variable() -> None:
     options, _ = parse(["true"])
     inherit(options, "", "", "")

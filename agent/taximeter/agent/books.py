@@ -256,6 +256,8 @@ class Books:
         account.instance = step.instance
         for fault in step.faults:
             self.tally.clock_fault(fault)
+        for doubt in step.doubts:
+            self.tally.call_fault(doubt)
         if step.mismatch:
             self.tally.mismatch(step.instance.hardware.tier if step.instance.hardware else UNKNOWN_TIER)
         for kind, reason in step.rejected:

@@ -185,6 +185,8 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_journal_faults", "Journals or lines that cannot be believed.", ("reason",), faults)
     yield _counters("taximeter_rejected_marks", "Marks that were kept and had no effect.", ("reason",), marks)
     yield _counters("taximeter_illegal_events", "Events that came where none is allowed.", ("kind",), events)
+    text = "Predictions whose own word of who called them cannot be so."
+    yield _counters("taximeter_call_faults", text, ("reason",), counters.call_faults)
     flags, kinds = counters.clock_flags, counters.clock_faults
     yield _counters("taximeter_clock_flags", "Records marked with a fault of the clocks.", ("flag",), flags)
     yield _counters("taximeter_clock_faults", "Faults of the clocks, as often as instances saw one.", ("kind",), kinds)

@@ -96,6 +96,7 @@ class Counters:
     rejected_marks: Mapping[str, int] = field(default_factory=dict)  #: reason
     illegal_events: Mapping[str, int] = field(default_factory=dict)  #: kind of event
     commits: Commits = Commits()
+    call_faults: Mapping[str, int] = field(default_factory=dict)  #: what cannot be so of who called whom
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,10 @@ class Tally:
         """Count a fault of the machine's clocks, as one instance saw it."""
         self._word("clock_faults", kind)
 
+    def call_fault(self, reason: str) -> None:
+        """Count a prediction whose word of who called it cannot be so."""
+        self._word("call_faults", reason)
+
     def mismatch(self, tier: str) -> None:
         """Count an instance that used other devices than it declared, by the tier of what it declared."""
         self._word("mismatches", tier)

@@ -93,9 +93,13 @@ def parse(words: list[str]) -> tuple[Options, list[str]]:
 
 
 def inherit(options: Options, parent: str | None, root: str | None, account: str | None) -> None:
-    """Take from the environment what a run around this one left there; what was said here goes before it."""
-    options.parent = options.parent or _inherited(wire.ENV_PARENT, parent)
-    options.root = options.root or _inherited(wire.ENV_ROOT, root)
+    """Take from the environment what a run around this one left there; what was said here goes before it.
+
+    Parent and root belong together: one that was said here may be of another tree than the one that was left there.
+    """
+    if options.parent in (None, parent, root) and options.root in (None, root or parent):
+        options.parent = options.parent or _inherited(wire.ENV_PARENT, parent)
+        options.root = options.root or _inherited(wire.ENV_ROOT, root)
     options.account = options.account or _inherited(wire.ENV_ACCOUNT, account)
 
 

@@ -79,7 +79,7 @@ def _prepare(run: Run, state: str, values: dict[str, str]) -> dict[str, str | No
     changes[wire.ENV_MARKS] = run.fifo_path  # None takes away that of a run around this one: its marks are not ours
     if not run.options.worker:
         changes[wire.ENV_PARENT] = run.options.prediction
-        changes[wire.ENV_ROOT] = run.options.root or run.options.prediction
+        changes[wire.ENV_ROOT] = run.options.root or run.options.parent or run.options.prediction
         if run.options.account is not None:
             changes[wire.ENV_ACCOUNT] = run.options.account
     return changes
