@@ -225,7 +225,8 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
         seen_ns = min(event.kernel_ns, at_ns)
         at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
         uncertainty_ns = KERNEL_NS + at_ns - seen_ns
-    if is_late(instance, at_ns):
+    is_unsaid = instance.stage is Stage.PENDING and event.error is None  # it ran, and its start was lost: a full disk
+    if is_unsaid or is_late(instance, at_ns):
         instance = pass_unseen(instance, at_ns, turn)
     else:
         instance = settle(cut_until(instance, at_ns, turn), at_ns)
@@ -244,8 +245,7 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     """Nobody saw the end: the bill ends with the last sign of life, what may have followed is unknown."""
     sign_ns = instance.sign_ns
     at_ns = sign_ns if event.at_ns is None else max(event.at_ns, sign_ns)
-    if instance.stage is not Stage.PENDING:
-        instance = pass_unseen(instance, at_ns, turn)
+    instance = pass_unseen(instance, at_ns, turn)
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)

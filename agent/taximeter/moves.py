@@ -78,7 +78,7 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
     """Final records of whatever is open, then of the instance."""
     at_ns = end.at_ns
-    if instance.stage is Stage.PENDING:
+    if instance.stage is Stage.PENDING and not instance.lost:  # it could not be started
         instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
     if instance.observed is not None:
         verdict = weigh(instance.hardware, instance.observed, (instance.start_ns, at_ns))

@@ -15,11 +15,11 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
     """The instance's phases to date at `at_ns`, which is not before its `since_ns`."""
     passed = at_ns - instance.since_ns
     phases = instance.phases
+    if instance.lost:
+        return phases._replace(unknown=phases.unknown + passed)
     phase = PHASES.get(instance.stage)
     if phase is None:
         return phases
-    if instance.lost:
-        return phases._replace(unknown=phases.unknown + passed)
     if phase is Phase.ACTIVE:
         return phases._replace(active=phases.active + passed, crowd=phases.crowd + passed * instance.crowd)
     if phase is Phase.IDLE:

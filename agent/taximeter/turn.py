@@ -139,7 +139,12 @@ def look_at_clock(instance: Instance, clock: Clock) -> Instance:
 
 
 def pass_unseen(instance: Instance, at_ns: int, turn: Turn) -> Instance:
-    """Go on to `at_ns` with everything behind the last sign of life unknown; it is one stretch, however long."""
+    """Go on to `at_ns` with everything behind the last sign of life unknown; it is one stretch, however long.
+
+    Where nobody said that the command had started, nothing is a sign of its life: it is unknown since the opening.
+    """
+    if instance.stage is Stage.PENDING:
+        return settle(instance._replace(lost=True), at_ns)
     began_ns = max(instance.sign_ns, instance.cut.at_ns)
     instance = settle(settle(instance, began_ns)._replace(lost=True), at_ns)
     interim_ns = turn.book.rules_of(instance.rules).interim_ns

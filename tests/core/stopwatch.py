@@ -71,6 +71,7 @@ class Life:
         self.options = options
         self.kind = options.service_class or "public"
         self.interim = interim
+        self.opened = at
         self.last = at  #: the last sign of life
         self.offset = offset  #: BOOTTIME - MONOTONIC
         self.exec: int | None = None
@@ -259,7 +260,7 @@ class Life:
             status = "aborted"
         else:
             status = "canceled" if fact.signal is not None and fact.signal == self.interrupted else "failed"
-        self._close(at, status)
+        self._close(at, status, never=fact.error is not None)
 
     def _lose(self, fact: Lost, at: int) -> None:
         if self.exec is not None and at > self.last:
@@ -269,9 +270,11 @@ class Life:
         asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
         self._close(at, asked or ("aborted" if fact.at_ns is None else "failed"))
 
-    def _close(self, at: int, status: str) -> None:
+    def _close(self, at: int, status: str, never: bool = False) -> None:
         if self.exec is None:
-            self.exec = at
+            self.exec = at if never else self.opened
+            if not never:  # whether and when it began, nobody said
+                self._hide(self.opened, at)
         if not self.options.worker and not self.readied:
             self.guests.append(Guest(self.options.prediction or "", self.kind, at, None))
         for guest in self.here:

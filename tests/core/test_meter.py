@@ -28,7 +28,7 @@ from taximeter.events import (
 )
 from taximeter.lifecycle import Stage
 from taximeter.meter import PIDFD_NS
-from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType
+from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType, Witness
 from taximeter.turn import LATE_NS
 from tests.core.stories import (
     MINUTE,
@@ -584,8 +584,36 @@ def test_a_reboot_ends_at_the_last_sign_and_is_the_platforms() -> None:
     assert told.predictions()[0].data["status"] is Status.ABORTED
 
 
-def test_an_instance_lost_before_it_started_has_no_time() -> None:
-    told = tell(None, [Lost(SECOND, "wrapper_lost")])
+@pytest.mark.parametrize("options", [None, WORKER], ids=["one_shot", "worker"])
+def test_an_instance_that_is_lost_before_anybody_said_that_it_started_is_unknown_since_its_opening(
+    options: Options | None,
+) -> None:
+    told = tell(options, [beat(SECOND), Lost(5 * SECOND, "wrapper_lost")], silent=True)
+    (instance,) = told.instances()
+    time, timing = data_of(instance)["time"], data_of(instance)["timing"]
+    assert (time["unknown_ns"], time["wall_ns"]) == (5 * SECOND, 5 * SECOND)
+    assert (data_of(instance)["exit"].reason, instance.data["status"]) == ("wrapper_lost", "failed")
+    assert (timing["start"], timing["end"]) == (Witness("wrapper", None), Witness("heartbeat", 4 * SECOND))
+    assert told.amount() == 0
+
+
+def test_a_command_whose_start_found_no_room_on_the_disk_is_unknown_until_it_ended() -> None:
+    told = tell(None, [exited(3 * SECOND)._replace(dropped=2)], silent=True)
+    (instance,), (prediction,) = told.instances(), told.predictions()
+    time = data_of(instance)["time"]
+    assert (time["unknown_ns"], time["wall_ns"]) == (3 * SECOND, 3 * SECOND)
+    assert (instance.data["status"], data_of(prediction)["time"]["wall_ns"]) == ("succeeded", 0)
+    assert told.amount() == 0
+
+
+def test_a_node_that_rebooted_before_anybody_said_that_the_command_started_leaves_no_time() -> None:
+    told = tell(None, [Lost(None, "rebooted")])
+    assert told.instances()[0].data["time"]["wall_ns"] == 0
+    assert told.instances()[0].data["status"] is Status.ABORTED
+
+
+def test_a_command_that_could_not_be_started_has_no_time() -> None:
+    told = tell(None, [Exited(SECOND, 127, None, False, None, error="not found")])
     assert told.instances()[0].data["time"]["wall_ns"] == 0
 
 

@@ -38,6 +38,7 @@ class Node:
     path: Path
     config: str = ""  #: tables of agent.toml
     head: str = ""  #: what stands before its first table
+    through: tuple[str, ...] = ()  #: what its agents are started by, and which makes them of itself (exec)
 
     @property
     def state(self) -> Path:
@@ -89,7 +90,7 @@ class Node:
         log = self.path / "agent.log"
         with log.open("a") as stderr:
             process = subprocess.Popen(
-                [self.program, "agent", "--config", str(config)],
+                [*self.through, self.program, "agent", "--config", str(config)],
                 env=self.environment(**environment),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,

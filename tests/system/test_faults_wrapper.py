@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from taximeter.records import RecordType
 from tests.require import require_program, require_root
 from tests.system.agents import Node, wait_until
 from tests.system.faults import (
@@ -37,8 +38,9 @@ PIDFDS = "[witness]\nkernel = false\n"
 #: How often a wrapper makes these depends on who is faster, and strace itself makes the first execve.
 VARYING = ("wait4", "waitid", "rt_sigtimedwait", "execve")
 
-
 NOTHING = {"to_date": {"active_ns": 0}}
+#: How the record of an instance ends that nobody saw end.
+LOST = ("failed", "wrapper_lost", "heartbeat")
 
 
 @pytest.fixture
@@ -143,6 +145,31 @@ def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_f
             assert data["timing"]["start"]["source"] == ("wrapper" if name in said else "agent")
         elif name in {str(point) for point in reached}:
             assert (billed_ns(data), data["billing"]["lines"]) == (0, [])
+    check_ledger(node)
+
+
+def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_a_time_that_is_unknown(
+    node: Node, tmp_path: Path
+) -> None:
+    """As of an agent with a user of its own and no word from the kernel: it may read nobody's environment."""
+    require_root()
+    node.config = PIDFDS
+    node.through = (require_program("setpriv", "util-linux"), "--bounding-set", "-sys_ptrace,-sys_admin,-perfmon")
+    start = trace_start(node, tmp_path)
+    with gate(tmp_path / "gate") as opened, node.agent():
+        reached = kill_at_each(node, opened, Start([], start.unsaid, []))
+        names = {str(point) for point in reached}
+        wait_until(lambda: names <= finals(node).keys(), "their records")
+        truths = opened.open()
+    assert truths.keys() == names
+    lost = {data["instance"]: data for data in (record["data"] for record in node.records(RecordType.INSTANCE))}
+    for name in names:
+        data = finals(node)[name]
+        assert (billed_ns(data), data["billing"]["lines"]) == (0, [])
+        own = lost[data["instance"]]
+        assert (own["status"], own["exit"]["reason"], own["timing"]["end"]["source"]) == LOST
+        assert 0 < own["time"]["unknown_ns"] == own["time"]["wall_ns"]
+        assert own["interval"]["start_ns"] < truths[name].up_ns
     check_ledger(node)
 
 

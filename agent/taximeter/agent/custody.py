@@ -184,9 +184,14 @@ class Custody:
     # --- What happens without a wrapper ---
 
     def _find(self, name: str, account: Account, instance: Instance, until_ns: int) -> Instance:
-        """The wrapper was killed between the start of its command and its word of it: the kernel may have seen it."""
+        """The wrapper was killed before its word of a command: the kernel may have seen one, or it says itself whose.
+
+        What has neither witness is not guessed at: who looks like it may be anybody's.
+        """
         spawned = self._eyes.found(instance.opened, until_ns)
         if spawned is None:
+            text = "instance.unfound instance=%s: its wrapper was killed before it said whether its command runs"
+            logger.warning(text, name)
             return instance
         self._book(name, [spawned])
         return account.instance or instance
