@@ -1,10 +1,15 @@
 """What the command says of itself: marks and notifications, taken in bites and written down as they came.
 
-Owns how much is taken at a time, and what happens when there is no room for it. Refuses to judge what was said.
+Owns how much is taken at a time, and when nothing is: while the disk has no room for it, and once a worker has said
+more than it may (budget). Then the rest waits in the FIFO, and whoever writes finds that full. Refuses to judge what
+was said.
 """
+
+import select
 
 from taximeter import wire
 from taximeter.wrap import facts, lines, marks
+from taximeter.wrap.budget import Budget
 from taximeter.wrap.run import Run
 
 #: Reads of the FIFO after the command's end: as much as the pipe holds, and no more for those who still write.
@@ -17,33 +22,39 @@ class Intake:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._splitter = marks.Splitter()
-        self._notified = False
+        self._budget = Budget(run.spawn_ns)
+        self._epoll: select.epoll | None = None
+        self._ready_noted = self._stop_noted = False
         self._rest: list[bytes] = []  #: marks that found no room
         self._rest_ns = 0
+        self.next_ns: int | None = None  #: when there is budget again; None: it is not that which is waited for
 
-    def take_marks(self, now_ns: int) -> bool:
-        """Take a bite of marks; False if there was no room for them: they are kept, the rest had better wait."""
-        return self._write(now_ns, self._splitter.feed(marks.read(self._run.fifo)))
+    def begin(self, epoll: select.epoll) -> None:
+        """Be told by an epoll from now on. Raises OSError."""
+        self._epoll = epoll
+        if self._run.notify is not None:
+            epoll.register(self._run.notify.fd, select.EPOLLIN)
+        if self._run.fifo >= 0:
+            marks.enlarge(self._run.fifo)
+            epoll.register(self._run.fifo, select.EPOLLIN)
 
-    def write_rest(self) -> bool:
-        """Write what found no room; False if there still is none."""
-        return self._write(self._rest_ns, self._rest)
+    def take(self, ready: list[int], now_ns: int) -> None:
+        """Take a bite of what there is. Raises OSError."""
+        if self._run.notify is not None and self._run.notify.fd in ready:
+            self._take_notifications(now_ns)
+        if self._run.fifo in ready:
+            self._take_marks(now_ns)
+        elif self.next_ns is not None and now_ns >= self.next_ns:
+            self._go_on()
 
-    def take_notifications(self, now_ns: int) -> None:
-        """Take some notifications. Raises OSError."""
-        run = self._run
-        for message in run.notify.receive() if run.notify is not None else ():
-            said = message.split(b"\n")
-            if b"READY=1" in said and not self._notified:
-                self._notified = True
-                run.ready_ns = run.ready_ns or now_ns
-                run.write_important(facts.ready(now_ns, "notify"))
-            if b"STOPPING=1" in said:
-                run.write_important(lines.fact(wire.FACT_STOPPING, now_ns, ',"by":"notify"'))
+    def look_for_room(self) -> None:
+        """Write what found no room, if there is some now; then go on."""
+        if self._rest and self._write(self._rest_ns, self._rest):
+            self._go_on()
 
     def finish(self, at_ns: int, first: bytes = b"") -> None:
         """Take what was said before the end, `first` of it read already, so that it is written before the end is."""
-        self.take_notifications(at_ns)
+        self._take_notifications(at_ns)
         if self._run.fifo < 0:
             return
         self._write(self._rest_ns, self._rest)
@@ -55,6 +66,31 @@ class Intake:
             data = marks.read(self._run.fifo)
         self._write_last(at_ns, self._splitter.finish())
         self._run.dropped += len(self._rest)
+
+    def _take_marks(self, now_ns: int) -> None:
+        data = marks.read(self._run.fifo)
+        wrote = self._write(now_ns, self._splitter.feed(data))
+        self.next_ns = self._budget.spend(now_ns, data) if wrote else None
+        if self._epoll is not None and not (wrote and self.next_ns is None):
+            self._epoll.unregister(self._run.fifo)
+
+    def _go_on(self) -> None:
+        self.next_ns = None
+        if self._epoll is not None:
+            self._epoll.register(self._run.fifo, select.EPOLLIN)
+
+    def _take_notifications(self, now_ns: int) -> None:
+        """Take some notifications; what is said again is not noted again. Raises OSError."""
+        run = self._run
+        for message in run.notify.receive() if run.notify is not None else ():
+            said = message.split(b"\n")
+            if b"READY=1" in said and not self._ready_noted:
+                self._ready_noted = True
+                run.ready_ns = run.ready_ns or now_ns
+                run.write_important(facts.ready(now_ns, "notify"))
+            if b"STOPPING=1" in said and not self._stop_noted:
+                self._stop_noted = True
+                run.write_important(lines.fact(wire.FACT_STOPPING, now_ns, ',"by":"notify"'))
 
     def _write_last(self, at_ns: int, said: list[bytes]) -> None:
         """Write what came at the end: if something older waits in vain, it goes the same way."""

@@ -10,7 +10,7 @@ import select
 import time
 
 from taximeter import wire
-from taximeter.wrap import facts, libc, lines, marks, proc
+from taximeter.wrap import facts, libc, lines, proc
 from taximeter.wrap.children import Children
 from taximeter.wrap.ends import Ends
 from taximeter.wrap.intake import Intake
@@ -42,16 +42,10 @@ class Watch:
         for fd in (self._signals.fd, self._pidfd):
             self._epoll.register(fd, select.EPOLLIN)
         self.intake = Intake(run)
-        self._notify_fd = -1 if run.notify is None else run.notify.fd
-        if run.notify is not None:
-            self._epoll.register(self._notify_fd, select.EPOLLIN)
+        self.intake.begin(self._epoll)
         self._readiness = run.readiness
         if self._readiness is not None:
             self._readiness.begin(self._epoll)
-        self._takes_marks = False
-        if run.fifo >= 0:
-            marks.enlarge(run.fifo)
-            self._take_marks_again()
         if run.writer is not None:
             run.writer.reserve()
         self._next_beat_ns = run.spawn_ns + wire.HEARTBEAT_NS
@@ -75,11 +69,7 @@ class Watch:
             if self._pidfd in ready:
                 self.ends.ask_who_killed_it()
                 return now_ns
-            if self._notify_fd in ready:
-                self.intake.take_notifications(now_ns)
-            if self._run.fifo in ready and not self.intake.take_marks(now_ns):
-                self._epoll.unregister(self._run.fifo)
-                self._takes_marks = False
+            self.intake.take(ready, now_ns)
             if self._readiness is not None:
                 now_ns = self._readiness.take(ready, now_ns)
             self._keep_time(now_ns)
@@ -93,16 +83,14 @@ class Watch:
             self._calendar_ns, self._noted_ns = calendar_ns, now_ns
             self._beat(now_ns)
 
-    def _take_marks_again(self) -> None:
-        self._epoll.register(self._run.fifo, select.EPOLLIN)
-        self._takes_marks = True
-
     def _timeout_s(self) -> float:
         if self._children.more:
             return 0
         next_ns = self._next_beat_ns
         if self._deadline_ns is not None and self._deadline_ns < next_ns:
             next_ns = self._deadline_ns
+        if self.intake.next_ns is not None and self.intake.next_ns < next_ns:
+            next_ns = self.intake.next_ns
         if self._readiness is not None and self._readiness.next_ns is not None:
             next_ns = min(next_ns, self._readiness.next_ns)
         if self._settles_ns is not None and self._settles_ns < next_ns:
@@ -140,5 +128,5 @@ class Watch:
         used = facts.usage(cpu_ns, run.rss_peak_bytes)
         wrote = run.write_or_drop(facts.heartbeat(now_ns, run.clock(), used))
         self.ends.look(now_ns)
-        if wrote and run.fifo >= 0 and not self._takes_marks and self.intake.write_rest():
-            self._take_marks_again()
+        if wrote:
+            self.intake.look_for_room()
