@@ -1,7 +1,7 @@
 """What the headers of a request say of its prediction.
 
-Owns which values are believed: printable ASCII, no longer than a name may be, and of classes what a prediction can have.
-Anything else is as if it had not been said, for the agent would refuse the whole prediction. Never raises.
+Owns which values are believed: printable ASCII, no longer than a name may be, and of classes what a prediction may
+have. Anything else is as if it had not been said, for the agent would refuse the whole prediction. Never raises.
 """
 
 from collections.abc import Callable, Iterable, Mapping

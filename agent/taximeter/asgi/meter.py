@@ -6,12 +6,14 @@ request is passed on at once, whatever the meter can do with it. What becomes of
 
 import os
 from contextvars import Context
-from typing import Unpack
+from typing import Any, Unpack
 
 from taximeter import client, wire
 from taximeter.asgi.headers import header_reader
-from taximeter.asgi.ride import App, Message, Receive, Ride, Scope, Send
+from taximeter.asgi.request import Request
+from taximeter.asgi.ride import App, Message, Receive, Scope, Send
 from taximeter.asgi.settings import Given, path_matcher, read_settings
+from taximeter.asgi.talk import Talk
 
 #: In the scope of a request that is measured: the prediction's id. Of two Meters one above the other, one measures.
 SCOPE_KEY = "taximeter.prediction"
@@ -51,14 +53,15 @@ class Meter:
         return kind == "websocket" and self.settings.websockets
 
     async def _measured(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = self._read_headers(scope["headers"])
+        said: dict[str, Any] = self._read_headers(scope["headers"])
         if said.get("id") in self._open:
             del said["id"]  # tried again while it still runs: the same work, and a prediction of its own
         # A server may answer a connection's next request from within the last one's context, which is not its parent.
         prediction = Context().run(lambda: client.prediction(**said))
         scope[SCOPE_KEY] = prediction.id
         self._open.add(prediction.id)
-        ride = Ride(prediction, self.settings, receive, send, is_http=scope["type"] == "http")
+        kind = Request if scope["type"] == "http" else Talk
+        ride = kind(prediction, self.settings, receive, send, loads=said.get("service_class") == "fast_boot")
         try:
             with prediction:
                 try:
