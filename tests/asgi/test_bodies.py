@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.asgi.bodies import JSON_MAX_BYTES, USAGE_MAX_BYTES, Documents, Events, reader_for
+from taximeter.asgi.bodies import JSON_MAX_BYTES, USAGE_MAX_BYTES, Documents, Events, Reader, reader_for
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 UNITS = {"token_input": 11, "token_output": 7}
 
 
-def read(reader: Documents | Events, body: bytes, *cuts: int) -> dict[str, int]:
+def read(reader: Reader, body: bytes, *cuts: int) -> dict[str, int]:
     """The units of a body that came in pieces, cut at these places."""
     ends = [*sorted(cut for cut in cuts if cut < len(body)), len(body)]
     for begin, end in zip([0, *ends], ends, strict=False):
@@ -254,6 +254,11 @@ def expected(document: Any, said: dict[str, int]) -> bool:
     return failed
 
 
+def test_a_name_that_is_there_twice_counts_twice_whether_it_comes_whole_or_in_pieces() -> None:
+    body = b'{"usage":{"prompt_tokens":11},"usage":null,"usage":{"completion_tokens":7,"completion_tokens":null}}'
+    assert read(Documents(), body) == read(Documents(), body, 20) == {"token_input": 11}
+
+
 @given(JSON, CUTS, st.sampled_from([None, 1]), st.booleans())
 def test_any_document_is_read_as_if_it_were_whole(document: Any, cuts: list[int], indent: int, ascii_: bool) -> None:
     body = json.dumps(document, indent=indent, ensure_ascii=ascii_).encode("utf-8", "surrogatepass")
@@ -287,7 +292,16 @@ def test_any_stream_of_events_is_read_as_if_it_were_whole(
 BITS = st.sampled_from(
     [
         *(b'"', b"\\", b"{", b"}", b"[", b"]", b":", b",", b" ", b"\n", b"\r", b"\xff", b"\x00", b"9", b"usage"),
-        *(b"data:", b"data: ", b"event: error", b'"usage":', b'"error":', b'{"prompt_tokens":1}', b'"message":{'),
+        *(
+            b"data:",
+            b"data: ",
+            b"event: error",
+            b'"usage":',
+            b'"error":',
+            b'{"prompt_tokens":1}',
+            b'"message":{',
+            b'"us\\u0061ge":',
+        ),
     ]
 )
 

@@ -12,6 +12,7 @@ import sys
 from typing import Final
 
 from taximeter.asgi.usage import Said
+from taximeter.asgi.whole import read_whole
 
 #: A `usage` object longer than this is none.
 USAGE_MAX_BYTES: Final = 16_384
@@ -38,6 +39,8 @@ _JSON_TYPES: Final = frozenset(
 )
 _BREAK: Final = re.compile(rb"[\r\n]")
 _DATA: Final = b"data:"
+#: An event with data in one line, and nothing else.
+_LINE: Final = re.compile(rb"data:[^\r\n]*+(?:\n\n|\r\n\r\n)")
 _ERROR_EVENTS: Final = frozenset((b"event: error", b"event:error"))
 #: A usage object that begins here, or in the next line of the same event; not the null of most events.
 _USAGE: Final = re.compile(rb'"usage"[ \t]*(?::[ \t]*)?[\r\n{]')
@@ -68,7 +71,7 @@ class Documents:
 
     def feed(self, piece: bytes, *, last: bool = False) -> None:
         """Look through the next piece."""
-        if not piece or (last and self._untouched and not (b'"usage"' in piece or b'"error"' in piece)):
+        if not piece or (last and self._untouched and self._whole(piece)):
             return
         self._untouched = False
         if len(piece) > self._left:
@@ -92,6 +95,10 @@ class Documents:
                 self._closed(piece[begun:at])
         if self._capture is not None:
             self._keep(piece[begun:])
+
+    def _whole(self, document: bytes) -> bool:
+        """Whether this document needs no further look."""
+        return not (b'"usage"' in document or b'"error"' in document) or read_whole(document, self.said)
 
     def _named(self) -> bytes | None:
         """The name of the value that begins now, if it is one of ours."""
@@ -169,8 +176,11 @@ class Events:
     def feed(self, piece: bytes, *, last: bool = False) -> None:  # noqa: ARG002 - an event ends by itself
         """Look through the next piece; whole events that say nothing of use cost next to nothing."""
         at, self._cr = (1 if self._cr and piece[:1] == b"\n" else 0), self._cr and not piece
-        if self._between and piece.endswith((b"\n\n", b"\r\n\r\n")) and not _is_worth_reading(piece):
-            return
+        if self._between and piece.endswith((b"\n\n", b"\r\n\r\n")):
+            if not _is_worth_reading(piece):
+                return
+            if _LINE.fullmatch(piece) and read_whole(piece[len(_DATA) :], self.said):
+                return
         while at < len(piece):
             found = _BREAK.search(piece, at)
             stop = found.start() if found else len(piece)
@@ -209,16 +219,27 @@ def _is_worth_reading(events: bytes) -> bool:
     return b"error" in events or (b'"usage"' in events and _USAGE.search(events) is not None)
 
 
-def reader_for(content_type: bytes, content_encoding: bytes) -> Documents | Events | None:
+class Unread:
+    """A body that cannot be read, since it is compressed; the count of it says so."""
+
+    def __init__(self) -> None:
+        self.said = Said()
+        self.said.unread = True
+
+    def feed(self, piece: bytes, *, last: bool = False) -> None:
+        """Let it pass."""
+
+
+Reader = Documents | Events | Unread
+
+
+def reader_for(content_type: bytes, content_encoding: bytes) -> Reader | None:
     """What reads a body of this type; None where nothing in it would be looked for."""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == b"text/event-stream":
-        reader: Documents | Events = Events()
+        reader: Reader = Events()
     elif kind in _JSON_TYPES or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         reader = Documents()
     else:
         return None
-    if content_encoding.strip().lower() not in (b"", b"identity"):
-        reader = Documents(limit=0)
-        reader.said.unread = True
-    return reader
+    return reader if content_encoding.strip().lower() in (b"", b"identity") else Unread()

@@ -4,14 +4,14 @@ Owns what is read of an answer, and the one header that it gains. Where the appl
 client that is gone ends nothing by itself, for the work goes on.
 """
 
-from taximeter.asgi.bodies import Documents, Events, reader_for
+from taximeter.asgi.bodies import Reader, reader_for
 from taximeter.asgi.ride import Message, Ride
 
 
 class Request(Ride):
     """A request on its way, as `receive` and `send` of the application that answers it."""
 
-    _reader: Documents | Events | None = None
+    _reader: Reader | None = None
 
     async def receive(self) -> Message:
         """The server's next message, and whether the client is gone."""

@@ -6,7 +6,7 @@ they stand, and never raises, whatever stands there.
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 #: A unit of a mark has at most 40 digits.
 _BEYOND: Final = 10**40
@@ -45,6 +45,10 @@ class Said:
             usage = json.loads(raw)
         except (ValueError, RecursionError):  # bad UTF-8 and numbers of thousands of digits are ValueErrors, too
             return
+        self.take(usage)
+
+    def take(self, usage: Mapping[str, Any]) -> None:
+        """Take in a usage object that was read."""
         details = [inner for inner in map(usage.get, _DETAILS) if isinstance(inner, dict)]
         for source in (*details, usage):
             for name in _COUNTS:
