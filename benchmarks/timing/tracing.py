@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def lives(text: str) -> dict[int, Life]:
 class Trace:
     """A ring of the kernel's that holds the events of this run."""
 
-    def __init__(self) -> None:
+    def __init__(self, filters: Mapping[str, str] = FILTERS) -> None:
+        self._filters = filters
         if os.geteuid() != 0:
             raise Unavailable("cannot read the kernel's tracepoints: expected root")
         if not (TRACEFS / "instances").is_dir():
@@ -90,7 +92,7 @@ class Trace:
             self._ring.mkdir()
             (self._ring / "trace_clock").write_text("mono")
             (self._ring / "buffer_size_kb").write_text(str(RING_KB))
-            for event, chosen in FILTERS.items():
+            for event, chosen in self._filters.items():
                 (self._ring / "events" / event / "filter").write_text(chosen)
                 (self._ring / "events" / event / "enable").write_text("1")
         except OSError as error:

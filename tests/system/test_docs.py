@@ -29,14 +29,16 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def script(lines: list[str], port: int) -> str:
-    """The page as a script. `make` targets have tests of their own; a command in the background is waited for."""
+def script(lines: list[str], ports: dict[str, int]) -> str:
+    """The page as a script. `make` targets have tests of their own; an agent in the background is waited for."""
     text = BEFORE
     for line in lines:
         if line.startswith(("make ", "git clone ")):
             continue
-        text += f"echo '$ '{line.split()[0]!r} >&2\n" + line.replace(":9847", f":{port}") + "\n"
-        text += READY + BOOKED if line.endswith("&") else ""
+        for shown, port in ports.items():
+            line = line.replace(shown, str(port))
+        text += f"echo '$ '{line.split()[0]!r} >&2\n{line}\n"
+        text += READY + BOOKED if line == "taximeter agent &" else ""
     return text
 
 
@@ -49,8 +51,9 @@ def free_port() -> int:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_every_command_of_a_page_works(page: Path, tmp_path: Path, taximeter_program: str) -> None:
     require_program("curl")
-    port = free_port()
-    (tmp_path / "agent.toml").write_text(f'[listen]\naddress = "127.0.0.1:{port}"\n')
+    agent, server = free_port(), free_port()
+    ports = {"9847": agent, "5055": server}  # as pages show them
+    (tmp_path / "agent.toml").write_text(f'[listen]\naddress = "127.0.0.1:{agent}"\n')
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TAXIMETER_")}
     environment |= {
         "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
@@ -58,7 +61,7 @@ def test_every_command_of_a_page_works(page: Path, tmp_path: Path, taximeter_pro
         "TAXIMETER_STATE_DIR": str(tmp_path / "state"),
         "TMPDIR": str(tmp_path),
     }
-    argv = ["bash", "-c", script(commands(page), port)]
+    argv = ["bash", "-c", script(commands(page), ports)]
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 

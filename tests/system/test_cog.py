@@ -1,0 +1,214 @@
+"""A real Cog server under the meter: when its boot ends, whose each prediction is, and what every end comes to."""
+
+import base64
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from cogs.server import CogServer, serving
+from cogs.web import webhooks
+
+from taximeter.records import RecordType
+from tests.require import require_module
+from tests.system.agents import Node, wait_until
+from tests.system.rides import Rides
+
+pytestmark = pytest.mark.system
+
+PROMPT = "Sir Walter Elliot"  # three words of the book
+#: More than any test waits for: such a prediction ends because somebody ends it.
+ENDLESS = 4000
+
+
+@pytest.fixture(scope="module")
+def node(taximeter_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with an agent, for all servers of this module."""
+    require_module("cog")
+    node = Node(taximeter_program, tmp_path_factory.mktemp("cog") / "node")
+    with node.agent():
+        yield node
+
+
+@pytest.fixture(scope="module")
+def server(node: Node) -> Iterator[CogServer]:
+    """A server that none of its tests ends."""
+    with cog(node) as server:
+        yield server
+
+
+def cog(node: Node) -> AbstractContextManager[CogServer]:
+    return serving(node.program, node.environment(), "--on-term", "drain")
+
+
+def last(node: Node, **wanted: str) -> dict[str, Any]:
+    """The data of the last record of a `prediction` or an `instance`, once it is there."""
+    kind = RecordType.PREDICTION if "prediction" in wanted else RecordType.INSTANCE
+
+    def found() -> dict[str, Any] | None:
+        return next((one["data"] for one in node.records(kind, **wanted) if one["data"]["final"]), None)
+
+    record: dict[str, Any] = wait_until(found, f"the last record of {wanted}")
+    return record
+
+
+def amount(record: dict[str, Any]) -> Decimal:
+    return Decimal(record["billing"]["amount"])
+
+
+def begun(node: Node, *predictions: str) -> None:
+    """Wait until the meter has heard that they run."""
+
+    def heard() -> bool:
+        said = b"".join(base64.b64decode(fact["raw"]) for fact in Rides(node.path).facts("mark"))
+        return all(f'"{prediction}"'.encode() in said for prediction in predictions)
+
+    wait_until(heard, f"the start of {predictions}")
+
+
+# --- A server that lives ---
+
+
+def test_boot_ends_when_the_health_check_says_that_setup_is_done(node: Node, server: CogServer) -> None:
+    done = datetime.fromisoformat(server.health()["setup"]["completed_at"]).timestamp()
+    done_ns = round((done - time.time() + time.monotonic()) * 1e9)
+    ready = Rides(node.path).wait_for("ready")
+    tolerance_ns = 20_000_000  # of two clocks read one after the other
+    assert ready["by"] == "http"
+    assert ready["t"] - ready["within"] - tolerance_ns <= done_ns <= ready["t"] + tolerance_ns
+
+
+def test_a_prediction_has_cogs_id_its_customer_and_what_it_read_and_wrote(node: Node, server: CogServer) -> None:
+    for prediction, account, words in (("own-1", "cus_1", 3), ("own-2", "cus_2", 5)):
+        answer = server.predict(prediction, account, text=PROMPT, words=words)
+        assert (answer["id"], answer["status"]) == (prediction, "succeeded")
+        record = last(node, prediction=prediction)
+        assert (record["account"], record["status"]) == (account, "succeeded")
+        assert record["units"] == {"token_input": "3", "token_output": str(words)}
+        assert record["time"]["active_ns"] <= answer["metrics"]["predict_time"] * 1e9
+
+
+def test_of_what_overlaps_each_pays_its_share(node: Node, server: CogServer) -> None:
+    names = [f"overlap-{n}" for n in range(3)]
+    with ThreadPoolExecutor() as clients:
+        answers = list(clients.map(lambda name: server.predict(name, "cus_1", text=PROMPT, words=40), names))
+    records = [last(node, prediction=name) for name in names]
+    began_ns = min(record["interval"]["start_ns"] for record in records)
+    ended_ns = max(record["interval"]["end_ns"] for record in records)
+    assert sum(record["time"]["share_ns"] for record in records) <= ended_ns - began_ns
+    assert sum(answer["metrics"]["predict_time"] for answer in answers) * 1e9 > 1.5 * (ended_ns - began_ns)
+    assert {record["concurrency"]["max"] for record in records} == {3}
+
+
+def test_one_whose_client_hangs_up_is_canceled_and_pays_for_its_run(node: Node, server: CogServer) -> None:
+    server.hang_up("hung-up", "cus_1", after_s=0.3, text=PROMPT, words=ENDLESS)
+    record = last(node, prediction="hung-up")
+    assert record["status"] == "canceled"
+    assert amount(record) > 0
+    assert 0 < int(record["units"]["token_output"]) < ENDLESS
+
+
+def test_one_that_is_canceled_by_its_id_is_canceled(node: Node, server: CogServer) -> None:
+    server.begin("called-off", text=PROMPT, words=ENDLESS)
+    begun(node, "called-off")
+    server.ask("POST", "/predictions/called-off/cancel")
+    assert last(node, prediction="called-off")["status"] == "canceled"
+
+
+def test_one_that_fails_in_mid_run_pays_for_its_run(node: Node, server: CogServer) -> None:
+    answer = server.predict("failed", "cus_1", text="Walter " * 4090, words=ENDLESS)
+    record = last(node, prediction="failed")
+    assert (answer["status"], record["status"]) == ("failed", "failed")
+    assert record["units"]["token_output"] == "6"
+    assert amount(record) > 0
+
+
+def test_what_never_reaches_the_predictor_is_no_prediction(node: Node, server: CogServer) -> None:
+    assert server.predict("refused", no_such_input="")["status"] == "failed"
+    server.predict("after-refused", text=PROMPT, words=1)
+    last(node, prediction="after-refused")
+    assert not node.records(RecordType.PREDICTION, prediction="refused")
+
+
+# --- A server that ends ---
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A server that was asked to stop while it was at `stopped`, after others that overlapped."""
+
+    webhooks: list[str]  #: statuses that Cog told
+    instance: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def stopped(node: Node) -> Stopped:
+    with cog(node) as server, webhooks() as told:
+        with ThreadPoolExecutor() as clients:
+            for number, words in enumerate((10, 20, 5, 15)):
+                clients.submit(server.predict, f"before-{number}", "cus_1", text=PROMPT, words=words)
+        server.begin("stopped", "cus_1", told.url, text=PROMPT, words=100)
+        begun(node, "stopped")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    instance = last(node, instance=instance_of(node, "stopped"))
+    records = node.records(RecordType.PREDICTION, instance=instance["instance"])
+    return Stopped([said["status"] for said in told.said], instance, [record["data"] for record in records])
+
+
+def test_a_server_that_is_stopped_in_mid_run_finishes_it_and_the_meter_has_what_cog_never_tells(
+    node: Node, stopped: Stopped
+) -> None:
+    record = last(node, prediction="stopped")
+    assert stopped.webhooks == ["processing"], "Cog tells no end: that is what the meter is there for"
+    assert (record["status"], record["units"]["token_output"]) == ("succeeded", "100")
+
+
+def test_what_the_predictions_of_a_server_pay_for_adds_up_to_what_it_was_busy(stopped: Stopped) -> None:
+    assert len({record["prediction"] for record in stopped.predictions}) == 5
+    assert sum(record["time"]["share_ns"] for record in stopped.predictions) == stopped.instance["time"]["active_ns"]
+    assert sum(stopped.instance["time"][part] for part in PHASES) == stopped.instance["time"]["wall_ns"]
+
+
+PHASES = ("boot_ns", "idle_ns", "active_ns", "teardown_ns", "suspended_ns", "unknown_ns")
+
+
+def test_a_worker_that_crashes_fails_what_it_was_at(node: Node) -> None:
+    with cog(node) as server:
+        server.begin("crashed-1", "cus_1", text=PROMPT, words=ENDLESS)
+        server.begin("crashed-2", "cus_2", text=PROMPT, words=ENDLESS)
+        begun(node, "crashed-1", "crashed-2")
+        crashed_ns = time.monotonic_ns()
+        os.kill(server.worker_pid(), signal.SIGKILL)
+        wait_until(lambda: server.health()["status"] == "UNHEALTHY", "Cog's word of it")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+    for prediction in ("crashed-1", "crashed-2"):
+        record = last(node, prediction=prediction)
+        assert record["status"] == "failed"
+        assert abs(record["interval"]["end_ns"] - crashed_ns) < 100_000_000
+
+
+def test_a_server_that_is_killed_fails_what_was_open_and_what_its_worker_goes_on_with_costs_nobody(node: Node) -> None:
+    with cog(node) as server:
+        server.begin("orphaned", "cus_1", text=PROMPT, words=ENDLESS)
+        begun(node, "orphaned")
+        killed_ns = time.monotonic_ns()
+        os.kill(server.server_pid(), signal.SIGKILL)
+        server.process.wait(20)
+        record, instance = last(node, prediction="orphaned"), last(node, instance=instance_of(node, "orphaned"))
+    assert record["status"] == "failed"
+    assert record["interval"]["end_ns"] <= instance["interval"]["end_ns"] < killed_ns + 100_000_000
+    assert (instance["exit"]["signal"], instance["exit"]["left_running"]) == (9, 1)
+
+
+def instance_of(node: Node, prediction: str) -> str:
+    return str(last(node, prediction=prediction)["instance"])
