@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few words, to see that everything works")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/cog.md")
     asked = parser.parse_args()
-    text = f"{describe_kind()}; {cog_version()}.\n\n{table(rows(run(words=20 if asked.quick else 200)))}"
+    text = f"{describe_kind()}; {cog_version()}.\n\n{table(rows(run(words=20 if asked.quick else 100)))}"
     print(text)
     if asked.write_docs:
         PAGE.write_text(BLOCK.sub(lambda block: f"{block[1]}\n{text}\n\n{block[2]}", PAGE.read_text()))

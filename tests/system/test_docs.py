@@ -35,9 +35,8 @@ def script(lines: list[str], ports: dict[str, int]) -> str:
     for line in lines:
         if line.startswith(("make ", "git clone ")):
             continue
-        for shown, port in ports.items():
-            line = line.replace(shown, str(port))
-        text += f"echo '$ '{line.split()[0]!r} >&2\n{line}\n"
+        ported = re.sub("|".join(ports), lambda shown: str(ports[shown[0]]), line)
+        text += f"echo '$ '{line.split()[0]!r} >&2\n{ported}\n"
         text += READY + BOOKED if line == "taximeter agent &" else ""
     return text
 
