@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cogs.server import CogServer, serving
+from cogs.server import PREDICTOR, CogServer, serving
 from cogs.web import webhooks
 
 from taximeter.records import RecordType
@@ -47,8 +48,8 @@ def server(node: Node) -> Iterator[CogServer]:
         yield server
 
 
-def cog(node: Node) -> AbstractContextManager[CogServer]:
-    return serving(node.program, node.environment(), "--on-term", "drain")
+def cog(node: Node, **how: Any) -> AbstractContextManager[CogServer]:
+    return serving(node.program, node.environment(), "--on-term", "drain", **how)
 
 
 def last(node: Node, **wanted: str) -> dict[str, Any]:
@@ -213,6 +214,35 @@ def test_a_server_that_is_killed_fails_what_was_open_and_what_its_worker_goes_on
 
 def instance_of(node: Node, prediction: str) -> str:
     return str(last(node, prediction=prediction)["instance"])
+
+
+# --- A predictor that is not asynchronous ---
+
+
+def test_a_plain_predictor_has_cogs_ids_too_and_a_client_that_hangs_up_cancels_it(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN)
+    with cog(node, predictor=tmp_path / "plain.py", slots=1) as server:
+        server.predict("plain", "cus_1", rounds=3)
+        server.hang_up("plain-hung-up", "cus_1", after_s=0.3, rounds=10**9)
+        whole, part = last(node, prediction="plain"), last(node, prediction="plain-hung-up")
+    assert (whole["status"], whole["account"], whole["units"]) == ("succeeded", "cus_1", {"round": "3"})
+    assert (part["status"], part["account"]) == ("canceled", "cus_1")
+
+
+PLAIN = f"""
+import sys
+sys.path.insert(0, {str(PREDICTOR.parent)!r})
+from cog import BaseRunner
+from predict import metered
+
+class Runner(BaseRunner):
+    def run(self, rounds: int) -> int:
+        with metered() as prediction:
+            for n in range(rounds):
+                sum(range(1000))
+                prediction.add(round=1)
+        return rounds
+"""
 
 
 # --- How Cog's own times compare ---
