@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
     start: Witness
     active: bool  #: False while its fine-tune loads
     times: Times = Times()
-    crowd_max: int = 0
+    crowd_max: int = 0  #: so many were active together, it among them, since the last cut
     units: Mapping[str, str] = _NONE  #: counted since the last cut
     cut_ns: int = 0
     cut_times: Times = Times()
@@ -116,7 +116,7 @@ class Instance(NamedTuple):
     phases: Phases = Phases()
     predictions: tuple[Prediction, ...] = ()
     crowd: int = 0  #: how many of them are active
-    crowd_max: int = 0
+    crowd_max: int = 0  #: so many at once since the last cut
     readied: bool = False
     cut: Cut = Cut(0)
     next_cut_ns: int = 0

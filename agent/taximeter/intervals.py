@@ -63,7 +63,7 @@ def instance_time(start_ns: int, end_ns: int, before: Phases, now: Phases) -> In
 
 
 def concurrency(crowd: int, active_ns: int, most: int) -> Concurrency:
-    """How many were active together: on the mean, and at most."""
+    """How many were active together: on the mean, rounded once to hundredths (half to even), and at most."""
     if not active_ns:
         return {"mean": "0", "max": most}
     if crowd == active_ns:

@@ -31,13 +31,7 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
         return instance._replace(predictions=(*instance.predictions, prediction))
     crowd = instance.crowd + 1
     stage = advance(instance.stage, Input.BUSY) if crowd == 1 else instance.stage
-    others = [
-        other._replace(crowd_max=crowd) if other.active and other.crowd_max < crowd else other
-        for other in instance.predictions
-    ]
-    predictions = (*others, prediction._replace(crowd_max=crowd))
-    most = max(instance.crowd_max, crowd)
-    return instance._replace(stage=stage, predictions=predictions, crowd=crowd, crowd_max=most)
+    return instance._replace(stage=stage, predictions=(*instance.predictions, prediction), crowd=crowd)
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:

@@ -64,12 +64,30 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     """The same instance with all times settled to `at_ns`: a new stretch begins."""
     if at_ns <= instance.since_ns:
         return instance
+    instance = note_crowd(instance, at_ns)
     phases = phases_at(instance, at_ns)
     if not instance.predictions:
         return instance._replace(phases=phases, since_ns=at_ns)
     settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
     predictions = tuple([timed(prediction, times) for prediction, times in settled])
     return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns)
+
+
+def note_crowd(instance: Instance, at_ns: int) -> Instance:
+    """Note how many are active together until `at_ns`, where some of that time is new since the last cut.
+
+    Whoever came and went at one and the same instant was nobody's company.
+    """
+    crowd = instance.crowd
+    if not crowd or instance.lost or at_ns <= max(instance.since_ns, instance.cut.at_ns):
+        return instance
+    if any(prediction.crowd_max < crowd for prediction in instance.predictions if prediction.active):
+        noted = [
+            prediction._replace(crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
+            for prediction in instance.predictions
+        ]
+        instance = instance._replace(predictions=tuple(noted))
+    return instance._replace(crowd_max=crowd) if instance.crowd_max < crowd else instance
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:

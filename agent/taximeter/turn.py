@@ -15,7 +15,7 @@ from taximeter.records import UsageRecord, Witness
 from taximeter.resources import cpu_to_date, told
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_hardware
-from taximeter.spans import phases_at, settle, suspend, times_at
+from taximeter.spans import note_crowd, phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
 LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
@@ -71,6 +71,7 @@ def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
 def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     """One interim record for every open prediction and for the instance; nothing is settled."""
     end = End(at_ns, Status.PROCESSING, final=False, witness=Witness(instance.start.source, 0))
+    instance = note_crowd(instance, at_ns)
     kept: list[Prediction] = []
     for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
         records = prediction_records(instance, prediction, times, end, turn.book)
@@ -81,6 +82,7 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
                 cut_ns=at_ns,
                 cut_times=times,
                 units={},
+                crowd_max=0,
                 last_interim=records[0].id,
                 faults=turn.moved,
                 tier=billed_hardware(instance, prediction, turn.book).tier,
@@ -96,6 +98,7 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     return instance._replace(
         records=instance.records + len(records),
         predictions=tuple(kept),
+        crowd_max=0,
         cut=Cut(at_ns, phases, instance.readied, cpu_ns, records[0].id, tier, energy_mj),
         next_cut_ns=at_ns + turn.book.rules_of(instance.rules).interim_ns,
         faults=turn.moved,

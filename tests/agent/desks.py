@@ -13,6 +13,7 @@ from taximeter.journal import open_directory
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Ledger, NodeInfo
 from taximeter.records import RecordType
+from taximeter.rulebook import Rulebook
 from tests.core.stories import book
 from tests.journal_samples import INSTANCE, clock, fact, mark_line, open_line, options
 
@@ -85,11 +86,11 @@ class Node:
         return [event for event in self.told() if event["type"] != RecordType.FACT]
 
 
-def start(path: Path, owners: frozenset[int] | None = None) -> Node:
+def start(path: Path, owners: frozenset[int] | None = None, rules: Rulebook | None = None) -> Node:
     """An agent's books on `path`, resumed from the ledger."""
     path.mkdir(exist_ok=True)
     ledger = Ledger.open(path / "ledger.db", NODE)
-    books = Books(open_directory(path), owners, book(), place)
+    books = Books(open_directory(path), owners, rules or book(), place)
     books.resume(ledger.journals())
     return Node(path, ledger, books)
 

@@ -292,8 +292,8 @@ class Life:
     def active_at_last(self) -> bool:
         return any(guest.processes is not None for guest in self.here)
 
-    def stretches(self) -> Iterator[tuple[int, str, list[Guest], list[Guest]]]:
-        """Length, what it is counted as, who is active, who is here: between any two instants of note."""
+    def stretches(self) -> Iterator[tuple[tuple[int, int], str, list[Guest], list[Guest]]]:
+        """From when until when, what it is counted as, who is active, who is here: between any two instants of note."""
         assert self.exec is not None
         assert self.end is not None
         stop = self.stop[0] if self.stop is not None else None
@@ -303,7 +303,7 @@ class Life:
             if self.exec <= since < self.end:
                 active = [guest for guest in self.guests if guest.is_active(since)]
                 here = [guest for guest in self.guests if guest.is_here(since)]
-                yield until - since, self._word(since, bool(active)), active, here
+                yield (since, until), self._word(since, bool(active)), active, here
 
     def _word(self, at: int, active: bool) -> str:
         if any(since <= at < until for since, until in self.unseen):
@@ -322,19 +322,30 @@ class Life:
     def parts(self) -> dict[str, int]:
         """The instance's nanoseconds."""
         total = dict.fromkeys(PARTS, 0)
-        for length, word, _, _ in self.stretches():
-            total[word] += length
+        for (since, until), word, _, _ in self.stretches():
+            total[word] += until - since
         return total | {"suspended": self.slept}
 
     def parts_of(self, guest: Guest) -> dict[str, Fraction]:
         """A prediction's nanoseconds; its share to the last fraction."""
         total = dict.fromkeys(("load", "active", "share", "unknown"), Fraction(0))
-        for length, word, active, here in self.stretches():
+        for (since, until), word, active, here in self.stretches():
             if guest in here:
                 part = "unknown" if word == "unknown" else "active" if guest in active else "load"
-                total[part] += length
-                total["share"] += Fraction(length, len(active)) if part == "active" else 0
+                total[part] += until - since
+                total["share"] += Fraction(until - since, len(active)) if part == "active" else 0
         return total | {"suspended": Fraction(guest.slept)}
+
+    def company(self, guest: Guest | None, begin: int, end: int) -> tuple[Fraction, int]:
+        """So many were active together in an interval, `guest` (None: anybody) among them: on the mean and at most."""
+        crowds: list[tuple[int, int]] = []
+        for (since, until), word, active, _ in self.stretches():
+            length = min(until, end) - max(since, begin)
+            if word == "active" and length > 0 and (guest is None or guest in active):
+                crowds.append((length, len(active)))
+        whole = sum(length for length, _ in crowds)
+        mean = Fraction(sum(length * crowd for length, crowd in crowds), whole or 1)
+        return mean, max((crowd for _, crowd in crowds), default=0)
 
 
 def is_held(fact: Event) -> bool:

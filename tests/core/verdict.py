@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -83,6 +84,8 @@ def check_instance(records: Sequence[UsageRecord], life: Life) -> None:
     for record in records[:-1]:
         since_exec = data_of(record)["interval"]["end_ns"] - life.exec
         assert since_exec % life.interim == 0
+    check_company(records, None, life)
+    check_sums(records)
 
 
 def check_prediction(records: Sequence[UsageRecord], guest: Guest, life: Life) -> None:
@@ -97,6 +100,25 @@ def check_prediction(records: Sequence[UsageRecord], guest: Guest, life: Life) -
     for record in records:
         counted.update({unit: int(amount) for unit, amount in data_of(record)["units"].items()})
     assert counted == guest.units
+    check_company(records, guest, life)
+    check_sums(records)
+
+
+def check_company(records: Iterable[UsageRecord], guest: Guest | None, life: Life) -> None:
+    """Each record tells of its own interval how many were active together."""
+    for record in records:
+        interval, told = data_of(record)["interval"], data_of(record)["concurrency"]
+        mean, most = life.company(guest, interval["start_ns"], interval["end_ns"])
+        assert abs(Fraction(told["mean"]) - mean) <= Fraction(1, 200)
+        assert told["max"] == most
+
+
+def check_sums(records: Iterable[UsageRecord]) -> None:
+    """What a receiver may hold each record against: its own records so far add up to its totals to date."""
+    so_far: Counter[str] = Counter()
+    for record in records:
+        so_far.update(data_of(record)["time"])
+        assert {part: so_far[part] for part in data_of(record)["to_date"]} == data_of(record)["to_date"]
 
 
 def cost_of(guest: Guest, share_ns: int, life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:
