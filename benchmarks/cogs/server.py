@@ -50,15 +50,16 @@ class CogServer:
         more = {"webhook": webhook, "webhook_events_filter": ["start", "completed"]} if webhook else {}
         self.ask("POST", "/predictions", request(prediction, account, given) | more, prefer="respond-async")
 
-    def hang_up(self, prediction: str, account: str | None, after_s: float, **given: Any) -> None:
-        """One prediction whose client has gone `after_s` after it asked."""
-        body = json.dumps(request(prediction, account, given)).encode()
+    @contextlib.contextmanager
+    def asking(self, prediction: str, account: str | None = None, **given: Any) -> Iterator[None]:
+        """One prediction whose client hangs up at the end, without having waited for the answer."""
+        body = json.dumps(request(prediction, account, given))
         head = (
             f"POST /predictions HTTP/1.1\r\nhost: cog\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         )
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
-            connection.sendall(head.encode() + b"\r\n\r\n" + body)
-            time.sleep(after_s)  # the client's patience, not a wait for something
+            connection.sendall(f"{head}\r\n\r\n{body}".encode())
+            yield
 
     def health(self) -> dict[str, Any]:
         """Its health check; empty while nothing answers."""
