@@ -126,7 +126,7 @@ def _prediction_data(
     data["attributes"] = prediction.attributes
     data["labels"] = opened.options.labels
     data["hardware"] = hardware_use(instance, hardware)
-    data["resources"] = of_prediction(instance, prediction)
+    data["resources"] = of_prediction(instance, prediction, end.at_ns)
     data["billing"] = billing
     start = _start(prediction.start, prediction.start_ns, cut_ns)
     data["timing"] = timing(instance, start, end.witness, prediction.faults)

@@ -294,6 +294,14 @@ class Measured(NamedTuple):
     energy_source: str | None = None  #: "counter", or "power": integrated
 
 
+class Held(NamedTuple):
+    """How much memory a worker's processes held together at a look. The agent's own fact, told as it looks."""
+
+    at_ns: int
+    size_bytes: int
+    on_devices: bool = False  #: the memory of its devices, not of the node
+
+
 class Exited(NamedTuple):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
@@ -336,6 +344,7 @@ Event = (
     | Alive
     | Observed
     | Measured
+    | Held
     | Exited
     | Lost
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taximeter.clockwork import Reading
-from taximeter.events import Measured, Observed, Opened, ServiceClass, Source, Status, StopReason, Usage
+from taximeter.events import Held, Measured, Observed, Opened, ServiceClass, Source, Status, StopReason, Usage
 from taximeter.hardware.inventory import Evidence, Hardware
 from taximeter.lifecycle import Stage
 from taximeter.records import Witness
@@ -52,6 +52,20 @@ class Drawn(NamedTuple):
     cut_cpu_ns: int = 0
 
 
+class Looks(NamedTuple):
+    """The last look at each kind of memory."""
+
+    node: Held | None = None
+    devices: Held | None = None
+
+
+class Peaks(NamedTuple):
+    """The most memory that its instance held at looks while a prediction was open, but for the last ones; bytes."""
+
+    node: int | None = None
+    devices: int | None = None
+
+
 class Prediction(NamedTuple):
     """One open prediction. Its times are settled to the instance's `since_ns`."""
 
@@ -78,6 +92,7 @@ class Prediction(NamedTuple):
     faults: int = 0  #: what the clocks did since the last cut, as bits of clockwork
     tier: str | None = None  #: that its last interim record was billed at
     drawn: Drawn | None = None  #: None: nothing is known of it
+    peaks: Peaks = Peaks()
 
 
 class Ended(NamedTuple):
@@ -139,6 +154,7 @@ class Instance(NamedTuple):
     spawned_ns: int = (
         0  #: when the wrapper's call to spawn the command had returned, or the exec was, whichever is later
     )
+    looks: Looks = Looks()  #: at the memory of a worker
 
     @property
     def service_class(self) -> ServiceClass:

@@ -18,6 +18,7 @@ from taximeter.events import (
     Event,
     Exited,
     Heartbeat,
+    Held,
     Lost,
     Marked,
     Measured,
@@ -41,7 +42,7 @@ from taximeter.marking import marked
 from taximeter.moves import become_ready, close, stop
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
-from taximeter.resources import measure
+from taximeter.resources import hold, measure
 from taximeter.rulebook import Rulebook
 from taximeter.spans import settle
 from taximeter.turn import (
@@ -218,6 +219,10 @@ def _measured(instance: Instance, event: Measured, _: Turn) -> Instance:
     return measure(instance, event)
 
 
+def _held(instance: Instance, event: Held, _: Turn) -> Instance:
+    return hold(instance, event)
+
+
 def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     at_ns, source, uncertainty_ns = event.at_ns, event.source, PIDFD_NS
     if event.kernel_ns is not None and event.kernel_ns - at_ns <= PIDFD_NS:
@@ -284,7 +289,7 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
 
 
 #: What the agent looked at beside time: such a fact tells of a moment that may have passed, and settles nothing.
-_LOOKS = frozenset({Observed, Measured})
+_LOOKS = frozenset({Observed, Measured, Held})
 
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
 _READINGS = (Heartbeat, Alive, Exited, Lost)
@@ -302,6 +307,7 @@ _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Alive: _alive,
     Observed: _observed,
     Measured: _measured,
+    Held: _held,
     Exited: _exited,
     Lost: _lost,
 }

@@ -1,14 +1,14 @@
 """What an instance and its predictions used beside time, as a record says it: pure.
 
-Owns how energy and processor time are shared out over predictions, in whole millijoules and nanoseconds, and the
-difference of totals that a record tells.
+Owns how energy and processor time are shared out over predictions, in whole millijoules and nanoseconds, the
+difference of totals that a record tells, and which looks at memory fell into which prediction.
 What was not measured in an interval is None there: unknown, never zero. Refuses to know how anything is measured.
 """
 
 from collections.abc import Sequence
 
-from taximeter.events import Measured
-from taximeter.instance import Drawn, Instance, Prediction
+from taximeter.events import Held, Measured
+from taximeter.instance import Drawn, Instance, Peaks, Prediction
 from taximeter.records import Resources
 from taximeter.spans import times_at
 
@@ -54,6 +54,37 @@ def measure(instance: Instance, event: Measured) -> Instance:
     return after._replace(predictions=tuple(predictions))
 
 
+def hold(instance: Instance, event: Held) -> Instance:
+    """Take a look at memory: the one before it counts for what was begun by then, and is open still.
+
+    The newest one waits, since marks of before it may be read after it: it counts where a prediction's own times say.
+    """
+    looks = instance.looks
+    before = looks.devices if event.on_devices else looks.node
+    after = looks._replace(devices=event) if event.on_devices else looks._replace(node=event)
+    predictions = instance.predictions
+    if before is not None:
+        predictions = tuple([open_._replace(peaks=_raised(open_, before)) for open_ in predictions])
+    return instance._replace(looks=after, predictions=predictions)
+
+
+def peaks_until(instance: Instance, prediction: Prediction, at_ns: int) -> Peaks:
+    """The most memory that the instance held at a look while a prediction was open, to date at `at_ns`."""
+    peaks = prediction.peaks
+    for look in instance.looks:
+        if look is not None and look.at_ns <= at_ns:
+            peaks = _raised(prediction._replace(peaks=peaks), look)
+    return peaks
+
+
+def _raised(prediction: Prediction, look: Held) -> Peaks:
+    peaks, (at_ns, size_bytes, on_devices) = prediction.peaks, look
+    if prediction.start_ns > at_ns:
+        return peaks
+    known = _more(peaks.devices if on_devices else peaks.node, size_bytes)
+    return peaks._replace(devices=known) if on_devices else peaks._replace(node=known)
+
+
 def told(drawn: Drawn | None) -> Drawn | None:
     """The same after a cut, which told of all of it."""
     return drawn and drawn._replace(cut_mj=drawn.energy_mj, cut_cpu_ns=drawn.cpu_ns)
@@ -84,21 +115,23 @@ def of_instance(instance: Instance) -> Resources:
     }
 
 
-def of_prediction(instance: Instance, prediction: Prediction) -> Resources:
-    """What a prediction used since its last cut: a one-shot is its instance, of a worker's it is its part by share.
+def of_prediction(instance: Instance, prediction: Prediction, until_ns: int) -> Resources:
+    """What a prediction used from its last cut to `until_ns`: a one-shot is its instance, of a worker's its part.
 
-    Memory is nobody's part: what the process holds, it holds for all of them.
+    Memory is nobody's part: what the process holds, it holds for all of them, so it is what was seen of all of it.
     """
     if not instance.opened.options.worker:
         return of_instance(instance)
+    node_bytes, device_bytes = peaks_until(instance, prediction, until_ns)
+    held: Resources = {**_UNKNOWN, "rss_peak_bytes": node_bytes, "gpu_memory_peak_bytes": device_bytes}
     measured, drawn = instance.measured, prediction.drawn
     if measured is None or drawn is None:
-        return _UNKNOWN
+        return held
     looked = measured.at_ns > prediction.cut_ns
     energy_mj = _part(drawn.energy_mj - drawn.cut_mj, measured.energy_mj, looked)
     cpu_ns = _part(drawn.cpu_ns - drawn.cut_cpu_ns, measured.cpu_ns, looked)
     source = None if energy_mj is None else measured.energy_source
-    return {**_UNKNOWN, "cpu_ns": cpu_ns, "energy_mj": energy_mj, "energy_source": source}
+    return {**held, "cpu_ns": cpu_ns, "energy_mj": energy_mj, "energy_source": source}
 
 
 def _part(since_cut: int, total: int | None, looked: bool) -> int | None:

@@ -19,13 +19,14 @@ from taximeter.events import Observed
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
-from taximeter.instance import Instance
+from taximeter.instance import Instance, Looks
 from taximeter.journal import open_directory
 from taximeter.kernel import boot_id
+from taximeter.resources import peaks_until
 from tests.agent.desks import write
 from tests.core.stories import book
 from tests.journal_samples import clock as journal_clock
-from tests.journal_samples import fact, open_line, options
+from tests.journal_samples import fact, mark_line, open_line, options
 from tests.require import lacking, require_root
 from tests.system.agents import wait_until
 
@@ -65,7 +66,8 @@ class Scene:
         told = options(worker=True, account=None, model=None, prediction=None, units={})
         lines = [
             open_line(name, t=now, clock=clock, options=told, pid=wrapper),
-            fact("spawn", now + 1, before=now, pid=pid, start=kernel.start_ticks(pid)),
+            # However long ago it began: on a busy machine whoever waits for it waits for long.
+            fact("spawn", now + 1, before=now - 60_000_000_000, pid=pid, start=kernel.start_ticks(pid)),
             fact("ready", now + 2, by="exec"),
         ]
         write(self.path / f"{name}.0.ndjson", lines)
@@ -213,6 +215,25 @@ def test_the_processor_time_of_a_tree_is_summed(scene: Scene) -> None:
     measured = scene.instance("i1").measured
     assert measured is not None
     assert (measured.rss_peak_bytes or 0) > 1 << 20
+
+
+def test_memory_at_each_look_is_told_of_a_worker_while_it_has_predictions(scene: Scene) -> None:
+    pid = scene.start("i1", FAMILY)
+    scene.look((pid, "GPU-a"), used=900)
+    assert scene.instance("i1").looks == Looks()
+    journal = scene.path / "i1.0.ndjson"
+    said = mark_line(time.monotonic_ns(), {"mark": "start", "prediction": "a"})
+    journal.write_bytes(journal.read_bytes().rstrip(b"\0") + said + b"\n")
+    scene.books.read("i1")
+    for used in (5, 7, 6):
+        scene.look((pid, "GPU-a"), used=used)
+    scene.onlooker.measure(kernel.everybody())
+    instance = scene.instance("i1")
+    (prediction,) = instance.predictions
+    node_bytes, device_bytes = peaks_until(instance, prediction, time.monotonic_ns())
+    assert device_bytes == 7
+    assert node_bytes is not None
+    assert node_bytes > 1 << 18
 
 
 def test_the_descendants_of_another_instances_wrapper_are_that_ones(scene: Scene) -> None:

@@ -2,7 +2,7 @@
 
 from taximeter.agent.accounts import kept, state_of
 from taximeter.agent.sights import TOLD_NS, Sight
-from taximeter.events import Event, Measured, Observed
+from taximeter.events import Event, Held, Measured, Observed, Options
 from taximeter.hardware.evidence import UNUSED_NS
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
@@ -131,12 +131,42 @@ def test_what_does_not_change_is_not_told_again() -> None:
 
 def test_memory_on_devices_is_a_peak_and_unknown_where_one_process_does_not_tell() -> None:
     sight = Sight()
-    sight.hold([None, 5])
+    sight.hold([None, 5], SECOND)
     assert sight.memory_peak_bytes is None
-    sight.hold([])
-    sight.hold([3, 5])
-    sight.hold([1])
+    sight.hold([], SECOND)
+    sight.hold([3, 5], SECOND)
+    sight.hold([1], SECOND)
     assert sight.memory_peak_bytes == 8
+
+
+def test_a_look_at_memory_is_told_at_once_of_a_worker_whose_prediction_had_not_held_as_much() -> None:
+    events: list[Event] = [spawned(0), ready(0), start(0, "a")]
+    of = fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance
+    sight, told = Sight(), []
+    for at_s, size_bytes in ((1, 5), (2, 4), (3, 6)):
+        sight.work(SECOND, size_bytes, at_s * SECOND)
+        sight.hold([size_bytes], at_s * SECOND)
+        looks = sight.held(of)
+        told += looks
+        of = fold(of, looks, book()).instance
+    assert told == [Held(at * SECOND, size, on) for at, size in ((1, 5), (3, 6)) for on in (False, True)]
+    sight.work(SECOND, 9, 4 * SECOND)
+    assert sight.held(fold(of, [finish(4 * SECOND, "a")], book()).instance) == []
+
+
+def test_no_look_at_memory_is_told_of_who_has_no_predictions_of_its_own() -> None:
+    sight = Sight()
+    sight.work(SECOND, 9, SECOND)
+    one_shot = open_instance(opened(Options(prediction="p1")), book(), ONE)
+    assert sight.held(fold(one_shot, [spawned(0), ready(0)], book()).instance) == []
+    assert sight.held(fold(open_instance(opened(WORKER), book(), ONE), [spawned(0)], book()).instance) == []
+
+
+def test_no_look_from_before_a_prediction_began_is_told() -> None:
+    sight = Sight()
+    sight.work(SECOND, 9, SECOND)
+    events: list[Event] = [spawned(0), ready(0), start(2 * SECOND, "a")]
+    assert sight.held(fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance) == []
 
 
 def test_energy_that_is_partly_integrated_is_said_to_be_so() -> None:
@@ -152,7 +182,9 @@ def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
     """As the ledger keeps it: what was observed and measured, and predictions that have ended lately."""
     events: list[Event] = [spawned(0), ready(0), start(0, "a"), start(0, "b"), finish(SECOND, "b")]
     events += [Observed(SECOND, SECOND, TWO, ("GPU-a",)), Measured(SECOND), Measured(2 * SECOND, 1, 2, 3, 4, "power")]
+    events += [Held(SECOND, 5), Held(2 * SECOND, 6), Held(2 * SECOND, 7, on_devices=True)]
     found = fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance
     assert found.ended
     assert found.predictions[0].drawn
+    assert found.predictions[0].peaks.node
     assert state_of(kept(found)) == found

@@ -13,6 +13,7 @@ from taximeter.events import (
     Exited,
     FinishMark,
     Heartbeat,
+    Held,
     Marked,
     Measured,
     Observed,
@@ -155,7 +156,7 @@ def with_heartbeats(events: Iterable[Event], longest_ns: int) -> Iterator[Event]
 def with_looks(events: Iterable[Event], longest_ns: int) -> list[Event]:
     """A history with heartbeats; what the agent looked at lies between them, and is no sign of life."""
     events = list(events)
-    looks = [event for event in events if isinstance(event, Observed | Measured)]
+    looks = [event for event in events if isinstance(event, Observed | Measured | Held)]
     told = list(with_heartbeats((event for event in events if event not in looks), longest_ns))
     for look in looks:
         at = max(at for at, event in enumerate(told) if (event.at_ns or 0) <= look.at_ns)

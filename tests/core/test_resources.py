@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.events import Event, Measured, Options, Usage
+from taximeter.events import Event, FinishMark, Held, Marked, Measured, Options, StartMark, Status, Usage
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType
-from taximeter.resources import apportion
-from tests.core.stories import SECOND, Told, beat, book, exited, finish, opened, ready, spawned, start, with_looks
+from taximeter.resources import apportion, peaks_until
+from tests.core.stories import MS, SECOND, Told, beat, book, exited, finish, opened, ready, spawned, start, with_looks
 
 UNKNOWN = {
     "cpu_ns": None,
@@ -201,6 +201,99 @@ def test_energy_that_is_not_known_leaves_what_is_known() -> None:
 def test_a_first_look_that_knows_an_energy_already_gives_none_of_it_to_a_prediction() -> None:
     told = tell(WORKER, start(0, "a"), measured(5, 100), finish(7 * SECOND, "a"), exited(8 * SECOND))
     assert used(told) == UNKNOWN
+
+
+# --- Memory while a worker's prediction ran ---
+
+
+def held(at_s: float, size_bytes: int, *, on_devices: bool = False) -> Held:
+    return Held(int(at_s * SECOND), size_bytes, on_devices)
+
+
+def memory(told: Told, at: int = -1) -> tuple[int | None, int | None]:
+    resources = used(told, at)
+    return resources["rss_peak_bytes"], resources["gpu_memory_peak_bytes"]
+
+
+def test_memory_of_a_prediction_is_the_most_that_its_process_held_at_a_look_while_it_ran() -> None:
+    looks = [held(1, 900), held(3, 5), held(4, 7, on_devices=True), held(5, 8), held(6, 6), held(9, 1000)]
+    told = tell(WORKER, looks[0], start(2 * SECOND, "a"), *looks[1:5], finish(8 * SECOND, "a"), looks[5])
+    assert memory(told) == (8, 7)
+
+
+def test_predictions_that_ran_together_have_the_same_look() -> None:
+    told = tell(
+        WORKER,
+        start(SECOND, "a"),
+        start(2 * SECOND, "b"),
+        held(3, 5),
+        finish(4 * SECOND, "a"),
+        held(5, 9),
+        finish(6 * SECOND, "b"),
+    )
+    assert [memory(told, at)[0] for at in (0, 1)] == [5, 9]
+
+
+def test_a_prediction_between_two_looks_held_nobody_knows_how_much() -> None:
+    told = tell(WORKER, held(1, 5), start(2 * SECOND, "a"), finish(3 * SECOND, "a"), held(4, 6))
+    assert used(told) == UNKNOWN
+
+
+def test_a_look_counts_by_when_it_was_taken_not_by_when_it_was_told() -> None:
+    said_late = Marked(8 * SECOND, FinishMark("a", Status.SUCCEEDED), said_ns=6 * SECOND)
+    told = tell(WORKER, start(SECOND, "a"), held(5, 5), held(7, 9), said_late)
+    assert memory(told) == (5, None)
+    told = tell(WORKER, held(5, 5), Marked(5 * SECOND + MS, StartMark("a"), said_ns=5 * SECOND - MS), beat(6 * SECOND))
+    assert told.instance.predictions[0].start_ns == 5 * SECOND - MS
+    assert peaks_until(told.instance, told.instance.predictions[0], 6 * SECOND) == (5, None)
+
+
+def test_memory_in_interim_records_is_to_date() -> None:
+    events = [start(0, "a"), held(50, 9), held(70, 5), finish(130 * SECOND, "a"), exited(131 * SECOND)]
+    assert [memory(tell(WORKER, *events), at)[0] for at in range(3)] == [9, 9, 9]
+    events = [start(0, "a"), held(50, 5), held(59, 7), held(61, 9), finish(130 * SECOND, "a"), exited(131 * SECOND)]
+    assert [memory(tell(WORKER, *events), at)[0] for at in range(3)] == [7, 9, 9]
+
+
+def test_memory_of_a_prediction_stands_beside_what_else_is_known_of_it() -> None:
+    told = tell(
+        WORKER,
+        measured(0, cpu_ns=0),
+        start(0, "a"),
+        measured(5, 100, cpu_ns=50),
+        held(5, 7),
+        finish(6 * SECOND, "a"),
+    )
+    assert used(told) == UNKNOWN | {
+        "cpu_ns": 50,
+        "rss_peak_bytes": 7,
+        "energy_mj": 100,
+        "energy_source": "counter",
+    }
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 99), st.integers(0, 9), st.booleans()), max_size=12),
+    st.lists(st.tuples(st.integers(1, 99), st.integers(1, 50)), min_size=1, max_size=4),
+    st.integers(1, 60),
+)
+def test_memory_is_the_highest_of_the_looks_from_a_predictions_start_to_its_end(
+    looks: list[tuple[int, int, bool]], runs: list[tuple[int, int]], interim_s: int
+) -> None:
+    looks = sorted({at: look for look in looks for at in [look[0]]}.values())
+    events: list[Event] = [held(at_s + 0.5, size, on_devices=on_devices) for at_s, size, on_devices in looks]
+    for number, (at_s, length_s) in enumerate(runs):
+        events += [start(at_s * SECOND, f"p{number}"), finish((at_s + length_s) * SECOND, f"p{number}")]
+    told = tell(WORKER, *sorted(events, key=lambda event: event.at_ns or 0), exited(200 * SECOND), interim_s=interim_s)
+    finals = {record.prediction: record for record in told.predictions() if record.data["final"]}
+    for number, (at_s, length_s) in enumerate(runs):
+        resources: Any = finals[f"p{number}"].data["resources"]
+        for name, kind in (("rss_peak_bytes", False), ("gpu_memory_peak_bytes", True)):
+            seen = [size for at, size, on_devices in looks if on_devices is kind and at_s <= at < at_s + length_s]
+            assert resources[name] == max(seen, default=None)
+
+
+# --- Laws ---
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 10**6)), min_size=1, max_size=6), st.integers(1, 90))

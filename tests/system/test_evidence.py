@@ -290,6 +290,29 @@ def test_a_worker_is_corrected_for_predictions_that_ended_before_it_was_seen(
             process.wait()
 
 
+def test_a_workers_prediction_has_the_memory_that_its_process_held_while_it_ran(
+    node: Node, tmp_path: Path, nvml_library: Path
+) -> None:
+    scenario = h100s(tmp_path / "scenario", 1)
+    script = """echo '{"mark":"start","prediction":"a"}' 1<>$TAXIMETER_MARKS; exec sleep 100"""
+    command = [node.program, "run", "--worker", "--", "sh", "-c", script]
+    with agent_on(node, scenario, nvml_library):
+        process = subprocess.Popen(command, env=node.environment(CUDA_VISIBLE_DEVICES="0"), text=True)
+        try:
+            for size_bytes in (300 * MIB, 700 * MIB, 500 * MIB):
+                at = len(node.predictions())
+                scenario.process("GPU-0", command_of(process), size_bytes).play()
+                wait_until(lambda at=at: len(node.predictions()) >= at + 2, "a second of it")
+            end(process)
+            last_record(node)
+        finally:
+            process.kill()
+            process.wait()
+    peaks = [one["data"]["resources"]["gpu_memory_peak_bytes"] for one in node.predictions()]
+    assert peaks[-1] == 700 * MIB
+    assert [peak for peak in peaks if peak] == sorted(peak for peak in peaks if peak)
+
+
 def test_an_orphan_that_its_wrapper_took_in_is_its_instances(node: Node, tmp_path: Path, nvml_library: Path) -> None:
     scenario = h100s(tmp_path / "scenario", 1)
     with agent_on(node, scenario, nvml_library):

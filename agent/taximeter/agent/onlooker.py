@@ -19,7 +19,7 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.books import Books
 from taximeter.agent.kinship import Kinship
 from taximeter.agent.sights import Sight
-from taximeter.events import Measured, Observed
+from taximeter.events import Held, Measured, Observed
 from taximeter.hardware.attribution import drawn, meter_of
 from taximeter.hardware.inventory import Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
@@ -127,7 +127,7 @@ class Onlooker:
         for name in list(self._sights):
             self._tell(name, self._books.accounts[name])
 
-    def last_words(self, name: str, instance: Instance) -> Sequence[Observed | Measured]:
+    def last_words(self, name: str, instance: Instance) -> Sequence[Observed | Measured | Held]:
         """What is still to be told of an instance whose end is about to be booked."""
         sight = self._sights.pop(name, None)
         return () if sight is None else self._news(sight, instance, last=True)
@@ -163,7 +163,7 @@ class Onlooker:
         if instance is not None:
             sight = self._sight(name, instance)
             sight.see(uses, samples, instance.hardware)
-            sight.hold([size for sizes in uses.values() for size in sizes])
+            sight.hold([size for sizes in uses.values() for size in sizes], samples.at_ns)
             sight.active_ns = _active_ns(instance, samples.at_ns)
 
     def _share_energy(self, found: _Round, after: dict[str, DeviceSample]) -> None:
@@ -217,10 +217,10 @@ class Onlooker:
             if events:
                 self._books.book_look(name, events)
 
-    def _news(self, sight: Sight, instance: Instance, *, last: bool) -> list[Observed | Measured]:
+    def _news(self, sight: Sight, instance: Instance, *, last: bool) -> list[Observed | Measured | Held]:
         observed = sight.observed(self._current(), self._catalogue, instance, last=last)
         measured = sight.measured(time.monotonic_ns(), last=last)
-        return [event for event in (observed, measured) if event is not None]
+        return [event for event in (observed, *sight.held(instance), measured) if event is not None]
 
 
 def _used(families: Sequence[_Family], table: dict[int, kernel.Process]) -> list[_Used]:

@@ -7,13 +7,14 @@ takes nothing back. Refuses to know how anything is seen.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from taximeter.events import Measured, Observed
+from taximeter.events import Held, Measured, Observed
 from taximeter.hardware.attribution import is_told, place_seen
 from taximeter.hardware.evidence import UNUSED_NS
 from taximeter.hardware.inventory import Hardware, Inventory
 from taximeter.hardware.samples import Samples
 from taximeter.hardware.tiers import Catalogue
-from taximeter.instance import Instance
+from taximeter.instance import Instance, Prediction
+from taximeter.resources import peaks_until
 
 #: What is used is told this often, where it has changed; and with the end.
 TOLD_NS = 30_000_000_000
@@ -40,6 +41,7 @@ class Sight:
     _placed: int = 0  #: how many of `devices` are in `hardware`
     _told: tuple[object, ...] = ()
     _told_measure: Measured | None = None
+    _looks: list[Held] = field(default_factory=list)  #: at its memory, not told yet
 
     @staticmethod
     def of(instance: Instance) -> "Sight":
@@ -71,11 +73,12 @@ class Sight:
             self.since_ns = samples.at_ns
         self.at_ns = self.measured_ns = samples.at_ns
 
-    def hold(self, used_bytes: Sequence[int | None]) -> None:
+    def hold(self, used_bytes: Sequence[int | None], at_ns: int) -> None:
         """Take in how much memory its processes hold on all devices; who does not tell makes the sum unknown."""
         known = [size for size in used_bytes if size is not None]
         if known and len(known) == len(used_bytes):
             self.memory_peak_bytes = max(self.memory_peak_bytes or 0, sum(known))
+            self._looks.append(Held(at_ns, sum(known), on_devices=True))
 
     def draw(self, energy_mj: int, source: str) -> None:
         """Add its part of a device's energy; what is partly integrated is said to be so."""
@@ -87,6 +90,7 @@ class Sight:
         self.cpu_ns = max(self.cpu_ns or 0, cpu_ns)
         if resident_bytes is not None:
             self.rss_peak_bytes = max(self.rss_peak_bytes or 0, resident_bytes)
+            self._looks.append(Held(at_ns, resident_bytes))
         self.measured_ns = max(self.measured_ns, at_ns)
 
     def observed(
@@ -127,6 +131,13 @@ class Sight:
         self._told_measure = measure
         return measure
 
+    def held(self, instance: Instance) -> list[Held]:
+        """The looks at memory since this was last asked, where one of a worker's predictions had not held as much."""
+        looks, self._looks = self._looks, []
+        if not instance.opened.options.worker:
+            return []
+        return [look for look in looks if any(_is_higher(look, instance, open_) for open_ in instance.predictions)]
+
     def _news(self, declared: Hardware | None) -> tuple[object, ...]:
         settled = self._unused(declared) and self.at_ns - self.since_ns >= UNUSED_NS
         return (tuple(self.devices), tuple(self.shared), settled)
@@ -137,3 +148,11 @@ class Sight:
             return False
         seen = {device.uuid for device in self.hardware.devices}
         return any(device.uuid not in seen for device in declared.devices)
+
+
+def _is_higher(look: Held, instance: Instance, prediction: Prediction) -> bool:
+    if prediction.start_ns > look.at_ns:
+        return False
+    peaks = peaks_until(instance, prediction, look.at_ns)
+    known = peaks.devices if look.on_devices else peaks.node
+    return known is None or look.size_bytes > known
