@@ -22,14 +22,11 @@ from time import monotonic_ns as _now_ns
 from taximeter.client import marks as _marks
 from taximeter.client.around import Refused
 from taximeter.client.outlet import OUTLET as _OUTLET
-from taximeter.client.prediction import Prediction, current
+from taximeter.client.predictions import Prediction, current, prediction
 from taximeter.client.text import quote as _quote
 from taximeter.client.text import word as _word
 
 __all__ = ["Prediction", "Refused", "current", "dropped", "prediction", "ready", "stopping"]
-
-#: `with client.prediction(...) as p:`, or `@client.prediction(...)`: see Prediction.
-prediction = Prediction
 
 
 def ready() -> None:

@@ -1,22 +1,21 @@
 """What is around a piece of a worker's code: the prediction that it is part of, and what an exception makes of it.
 
-Owns the context variable, which threads, tasks and forked children have each for themselves. Refuses to know marks.
+Owns the context variable, which threads, tasks and forked children have each for themselves, and the ids of those whom
+nobody gave one. Refuses to know marks.
 """
 
 import os
 from _contextvars import ContextVar
-from os import urandom
-from time import time_ns
+from itertools import count
 
 from taximeter import wire
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Token
 
-    from taximeter.client.prediction import Prediction
-
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+    from taximeter.client.predictions import Prediction
 
 
 class Refused(Exception):
@@ -47,14 +46,20 @@ def leave(token: "Token[Prediction | Outside]") -> None:
         pass
 
 
-def ending(kind: type[BaseException], error: "BaseException | None") -> str:
-    """What an exception that leaves a prediction makes of it."""
+def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
+    """What an exception that leaves a prediction makes of it: a status."""
     if issubclass(kind, SystemExit):
-        return "failed" if getattr(error, "code", None) else "succeeded"
-    return "failed" if issubclass(kind, Exception) else "canceled"
+        return b"failed" if getattr(error, "code", None) else b"succeeded"
+    return b"failed" if issubclass(kind, Exception) else b"canceled"
 
 
-def make_id() -> str:
-    """A UUIDv7: the time in milliseconds, then 74 random bits."""
-    time, dice = f"{time_ns() // 1_000_000:012x}", urandom(10).hex()
-    return f"{time[:8]}-{time[8:]}-7{dice[:3]}-{_VARIANT[dice[3]]}{dice[4:7]}-{dice[8:]}"
+def begin_ids() -> "tuple[bytes, Callable[[], int]]":
+    """An id in JSON that lacks the milliseconds' high 32 and low 16 bits and a count; and that count.
+
+    Together a UUID of version 7: the time, 42 random bits of this process, and a count that begins anywhere. The random
+    bits are taken once, for asking the kernel each time takes as long as all the rest; anew in a forked child.
+    """
+    dice = int.from_bytes(os.urandom(10), "big")
+    tail = b"7%03x-%04x-%04x" % (dice >> 32 & 0xFFF, 0x8000 | dice >> 44 & 0x3FFF, dice >> 58 & 0xFFFF)
+    quoted = b'"%08x-%04x-' + tail + b'%08x"'
+    return quoted, count(dice & 0x7FFFFFFF).__next__

@@ -7,16 +7,20 @@ the generator runs, not between its values. Loaded by the first decorator: inspe
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taximeter.client.around import AROUND, ending, leave
-from taximeter.client.prediction import Prediction
+from taximeter.client.predictions import Prediction, prediction
+
+if TYPE_CHECKING:
+    from taximeter.client.around import Outside
 
 _Make = Callable[[], Prediction]
 
 
-def metered(make: _Make, function: Any) -> Any:
-    """The function, each call of which is a prediction of its own."""
+def metered(like: Prediction, function: Any) -> Any:
+    """The function, each call of which is a prediction of its own, like that one."""
+    make = functools.partial(_again, like, AROUND.get())
     if inspect.isasyncgenfunction(function):
         kind = _async_generator
     elif inspect.isgeneratorfunction(function):
@@ -26,6 +30,26 @@ def metered(make: _Make, function: Any) -> Any:
     else:
         kind = _plain
     return functools.update_wrapper(kind(make, function), function)
+
+
+def _again(like: Prediction, outer: "Prediction | Outside") -> Prediction:
+    """A new one of the same words; what came from around that one (`outer`) now comes from what is around the call."""
+    model, version, service_class, pool, account = like._kind
+    more = like._more
+    return prediction(
+        like._id,
+        model=model,
+        version=version,
+        account=None if account == outer.account else account,
+        service_class=service_class,
+        pool=pool,
+        parent=None if like.parent == outer.id else like.parent,
+        root=None if like.root in (like.id, outer.root) else like.root,
+        traceparent=None if like.traceparent == outer.traceparent else like.traceparent,
+        attributes=more.attributes if more else None,
+        detached=more.detached if more else False,
+        admit=more.admit if more else False,
+    )
 
 
 def _plain(make: _Make, function: Any) -> Any:
@@ -46,12 +70,12 @@ def _coroutine(make: _Make, function: Any) -> Any:
 
 def _generator(make: _Make, function: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        prediction = make().start()
+        made = make().start()
         inner = function(*args, **kwargs)
         step, said = inner.send, None
         try:
             while True:
-                token = AROUND.set(prediction)
+                token = AROUND.set(made)
                 try:
                     value = step(said)
                 finally:
@@ -60,15 +84,15 @@ def _generator(make: _Make, function: Any) -> Any:
                 try:
                     said = yield value
                 except GeneratorExit:
-                    _within(prediction, inner.close)
+                    _within(made, inner.close)
                     raise
                 except BaseException as error:  # thrown in by whoever reads it
                     step, said = inner.throw, error
         except StopIteration as end:
-            prediction.finish()
+            made.finish()
             return end.value
         except BaseException as error:
-            prediction.finish(ending(type(error), error))
+            made.finish(ending(type(error), error).decode())
             raise
 
     return call
@@ -76,12 +100,12 @@ def _generator(make: _Make, function: Any) -> Any:
 
 def _async_generator(make: _Make, function: Any) -> Any:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        prediction = make().start()
+        made = make().start()
         inner = function(*args, **kwargs)
         step, said = inner.asend, None
         try:
             while True:
-                token = AROUND.set(prediction)
+                token = AROUND.set(made)
                 try:
                     value = await step(said)
                 finally:
@@ -90,7 +114,7 @@ def _async_generator(make: _Make, function: Any) -> Any:
                 try:
                     said = yield value
                 except GeneratorExit:
-                    token = AROUND.set(prediction)
+                    token = AROUND.set(made)
                     try:
                         await inner.aclose()
                     finally:
@@ -99,16 +123,16 @@ def _async_generator(make: _Make, function: Any) -> Any:
                 except BaseException as error:  # thrown in by whoever reads it
                     step, said = inner.athrow, error
         except StopAsyncIteration:
-            prediction.finish()
+            made.finish()
         except BaseException as error:
-            prediction.finish(ending(type(error), error))
+            made.finish(ending(type(error), error).decode())
             raise
 
     return call
 
 
-def _within(prediction: Prediction, call: Callable[[], object]) -> None:
-    token = AROUND.set(prediction)
+def _within(made: Prediction, call: Callable[[], object]) -> None:
+    token = AROUND.set(made)
     try:
         call()
     finally:

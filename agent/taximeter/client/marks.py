@@ -5,79 +5,104 @@ processes and FIFOs.
 """
 
 from taximeter import wire
-from taximeter.client.text import MAP_MAX_ENTRIES, attributes, quantity, quote, word
+from taximeter.client.text import MAP_MAX_ENTRIES, quantity, quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from taximeter.client.around import Outside
+    from taximeter.client.predictions import Prediction
+
     Units = list[tuple[str, int | str]]
 
 READY = b'{"mark":"ready","at":%d}\n'
 STOPPING = b'{"mark":"stopping","reason":%b,"at":%d}\n'
-START = b'{"mark":"start","prediction":%b,"pid":%d,"at":%d%b}\n'
 ACTIVE = b'{"mark":"active","prediction":%b,"at":%d}\n'
 UNITS = b'{"mark":"units","prediction":%b,"at":%d,"units":{%b}}\n'
 FINISH = b'{"mark":"finish","prediction":%b,"status":"%b","at":%d}\n'
 FINISH_UNITS = b'{"mark":"finish","prediction":%b,"status":"%b","at":%d,"units":{%b}}\n'
 STATUSES = {"succeeded": b"succeeded", "failed": b"failed", "canceled": b"canceled"}
+_START = b'{"mark":"start","prediction":%b,"at":%d,"pid":'
 
 #: An id in JSON is at most this long: 256 characters of any kind, and quotes. What is longer, no agent takes.
 NAME_MAX_BYTES = 4 * wire.NAME_MAX_CHARS + 2
-#: Of a start, what is not the id and what follows it; so much of units, which leaves room for one more after it.
-_HEAD_MAX_BYTES = len(START) + 32
+#: Of a start, what is neither the id nor a name or an attribute; so much of units, which leaves room for one more.
+_REST_BYTES = len(_START) + 48
 _UNITS_BYTES = 1536
-#: A tail that fits into any mark is kept for the next one of the kind; so many of them.
-_KEPT_BYTES = wire.MARK_MAX_BYTES - _HEAD_MAX_BYTES - NAME_MAX_BYTES
-_KEPT = 512
+#: So many heads are kept, each of a kind that fits with any id.
+_HEADS = 512
 
 Kind = tuple["str | None", "str | None", "str | None", "str | None", "str | None"]
-_kept: dict[Kind, bytes] = {}
+#: By what most predictions say of themselves, model, version, class, pool and account: a start of that kind, in which
+#: only the id and the time are missing.
+heads: dict[Kind, bytes] = {}
 
 
-def kind_tail(kind: Kind) -> bytes:
-    """What a start says of model, version, class, pool and account (`kind`), in this order; kept, for most are alike.
+class More:
+    """What few predictions say of themselves."""
 
-    Raises TypeError where one of them cannot be a key.
-    """
-    tail = _kept.get(kind)
-    if tail is None:
-        names = (b"model", b"version", b"class", b"pool", b"account")
-        pairs = zip(names, kind, strict=True)
-        tail = b"".join([b',"%b":%b' % (name, quote(word(value))) for name, value in pairs if value is not None])
-        if len(tail) <= _KEPT_BYTES:
-            if len(_kept) >= _KEPT:
-                _kept.clear()
-            _kept[kind] = tail
-    return tail
+    __slots__ = ("admit", "attributes", "detached", "parent", "root", "traceparent")
+
+    def __init__(
+        self, outer: "Prediction | Outside", parent: "str | None", root: "str | None", traceparent: "str | None"
+    ) -> None:
+        self.parent = word(parent) if parent else outer.id
+        self.root = word(root) if root else (self.parent and outer.root if self.parent == outer.id else self.parent)
+        self.traceparent = word(traceparent) if traceparent else outer.traceparent
+        self.attributes: Mapping[str, str | int | float] | None = None
+        self.detached = self.admit = False
 
 
-def whole_tail(
-    name: bytes, tail: bytes, more: "list[tuple[bytes, str | None]]", given: "Mapping[str, object]", detached: bool
-) -> tuple[bytes, int]:
-    """The tail of a start with names and attributes beside the kind's, and how many attributes are left out.
+def head(kind: Kind, pid: int, name: bytes, more: "More | None") -> tuple[bytes, int]:
+    """A start in which the id `name` and the time are missing, and how many attributes are left out of it.
 
     Raises ValueError where it is too long without any attribute: who pays for what is never left out.
     """
-    tail += b"".join([b',"%b":%b' % (key, quote(value)) for key, value in more if value is not None])
-    if detached:
-        tail += b',"detached":true'
-    room = wire.MARK_MAX_BYTES - _HEAD_MAX_BYTES - len(name) - len(tail)
-    if room < 0 or len(name) > NAME_MAX_BYTES:
+    names = zip((b"model", b"version", b"class", b"pool", b"account"), kind, strict=True)
+    said = _said(list(names))
+    if more is None and len(said) <= wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
+        if len(heads) >= _HEADS:
+            heads.clear()
+        heads[kind] = made = _START + _plain(b"%d%b}\n" % (pid, said))
+        return made, 0
+    left_out = 0
+    if more is not None:
+        said += _said([(b"parent", more.parent), (b"root", more.root), (b"traceparent", more.traceparent)])
+        said += b',"detached":true' if more.detached else b""
+    room = wire.MARK_MAX_BYTES - _REST_BYTES - len(name) - len(said)
+    if room < 0:
         raise ValueError("cannot say this start: expected at most 4,096 bytes")
+    if more is not None and more.attributes:
+        pairs, left_out = _fitting(more.attributes, room)
+        said += b',"attributes":{%b}' % pairs if pairs else b""
+    return _START + _plain(b"%d%b}\n" % (pid, said)), left_out
+
+
+def _said(names: "list[tuple[bytes, str | None]]") -> bytes:
+    return b"".join([b',"%b":%b' % (key, quote(word(value))) for key, value in names if value is not None])
+
+
+def _plain(said: bytes) -> bytes:
+    """As a part of what is formatted."""
+    return said.replace(b"%", b"%%")
+
+
+def _fitting(given: "Mapping[str, object]", room_bytes: int) -> tuple[bytes, int]:
+    """Attributes in JSON that fit, and how many do not, or are none."""
+    from taximeter.client import flat
+
     try:
-        pairs, unfit = attributes(given)
+        pairs, left_out = flat.attributes(given)
     except Exception:  # no mapping, or one that fails
-        pairs, unfit = [], 1
-    said: list[bytes] = []
-    room -= len(b',"attributes":{}')
+        return b"", 1
+    fitting = []
+    room_bytes -= len(b',"attributes":{}')
     for pair in pairs:
-        if len(pair) + 1 <= room:
-            said.append(pair)
-            room -= len(pair) + 1
-    if said:
-        tail += b',"attributes":{%b}' % b",".join(said)
-    return tail, unfit + len(pairs) - len(said)
+        if len(pair) + 1 <= room_bytes:
+            fitting.append(pair)
+            room_bytes -= len(pair) + 1
+    return b",".join(fitting), left_out + len(pairs) - len(fitting)
 
 
 def sums(held: "Units") -> tuple["Units", int]:

@@ -25,7 +25,7 @@ _POLL_MS = 1000
 class Outlet:
     """Where the marks of this process go; `off` where there is no meter."""
 
-    __slots__ = ("_at_exit", "_fd", "_lock", "_waiter", "_waiting", "dropped", "off", "path", "pid")
+    __slots__ = ("_at_exit", "_lock", "_waiter", "dropped", "fd", "off", "path", "pid", "waiting")
 
     def __init__(self, path: "str | None") -> None:
         """`path` is the FIFO's; without one nothing is ever sent."""
@@ -33,47 +33,42 @@ class Outlet:
         self.dropped = 0  #: what was not told, counted
         self.path = path or ""
         self.pid = os.getpid()
-        self._fd = -1
+        self.fd = -1
         self._at_exit = self._waiter = False
         self._lock = allocate_lock()
-        self._waiting: list[bytes] = []
+        self.waiting: list[bytes] = []
         os.register_at_fork(after_in_child=self._forked)
 
     def tell(self, line: bytes, needed: bool = False) -> bool:
         """Send one mark, now or later; False if it was dropped, which one that is `needed` never is."""
-        if not self._waiting:
+        if not self.waiting:
             try:
-                write(self._fd, line)
+                write(self.fd, line)
             except OSError:  # it is full, or not open
                 pass
             else:
                 return True
-        if len(self._waiting) >= MOST_WAITING and not needed:
+        if len(self.waiting) >= MOST_WAITING and not needed:
             self._drain()
-            if len(self._waiting) >= MOST_WAITING:
+            if len(self.waiting) >= MOST_WAITING:
                 self.dropped += 1
                 return False
-        self._waiting.append(line)
+        self.waiting.append(line)
         self._drain()
         return True
-
-    @property
-    def waiting(self) -> int:
-        """How many marks wait for room."""
-        return len(self._waiting)
 
     def flush(self) -> None:
         """Send what waits, for a tenth of a second at most: at exit."""
         deadline_ns = monotonic_ns() + _LAST_TRY_NS
         self._drain()
-        while self._waiting and (left_ns := deadline_ns - monotonic_ns()) > 0:
+        while self.waiting and (left_ns := deadline_ns - monotonic_ns()) > 0:
             if not self._poll(left_ns // 1_000_000 + 1):
                 return
             self._drain()
 
     def _drain(self) -> None:
         """Write what waits, in order, as far as there is room; a thread of our own sees to the rest."""
-        while self._waiting and self._lock.acquire(blocking=False):
+        while self.waiting and self._lock.acquire(blocking=False):
             try:
                 done = self._write_all()
                 if not done:
@@ -85,18 +80,18 @@ class Outlet:
 
     def _write_all(self) -> bool:
         """Whether the queue is empty now. Whoever calls has the lock."""
-        waiting = self._waiting
+        waiting = self.waiting
         try:
-            if self._fd < 0:
+            if self.fd < 0:
                 self._open()
             while waiting:
-                write(self._fd, waiting[0])
+                write(self.fd, waiting[0])
                 del waiting[0]
         except BlockingIOError:
             return False
         except OSError as error:
             if error.errno == 9:  # EBADF: somebody closed it
-                self._fd = -1
+                self.fd = -1
             return False
         return True
 
@@ -109,17 +104,17 @@ class Outlet:
         fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         if not S_ISFIFO(os.fstat(fd).st_mode):
             self.off = True  # whatever that is, nobody wants marks in it
-            self._waiting.clear()
+            self.waiting.clear()
             os.close(fd)
             raise FileNotFoundError
         try:
-            self._fd = fcntl(fd, F_DUPFD_CLOEXEC, _HIGH_FD)
+            self.fd = fcntl(fd, F_DUPFD_CLOEXEC, _HIGH_FD)
             os.close(fd)
         except OSError:  # no descriptor may have such a number
-            self._fd = fd
+            self.fd = fd
         try:
-            if fcntl(self._fd, F_GETPIPE_SZ) < _PIPE_BYTES:
-                fcntl(self._fd, F_SETPIPE_SZ, _PIPE_BYTES)
+            if fcntl(self.fd, F_GETPIPE_SZ) < _PIPE_BYTES:
+                fcntl(self.fd, F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
             pass  # the user's limit
 
@@ -132,11 +127,11 @@ class Outlet:
         self._close()
         self._lock = allocate_lock()
         self._waiter = self._at_exit = False
-        self._waiting.clear()
+        self.waiting.clear()
         self.dropped = 0
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd >= 0:
             try:
                 os.close(fd)
@@ -153,7 +148,7 @@ class Outlet:
             pools = sys.modules.get("multiprocessing.util")  # whose children end without atexit
             if pools is not None:
                 pools.Finalize(None, self.flush, exitpriority=0)
-        if not self._waiter and self._fd >= 0:
+        if not self._waiter and self.fd >= 0:
             self._waiter = True
             try:
                 start_new_thread(self._wait, ())
@@ -162,7 +157,7 @@ class Outlet:
 
     def _wait(self) -> None:
         """Wait for room, send, until nothing waits; a thread."""
-        while self._waiting and self._poll(_POLL_MS):
+        while self.waiting and self._poll(_POLL_MS):
             self._drain()
         self._waiter = False
         self._drain()
@@ -171,7 +166,7 @@ class Outlet:
         """Wait for room in the FIFO; False if it is not open."""
         from select import POLLOUT, poll
 
-        fd = self._fd
+        fd = self.fd
         if fd < 0:
             return False
         poller = poll()

@@ -7,13 +7,9 @@ a mark that must not be lost.
 
 from taximeter import wire
 
-TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 #: Attributes or units of one mark.
 MAP_MAX_ENTRIES = 64
-_QUANTITY_END = 10**40
+QUANTITY_END = 10**40
 _ESCAPES = {code: f"\\u{code:04x}" for code in range(0x20)} | {0x22: '\\"', 0x5C: "\\\\"}
 
 
@@ -45,35 +41,12 @@ def is_name(value: str) -> bool:
 def quantity(amount: object) -> "int | str | None":
     """An amount of units, exact: an int, or a decimal number as text; None: it is none that can be counted."""
     if type(amount) is int:
-        return amount if 0 <= amount < _QUANTITY_END else None
+        return amount if 0 <= amount < QUANTITY_END else None
     if isinstance(amount, bool):
         return None
     from taximeter.client import amounts  # what is no plain int is rare
 
     return amounts.exact(amount)
-
-
-def attributes(given: "Mapping[str, object]") -> tuple[list[bytes], int]:
-    """The attributes as pairs of JSON, and how many are left out, since the agent would refuse the whole mark."""
-    pairs: list[bytes] = []
-    for key, value in given.items():
-        text = _attribute(value) if is_name(word(key)) else None
-        if text is not None and len(pairs) < MAP_MAX_ENTRIES:
-            pairs.append(b"%b:%b" % (quote(word(key)), text))
-    return pairs, len(given) - len(pairs)
-
-
-def _attribute(value: object) -> "bytes | None":
-    """A flat value in JSON; None if it is none."""
-    if isinstance(value, str):
-        return quote(word(value)) if not value or is_name(value) else None
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    if isinstance(value, float):
-        return float.__repr__(value).encode() if value - value == 0 else None  # NaN and infinities are not in JSON
-    if isinstance(value, int) and -_QUANTITY_END < value < _QUANTITY_END:
-        return b"%d" % value
-    return None
 
 
 def _is_unfit(code: int) -> bool:
