@@ -58,7 +58,9 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     turn.records.extend(records)
     if not closing and instance.opened.options.worker:
         instance = remember(instance, prediction, end, turn.book)
-    others = tuple([other for other in instance.predictions if other.id != prediction.id])
+    others = instance.predictions[1:]  # where all end together they go in their order
+    if instance.predictions[0].id != prediction.id:
+        others = tuple([other for other in instance.predictions if other.id != prediction.id])
     crowd = instance.crowd - prediction.active
     freed = prediction.active and not closing and not crowd
     return instance._replace(
