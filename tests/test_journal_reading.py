@@ -165,6 +165,20 @@ def test_a_long_journal_is_read_in_pieces_and_says_that_there_is_more(tmp_path: 
     assert reads > 3
 
 
+def test_no_more_lines_are_read_at_a_time_than_were_asked_for_and_none_twice(tmp_path: Path, directory_fd: int) -> None:
+    lines = [b"", b"no fact", *[fact("ready_timeout", number) for number in range(10)], b"", b"neither"]
+    (tmp_path / NAME).write_bytes(b"\n".join(lines) + b"\n")
+    position, seen, sizes, more = Position(), [], [], True
+    while more:
+        chunk = read_on(directory_fd, INSTANCE, position, MINE, 1 << 20, 3)
+        seen += [event.at_ns for event in chunk.events]
+        sizes.append(len(chunk.events) + len(chunk.faults))
+        position, more = chunk.position, chunk.more
+    assert seen == list(range(10))
+    assert sizes == [3, 3, 3, 3]
+    assert position.offset == (tmp_path / NAME).stat().st_size
+
+
 def test_a_line_without_end_is_skipped_in_bounded_memory_and_counted_once(tmp_path: Path, directory_fd: int) -> None:
     with (tmp_path / NAME).open("wb") as journal:
         journal.write(open_line() + b"\n")

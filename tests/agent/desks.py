@@ -59,7 +59,8 @@ class Node:
     def read(self, instance: str = INSTANCE) -> None:
         """Read as the agent does: never what was closed before."""
         if not self.ledger.closed_at([instance]):
-            self.books.read(instance)
+            while self.books.read(instance):
+                pass
 
     def commit(self) -> None:
         batch = self.books.take_batch()

@@ -13,7 +13,7 @@ from taximeter.hardware.inventory import Hardware
 from taximeter.kernel import boot_id
 from tests.agent.desks import SECOND, Node, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
-from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, open_line, options, sample_lines
+from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, mark_line, open_line, options, sample_lines
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What the long run leads to when nothing goes wrong."""
     node = start(tmp_path_factory.mktemp("whole"))
     write(node.journal, long_run())
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert len(node.usage()) > 6
     return node.usage()
@@ -55,9 +55,9 @@ def test_a_crash_between_any_two_bytes_changes_no_record(
 def test_a_batch_that_was_not_committed_is_read_again(tmp_path: Path, whole: list[dict[str, object]]) -> None:
     node = start(tmp_path / "node")
     write(node.journal, long_run())
-    node.books.read(INSTANCE)
+    node.read()
     node = node.crash()
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert node.usage() == whole
 
@@ -93,16 +93,32 @@ def test_journals_that_are_read_together_lead_to_what_each_leads_to_alone(tmp_pa
 
 
 def test_what_is_read_together_is_bounded_by_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taximeter.agent.books._FACTS_AT_ONCE", 2)
+    monkeypatch.setattr("taximeter.agent.books._TURN", 64)
     node = start(tmp_path / "node")
     due = write_some(node)
-    assert (node.books.read_some(due), len(due)) == ([f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"], 2)
+    assert node.books.read_some(due) == [f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"]
+    assert len(due) == 3  # the second has more
+
+
+def test_the_more_predictions_are_open_the_fewer_facts_are_read_together(tmp_path: Path) -> None:
+    node, at = start(tmp_path / "node"), 3 * SECOND
+    starts = [mark_line(at + n, {"mark": "start", "prediction": f"p{n}"}) for n in range(1000)]
+    write(node.journal, [*long_run()[:3], *starts, *[mark_line(at + n, {"mark": "ready"}) for n in range(1000, 2000)]])
+    taken, before = [], 0
+    with held(node.journal):
+        while node.books.read(INSTANCE):
+            offset = node.books.accounts[INSTANCE].position.offset
+            taken.append(node.journal.read_bytes()[before:offset].count(b"\n"))
+            before = offset
+    assert taken[0] == 128
+    assert taken == sorted(taken, reverse=True)
+    assert taken[-1] * 1000 < 10_000
 
 
 def test_an_instance_that_was_closed_is_known_as_booked(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, long_run())
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert node.crash().ledger.closed_at([INSTANCE]) == {INSTANCE: len(node.usage())}
 
@@ -111,14 +127,14 @@ def test_an_orderly_stop_keeps_the_state_of_what_runs(tmp_path: Path, whole: lis
     lines = long_run()
     node = start(tmp_path / "node")
     write(node.journal, lines[:30])
-    node.books.read(INSTANCE)
+    node.read()
     last = node.books.take_everything()
     assert last is not None
     node.ledger.commit(last)
     node = node.crash()
     assert node.books.accounts[INSTANCE].position.offset == node.journal.stat().st_size
     write(node.journal, lines)
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert node.usage() == whole
 
@@ -126,7 +142,7 @@ def test_an_orderly_stop_keeps_the_state_of_what_runs(tmp_path: Path, whole: lis
 def test_where_it_was_placed_is_kept_as_a_fact_while_it_is_open(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, long_run()[:3])
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert b'"tier":"cpu"' in node.ledger.facts(INSTANCE)[0]
 
@@ -134,10 +150,10 @@ def test_where_it_was_placed_is_kept_as_a_fact_while_it_is_open(tmp_path: Path) 
 def test_a_restart_places_nothing_twice(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, long_run()[:3])
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     node = node.crash()
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert len(node.ledger.facts(INSTANCE)) == 1
 
@@ -145,7 +161,7 @@ def test_a_restart_places_nothing_twice(tmp_path: Path) -> None:
 def test_a_resumed_instance_keeps_the_tier_it_was_placed_on(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, long_run()[:100])
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     node = node.crash()
     account = node.books.accounts[INSTANCE]
@@ -156,7 +172,7 @@ def test_a_resumed_instance_keeps_the_tier_it_was_placed_on(tmp_path: Path) -> N
 def test_a_wrapper_that_is_gone_leaves_an_end_that_nobody_saw(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[:3])
-    node.books.read(INSTANCE)
+    node.read()
     node.books.lose(INSTANCE, Clock(9 * SECOND, 9 * SECOND, 9 * SECOND, 0, BOOT_ID))
     node.commit()
     end = node.usage()[-1]["data"]
@@ -167,7 +183,7 @@ def test_a_wrapper_that_is_gone_leaves_an_end_that_nobody_saw(tmp_path: Path) ->
 def test_a_reboot_ends_an_instance_at_its_last_sign_of_life(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[:3])
-    node.books.read(INSTANCE)
+    node.read()
     node.books.lose(INSTANCE, Clock(5, 5, 5, 0, OTHER_BOOT))
     node.commit()
     assert node.usage()[-1]["data"]["exit"]["reason"] == "rebooted"
@@ -176,7 +192,7 @@ def test_a_reboot_ends_an_instance_at_its_last_sign_of_life(tmp_path: Path) -> N
 def test_a_journal_without_an_opening_is_nothing_to_close(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[1:3])
-    node.books.read(INSTANCE)
+    node.read()
     node.books.lose(INSTANCE, Clock(5, 5, 5, 0, BOOT_ID))
     assert node.books.take_batch() is None
     assert node.books.tally.counters().journal_faults == {"before_open": 2}
@@ -186,7 +202,7 @@ def test_lines_that_cannot_be_believed_are_counted_and_the_others_booked(tmp_pat
     lines = sample_lines()
     node = start(tmp_path / "node")
     write(node.journal, [*lines[:3], b"{not json", b'{"v":1,"f":"dance","t":1}', *lines[3:]])
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert node.books.tally.counters().journal_faults == {"not_json": 1, "bad_fact": 1}
     assert [event["data"]["status"] for event in node.usage()] == ["canceled", "canceled"]
@@ -196,7 +212,7 @@ def test_a_journal_of_a_foreign_owner_is_refused_once_and_not_booked(tmp_path: P
     node = start(tmp_path / "node", owners=frozenset({os.geteuid() + 1}))
     write(node.journal, sample_lines())
     for _ in range(3):
-        node.books.read(INSTANCE)
+        node.read()
     assert node.books.take_batch() is None
     assert node.books.tally.counters().journal_faults == {"foreign_owner": 1}
     assert not node.books.accounts
@@ -215,7 +231,7 @@ def test_what_is_no_plain_file_is_refused_and_never_waited_for(tmp_path: Path, k
             os.link(elsewhere, node.journal)
         case _:
             node.journal.mkdir()
-    node.books.read(INSTANCE)
+    node.read()
     assert node.books.take_batch() is None
     assert sum(node.books.tally.counters().journal_faults.values()) == 1
 
@@ -236,9 +252,9 @@ def test_a_newer_version_stops_that_instance_and_no_other(tmp_path: Path) -> Non
 def test_a_journal_that_shrank_is_said_and_what_was_booked_stays(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[:5])
-    node.books.read(INSTANCE)
+    node.read()
     os.truncate(node.journal, 10)
-    node.books.read(INSTANCE)
+    node.read()
     assert node.books.accounts[INSTANCE].stuck == "shorter"
     assert node.books.tally.counters().journal_faults == {"shorter": 1}
 
@@ -247,7 +263,7 @@ def test_refused_marks_and_illegal_facts_are_counted_apart(tmp_path: Path) -> No
     lines = sample_lines()
     node = start(tmp_path / "node")
     write(node.journal, [lines[0], lines[2], *lines])
-    node.books.read(INSTANCE)
+    node.read()
     counters = node.books.tally.counters()
     assert counters.illegal_events == {"ready_in_pending": 1}
     assert counters.rejected_marks == {"not_json": 1}
@@ -257,7 +273,7 @@ def test_what_cannot_be_so_of_who_called_whom_is_counted_and_booked(tmp_path: Pa
     node = start(tmp_path / "node")
     mine = str(options()["prediction"])
     write(node.journal, [open_line(options=options(parent=mine)), *sample_lines()[1:]])
-    node.books.read(INSTANCE)
+    node.read()
     node.commit()
     assert node.books.tally.counters().call_faults == {"own_parent": 1}
     assert {event["data"]["prediction"] for event in node.usage()} == {mine, None}
@@ -281,7 +297,7 @@ def test_a_fact_from_the_future_of_this_boot_is_not_believed(tmp_path: Path) -> 
     lines[-1] = lines[-1].replace(b'"t": 1700', b'"t": %d' % (time.monotonic_ns() + 3600 * SECOND))
     node = start(tmp_path / "node")
     write(node.journal, lines)
-    node.books.read(INSTANCE)
+    node.read()
     assert node.books.tally.counters().journal_faults == {"future": 1}
     assert INSTANCE in node.books.accounts
 
@@ -291,7 +307,7 @@ def test_a_newer_version_is_counted_once_however_often_it_is_looked_at(tmp_path:
     node = start(tmp_path / "node")
     write(node.journal, [*lines[:3], lines[-1].replace(b'"v": 1', b'"v": 2')])
     for _ in range(3):
-        node.books.read(INSTANCE)
+        node.read()
     assert node.books.tally.counters().journal_faults == {"newer_version": 1}
 
 
@@ -312,7 +328,7 @@ def test_a_batch_that_was_put_back_comes_again_before_anything_newer(tmp_path: P
 def test_warnings_about_journals_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     node = start(tmp_path / "node")
     write(node.journal, [*sample_lines()[:3], *[b"{not json"] * 500])
-    node.books.read(INSTANCE)
+    node.read()
     assert node.books.tally.counters().journal_faults == {"not_json": 500}
     assert len(caplog.records) <= 62
 
@@ -322,5 +338,5 @@ def test_facts_that_the_wrapper_had_to_drop_are_counted(tmp_path: Path) -> None:
     lines[-1] = lines[-1].replace(b'"error": null', b'"error": null, "dropped": 17')
     node = start(tmp_path / "node")
     write(node.journal, lines)
-    node.books.read(INSTANCE)
+    node.read()
     assert node.books.tally.counters().journal_faults == {"dropped": 17}

@@ -34,6 +34,11 @@ class Account:
         """Whether its command was not started yet, as far as was read."""
         return self.instance is None or self.instance.stage is Stage.PENDING
 
+    @property
+    def open_predictions(self) -> int:
+        """How many predictions are open: so much more a fact costs."""
+        return 0 if self.instance is None else len(self.instance.predictions)
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:

@@ -7,53 +7,41 @@ to write, and to know what a fact means.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from taximeter.agent.accounts import Account, Closed, kept_state, own, placed, state_of
+from taximeter.agent.accounts import Account, Closed, own, placed, state_of
+from taximeter.agent.belief import Attest, Belief
 from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
+from taximeter.agent.page import Page
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Exited, Lost, Opened, Spawned
+from taximeter.events import Clock, Event, Exited, Lost, Opened
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Chunk, Position, read_on
-from taximeter.kernel import boot_id
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step, fold, open_instance
 from taximeter.observe.tally import Tally
-from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 
-#: So much is folded before anybody else has a turn: some hundred marks.
+#: What is read of one journal at a time, at most.
 _CHUNK_BYTES = 1 << 16
-#: So many facts are read before they are folded.
-_FACTS_AT_ONCE = 1000
-#: No clock of this boot is ahead of ours; what a journal says may be, by what it takes to be written.
-_AHEAD_NS = 1_000_000_000
+#: So much is folded before anybody else has a turn, counted in open predictions: each mark may settle the times of all
+#: that are open, and costs about as much as so many beside. It is some 20 ms.
+_TURN, _FACT = 8_192, 32
+#: So many of the facts that are read at once may be starts, each of which makes one more.
+_STARTS = 32
 _BEGINNING = Position()
-_NEWER = "newer_version"
 _UNREADABLE = "unreadable"
 
 Place = Callable[[Mapping[str, str]], Hardware]
-#: Puts what the agent saw itself beside an instance's new facts; None where that is still to come.
-Attest = Callable[[str, int, Instance | None, Sequence[Event]], Sequence[Event] | None]
 #: What is still to be told of an instance whose end is about to be booked.
 LastWords = Callable[[str, Instance], Sequence[Event]]
 
 
 def _nothing(_: str, __: Instance) -> Sequence[Event]:
     return ()
-
-
-@dataclass(slots=True)
-class _Page:
-    """What one round of reading gathers for one commit."""
-
-    records: list[UsageRecord] = field(default_factory=list)
-    saved: dict[str, JournalState] = field(default_factory=dict)
-    facts: list[tuple[str, bytes]] = field(default_factory=list)  #: instance and what the agent itself saw of it
 
 
 class Books:
@@ -71,11 +59,8 @@ class Books:
         self._owners = owners
         self.book = book
         self._place = place
-        self._attest = attest
-        self._boot_id = boot_id()
         self._clocks = Clocks()
-        self._page = _Page()
-        self._returned: Batch | None = None
+        self._page = Page()
         self.accounts: dict[str, Account] = {}
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
@@ -84,6 +69,7 @@ class Books:
         self.last_words: LastWords = _nothing
         self.tally = Tally()
         self._complaints = Complaints(self.tally)
+        self._belief = Belief(attest, self._clocks, self._complaints, self.tally)
 
     def resume(self, saved: Iterable[JournalState]) -> None:
         """Take up the instances that were open when the ledger was last written."""
@@ -117,43 +103,33 @@ class Books:
         """Take names from the end of `due`, and read their journals; a file that cannot be believed is refused here."""
         names: list[str] = []
         found: list[tuple[str, Account, Chunk]] = []
-        facts = 0
-        while due and facts < _FACTS_AT_ONCE and len(names) < _FACTS_AT_ONCE:
+        left = _TURN
+        while due and left > 0 and len(names) < _TURN // _FACT:
             name = due.pop()
             names.append(name)
             account = self.accounts.get(name)
             if account is None:
                 account = self.accounts[name] = Account(_BEGINNING)
+            each = _FACT + account.open_predictions
+            most = max(1, left // (each + _STARTS))
             try:
-                chunk = read_on(self._directory_fd, name, account.position, self._owners, _CHUNK_BYTES)
+                chunk = read_on(self._directory_fd, name, account.position, self._owners, _CHUNK_BYTES, most)
             except JournalFault as fault:
                 self._refuse(name, account, fault)
                 continue
-            facts += len(chunk.events)
+            left -= each * (len(chunk.events) + len(chunk.faults))
             found.append((name, account, chunk))
         return names, found
 
     def _believed(self, name: str, account: Account, chunk: Chunk) -> Sequence[Event] | None:
         """The new facts, as far as they can be true, with what the agent saw itself; None: to be read again."""
-        opened = _opening(account, chunk.events)
-        told = self._clocks.told(opened, chunk.events)
-        events = self._attested(name, account, chunk.position.segment, told)
-        if events is None:
+        believed = self._belief.of(name, account, chunk)
+        if believed is None:
             self.early.add(name)
             return None
-        known, account.stuck = account.stuck, None
-        for doubt in chunk.faults:
-            if doubt.reason == _NEWER:
-                account.stuck = _NEWER
-            if doubt.reason != known:
-                self._complaints.about(doubt)
-        account.position = chunk.position
-        if not events:
-            return events
-        if isinstance(events[-1], Exited) and events[-1].dropped:
-            self.tally.journal_fault("dropped", events[-1].dropped)
-        account.seen_ns = time.monotonic_ns()
-        return self._of_the_past(account, self._with_last_words(name, account, events), account.seen_ns)
+        events, seen = believed
+        self._page.note(name, map(own, seen))
+        return self._with_last_words(name, account, events)
 
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
@@ -172,7 +148,7 @@ class Books:
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
         events = self._with_last_words(instance, account, events)
-        self._page.facts.extend((instance, own(event)) for event in events)
+        self._page.note(instance, map(own, events))
         self._fold(instance, account, events)
         if instance in self.accounts:
             self.book_heard(instance, heard_bytes)
@@ -182,14 +158,14 @@ class Books:
         account = self.accounts[instance]
         if heard_bytes is not None and account.instance is not None:
             account.instance = account.instance._replace(heard_bytes=heard_bytes)
-        self._page.saved[instance] = kept_state(instance, account)
+        self._page.keep(instance)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:
         """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""
         account = self.accounts[instance]
-        self._page.facts.extend((instance, own(event)) for event in events)
+        self._page.note(instance, map(own, events))
         self._fold(instance, account, events)
-        self._page.saved[instance] = kept_state(instance, account)
+        self._page.keep(instance)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
@@ -202,39 +178,29 @@ class Books:
 
     def _with_last_words(self, name: str, account: Account, events: Sequence[Event]) -> Sequence[Event]:
         """What the agent saw of an instance that was not told yet, before the end of it."""
-        if account.instance is None or not isinstance(events[-1], Exited | Lost):
+        if account.instance is None or not events or not isinstance(events[-1], Exited | Lost):
             return events
         words = self.last_words(name, account.instance)
         return [*events[:-1], *words, events[-1]] if words else events
 
     @property
     def waiting(self) -> int:
-        """How large the next batch will be: its records, or the instances that it says something of."""
-        return max(len(self._page.records), len(self._page.saved))
+        """How large the next batch will be."""
+        return self._page.size
 
     def take_batch(self) -> Batch | None:
         """What is to be committed next, if anything."""
-        if self._returned is not None:
-            returned, self._returned = self._returned, None
-            return returned
-        page, self._page = self._page, _Page()
-        if not (page.records or page.saved):
-            return None
-        saved = tuple(page.saved.values())
-        # What the agent saw is a fact to keep while an instance is open; of a closed one its records say it.
-        open_ = {journal.instance for journal in saved if journal.state is not None}
-        facts = [fact for fact in page.facts if fact[0] in open_]
-        return Batch(tuple(page.records), saved, tuple(facts))
+        return self._page.take(self.accounts)
 
     def put_back(self, batch: Batch) -> None:
         """Give the next committer the batch that could not be committed: the same one, before anything newer."""
-        self._returned = batch
+        self._page.put_back(batch)
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
         for name, account in self.accounts.items():
             if account.instance is not None:
-                self._page.saved[name] = kept_state(name, account)
+                self._page.keep(name)
         return self.take_batch()
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
@@ -264,32 +230,10 @@ class Books:
             self._reject(kind, reason)
         self._page.records.extend(step.records)
         if step.instance.stage is Stage.CLOSED:
-            self._close(name, account)
+            self._page.close(name, account)
+            del self.accounts[name]
         elif step.records or begins:
-            self._page.saved[name] = kept_state(name, account)
-
-    def _attested(self, name: str, account: Account, segment: int, events: Sequence[Event]) -> Sequence[Event] | None:
-        """New facts with what the agent saw itself; only a start and an end have witnesses beside the wrapper."""
-        if self._attest is None or not (events and (account.pid_is_open or isinstance(events[-1], Exited))):
-            return events
-        attested = self._attest(name, segment, account.instance, events)
-        if attested is not None and account.pid_is_open and not isinstance(attested[-1], Exited):
-            seen = [event for event in attested if isinstance(event, Spawned) and event.exec_ns is not None]
-            self._page.facts.extend((name, own(event)) for event in seen)
-        return attested
-
-    def _of_the_past(self, account: Account, events: Sequence[Event], now_ns: int) -> Sequence[Event]:
-        """Without facts from the future of this boot: a damaged line, which would make a life of years."""
-        opened = _opening(account, events)
-        if opened is None or opened.clock.boot_id != self._boot_id:
-            return events
-        latest_ns = now_ns + _AHEAD_NS
-        past = [event for event in events if event.at_ns is None or event.at_ns <= latest_ns]
-        for _ in range(len(events) - len(past)):
-            self._complaints.about(
-                JournalFault("future", f"cannot believe a fact of {opened.instance}: expected one of the past")
-            )
-        return past
+            self._page.keep(name)
 
     def _begin(self, name: str, events: Sequence[Event]) -> tuple[Instance | None, Sequence[Event]]:
         """The instance that the first opening begins, and the facts behind it; what came before is lost and said."""
@@ -303,15 +247,10 @@ class Books:
 
     def _open(self, name: str, opened: Opened) -> Instance:
         hardware = self._place(opened.visible)
-        self._page.facts.append((name, placed(hardware)))
+        self._page.note(name, [placed(hardware)])
         if opened.timens is not None:
             self.tally.clock_fault(text(TIME_NAMESPACE))
         return open_instance(opened, self.book, hardware)
-
-    def _close(self, name: str, account: Account) -> None:
-        position = account.position
-        self._page.saved[name] = JournalState(name, position.segment, position.offset, None)
-        del self.accounts[name]
 
     def _reject(self, kind: str, reason: str) -> None:
         if kind in ("Marked", "BadMark"):
@@ -330,10 +269,3 @@ class Books:
             self.accounts.pop(name, None)
         if fault.reason != "missing":
             self._complaints.about_file(name, fault)
-
-
-def _opening(account: Account, events: Iterable[Event]) -> Opened | None:
-    """What an instance began with; of one that is not open yet, the first that is among its new facts."""
-    if account.instance is not None:
-        return account.instance.opened
-    return next((event for event in events if isinstance(event, Opened)), None)

@@ -6,6 +6,7 @@ to know what a line says, but for one thing: that it opens this very journal.
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,8 +45,9 @@ def read_on(
     position: Position,
     owners: frozenset[int] | None,
     limit_bytes: int = 1 << 20,
+    limit_lines: int = sys.maxsize,
 ) -> Chunk:
-    """Read the facts that an instance's journal has beyond `position`, at most `limit_bytes` (64 KiB or more) of them.
+    """Read the facts that an instance's journal has beyond `position`: of `limit_bytes` (64 KiB or more), and lines.
 
     Raises JournalFault where the file as a whole cannot be believed (see open_journal; also shorter: than what was read
     before, replaced: by another file); then nothing was consumed, and what was read before stays true.
@@ -54,7 +56,7 @@ def read_on(
     fd, status = open_journal(directory_fd, name, owners)
     try:
         _check_continues(name, status, position)
-        reader = _Reader(fd, instance, position, max(limit_bytes, _LEAST_BYTES))
+        reader = _Reader(fd, instance, position, max(limit_bytes, _LEAST_BYTES), limit_lines)
         reader.read(status.st_size)
         if reader.at_end and not reader.ended:
             _look_beyond(directory_fd, reader)
@@ -96,12 +98,13 @@ def _has_next(directory_fd: int, reader: "_Reader") -> bool:
 class _Reader:
     """What was gathered so far from one open journal."""
 
-    def __init__(self, fd: int, instance: str, position: Position, limit_bytes: int) -> None:
+    def __init__(self, fd: int, instance: str, position: Position, limit_bytes: int, limit_lines: int) -> None:
         self.fd = fd
         self.instance = instance
         self.segment = position.segment
         self.offset = position.offset
         self.limit_bytes = limit_bytes
+        self.limit_lines = limit_lines
         self.events: list[Event] = []
         self.faults: list[JournalFault] = []
         self.torn = 0  # bytes of a line that has no newline yet
@@ -153,18 +156,22 @@ class _Reader:
         return data[newline + 1 :], start + newline + 1
 
     def _take(self, lines: list[bytes], start: int) -> bool:
-        """Parse; false where a newer version stops the reading."""
+        """Parse; false where the reading stops before the end: at a newer version, or at the limit."""
+        taken = 0
         for number, line in enumerate(lines):
             if not line:
                 continue
+            if taken == self.limit_lines:
+                self._stop_at(lines, number, start, more=True)
+                return False
+            taken += 1
             try:
                 event = parse_line(line)
             except JournalFault as fault:
                 self.faults.append(fault)
                 if fault.reason != "newer_version":
                     continue
-                self.offset = start + sum(map(len, lines[:number])) + number
-                self.at_end = self.more = False
+                self._stop_at(lines, number, start, more=False)
                 return False
             if type(event) is Exited:
                 self.ended = True
@@ -172,6 +179,11 @@ class _Reader:
                 continue
             self.events.append(event)
         return True
+
+    def _stop_at(self, lines: list[bytes], number: int, start: int, *, more: bool) -> None:
+        """Read on, if at all, with that line."""
+        self.offset = start + sum(map(len, lines[:number])) + number
+        self.at_end, self.more = False, more
 
     def _is_mine(self, opened: Opened) -> bool:
         if opened.instance == self.instance and opened.segment == self.segment:
