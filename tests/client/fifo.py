@@ -1,6 +1,7 @@
 """A marks FIFO of a test's own, and what the client in this process says into it."""
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class Fifo:
         self.path = path
         os.mkfifo(path)
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, 1 << 20)  # as the wrapper makes it
 
     def read(self) -> bytes:
         """All that lies in it."""

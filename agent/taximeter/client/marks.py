@@ -47,9 +47,9 @@ class More:
     def __init__(
         self, outer: "Prediction | Outside", parent: "str | None", root: "str | None", traceparent: "str | None"
     ) -> None:
-        self.parent = word(parent) if parent else outer.id
-        self.root = word(root) if root else (self.parent and outer.root if self.parent == outer.id else self.parent)
-        self.traceparent = word(traceparent) if traceparent else outer.traceparent
+        self.parent = (parent is not None and word(parent)) or outer.id
+        self.root = (root is not None and word(root)) or (outer.root if self.parent == outer.id else self.parent)
+        self.traceparent = (traceparent is not None and word(traceparent)) or outer.traceparent
         self.attributes: Mapping[str, str | int | float] | None = None
         self.detached = self.admit = False
 

@@ -85,18 +85,21 @@ class Outlet:
             if self.fd < 0:
                 self._open()
             while waiting:
-                write(self.fd, waiting[0])
+                try:
+                    write(self.fd, waiting[0])
+                except OSError as error:
+                    if error.errno != 9:  # EBADF: somebody closed it
+                        raise
+                    self._open()
+                    write(self.fd, waiting[0])
                 del waiting[0]
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno == 9:  # EBADF: somebody closed it
-                self.fd = -1
+        except OSError:  # no room, or no FIFO any more
             return False
         return True
 
     def _open(self) -> None:
         """Open the FIFO. Raises OSError."""
+        self.fd = -1
         from fcntl import F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
         from stat import S_ISFIFO
 

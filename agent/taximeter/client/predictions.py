@@ -335,18 +335,26 @@ def prediction(  # noqa: PLR0913 -- all but the first by name, and all may be le
         ms = time_ns() // 1_000_000
         self._name = _quoted_id % (ms >> 16, ms & 0xFFFF, _count())
     else:
-        self._id = id if type(id) is str else word(id)
-        if self._id.isascii() and self._id.isprintable() and '"' not in id and "\\" not in id:
+        self._id = id = id if type(id) is str else word(id)  # noqa: A001
+        if id.isascii() and id.isprintable() and '"' not in id and "\\" not in id:
             self._name = b'"%b"' % id.encode()
         else:
-            self._name = quote(self._id)
+            self._name = quote(id)
     if account is None:
         account = outer.account
     elif type(account) is not str:
         account = word(account)
     self.account = account
     self._kind = (model, version, service_class, pool, account)
-    if parent or root or traceparent or attributes is not None or detached or admit or outer.id:
+    if (
+        outer.id is not None
+        or parent is not None
+        or root is not None
+        or traceparent is not None
+        or attributes is not None
+        or detached
+        or admit
+    ):
         self._more = marks.More(outer, parent, root, traceparent)
         self._more.attributes, self._more.detached, self._more.admit = attributes, detached, admit
     else:
