@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from taximeter.events import Clock
 from taximeter.hardware.inventory import Hardware
 from taximeter.kernel import boot_id
+from taximeter.ledger.reader import LedgerReader
 from tests.agent.desks import SECOND, Node, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
 from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, mark_line, open_line, options, sample_lines
@@ -50,6 +51,32 @@ def test_a_crash_between_any_two_bytes_changes_no_record(
         node.read()
         node.commit()
     assert node.usage() == whole
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(0, 100_000), max_size=5), crashes=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_whatever_is_killed_when_the_sums_of_a_pool_are_those_of_its_records(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], crashes: list[bool]
+) -> None:
+    content = b"".join(line.replace(b'"pool": null', b'"pool": "sdxl"') + b"\n" for line in long_run())
+    node = start(tmp_path_factory.mktemp("node"))
+    node.journal.touch(0o640)
+    with held(node.journal):
+        for point, committed in zip([*sorted(cuts), len(content)], [*crashes, True], strict=False):
+            node.journal.write_bytes(content[:point])
+            node.read()
+            if committed:
+                node.commit()
+            node = node.crash()
+        node.read()
+        node.commit()
+    phases = [one["data"]["time"] for one in node.usage() if not one["data"]["prediction"]]
+    shares = [one["data"]["time"]["share_ns"] for one in node.usage() if one["data"]["prediction"]]
+    with LedgerReader(node.path / "ledger.db") as reader:
+        time = reader.pools(0)["sdxl"]
+    assert time.wall == sum(one["wall_ns"] for one in phases)
+    assert (time.idle, time.active) == (sum(one["idle_ns"] for one in phases), sum(one["active_ns"] for one in phases))
+    assert time.sold - time.returned == sum(shares) == time.active
 
 
 def test_a_batch_that_was_not_committed_is_read_again(tmp_path: Path, whole: list[dict[str, object]]) -> None:

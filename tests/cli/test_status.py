@@ -2,13 +2,29 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from taximeter.cli.status import MOST_POOLS, POOL_PHASES
 from tests.cli import agent
 from tests.cli.node import taximeter
 from tests.cli.test_receipt import agrees
+
+
+def pool(name: str, *, wall: float, sold: float, ratio: float, **parts: float) -> dict[str, object]:
+    """How a pool's time was used, in seconds."""
+    lengths = {part: int(parts.get(part, 0) * 1e9) for part in (*POOL_PHASES, "load")}
+    return {
+        "pool": name,
+        "since_utc": "2026-11-21T11:00:00.000000000Z",
+        "wall_ns": int(wall * 1e9),
+        **{f"{part}_ns": length_ns for part, length_ns in lengths.items()},
+        "sold_ns": int(sold * 1e9),
+        "sold_ratio": ratio,
+    }
+
 
 READY = {
     "agent": {"version": "0.1.0", "started_utc": "2026-11-22T10:00:00.000000000Z", "config": f"sha256:{'c0' * 32}"},
@@ -28,6 +44,10 @@ READY = {
         },
     ],
     "instances": {"boot": 1, "active": 2},
+    "pools": [
+        pool("sdxl", wall=24_660, boot=180, idle=9360, active=15_120, load=720, sold=15_100, ratio=0.6123),
+        pool("\x1b[2Jllama", wall=90, boot=30, idle=59.75, teardown=0.25, sold=0, ratio=0.0),
+    ],
     "reader_lag_s": 0.0,
     "problems": ["the disk of /var/lib/taximeter is 97 % full: expected room for a day of records"],
 }
@@ -76,6 +96,21 @@ def test_an_agent_that_is_not_ready_makes_the_exit_status_1(state: Path) -> None
         answer = taximeter("status")
     assert answer.code == 1
     assert answer.lines[0].endswith("not ready")
+
+
+def test_of_many_pools_the_largest_are_shown(state: Path) -> None:
+    many = [pool(f"pool-{at}", wall=90 - at, idle=90 - at, sold=0, ratio=0) for at in range(MOST_POOLS + 3)]
+    with agent.living({"/v1/status": {**READY, "pools": many}}):
+        out = taximeter("status").out
+    assert re.findall(r"pool-\d+(?=: )", out) == [f"pool-{at}" for at in range(MOST_POOLS)]
+    assert "and 3 more: see --json" in out
+
+
+def test_an_agent_that_tells_of_no_pools_is_shown_all_the_same(state: Path) -> None:
+    older = {key: value for key, value in READY.items() if key != "pools"}
+    with agent.living({"/v1/status": older}):
+        answer = taximeter("status")
+    assert (answer.code, "pools" in answer.out) == (0, False)
 
 
 def test_the_glance_is_also_json(state: Path) -> None:

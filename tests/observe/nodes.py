@@ -10,6 +10,7 @@ from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse
 from taximeter.hardware.tiers import Catalogue, Tier
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
+from taximeter.ledger.values import PoolTime
 from taximeter.observe.snapshot import (
     Commits,
     Counters,
@@ -22,6 +23,7 @@ from taximeter.observe.snapshot import (
     WitnessView,
 )
 from taximeter.records import UsageRecord
+from tests.core.stories import SECOND
 from tests.observe.histories import NODE
 
 TOKEN = "let-me-in"
@@ -69,6 +71,12 @@ BUSY = replace(
         rejected_marks={"no_such_prediction": 5},
         illegal_events={"after_the_end": 1},
         call_faults={"own_parent": 2},
+        pools={
+            "sdxl": PoolTime(
+                3 * SECOND, 10 * SECOND, 6 * SECOND, SECOND, 0, 2 * SECOND, 5 * SECOND, 4_500_000_000, SECOND
+            ),
+            "other": PoolTime(idle=SECOND // 4),
+        },
         commits=Commits((3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1), 7.125, 1),
     ),
     ledger_id="L1",

@@ -17,10 +17,14 @@ import pytest
 
 from taximeter.errors import ConfigError, LedgerError
 from taximeter.ledger.reader import LedgerReader
+from taximeter.ledger.store import Batch, Ledger
+from taximeter.ledger.values import HOUR_NS, PoolHour, PoolTime
 from taximeter.observe import api, server
 from taximeter.observe.guard import OPEN_PATHS, is_local
 from taximeter.observe.queries import FILTERS, Queries
 from taximeter.observe.snapshot import Snapshot
+from taximeter.records import utc_text
+from tests.core.stories import SECOND
 from tests.observe import histories
 from tests.observe.histories import INSTANCE
 from tests.observe.nodes import BUSY, IDLE, TOKEN, ledger_of
@@ -178,6 +182,22 @@ async def test_metrics_are_the_snapshots(node: Node) -> None:
 async def test_metrics_are_openmetrics_to_who_asks(node: Node) -> None:
     answer = await node.client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
+
+
+async def test_status_tells_how_the_time_of_pools_was_used_lately(node: Node, tmp_path: Path) -> None:
+    hour = time.time_ns() // HOUR_NS
+    then, now = (
+        PoolTime(idle=SECOND),
+        PoolTime(boot=SECOND, active=3 * SECOND, load=7, sold=3 * SECOND, returned=SECOND),
+    )
+    pools = (PoolHour(hour - 25, "old", then), PoolHour(hour - 24, "sdxl", now), PoolHour(hour, "llama", then))
+    ledger = Ledger.open(tmp_path / "ledger.db", histories.NODE)
+    ledger.commit(Batch((), (), pools=pools))
+    ledger.close()
+    told = (await node.get("/v1/status")).json()["pools"]
+    assert [(one["pool"], one["sold_ratio"]) for one in told] == [("sdxl", 0.5), ("llama", 0.0)]
+    assert (told[0]["wall_ns"], told[0]["sold_ns"], told[0]["load_ns"]) == (4 * SECOND, 2 * SECOND, 7)
+    assert told[0]["since_utc"] == utc_text((hour - 24) * HOUR_NS)
 
 
 async def test_status_tells_ledger_sinks_and_instances(node: Node) -> None:

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from taximeter.ledger.values import PoolHour, PoolTime
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S
 from taximeter.observe.tally import LABELS_MAX, OTHER, Tally
 from taximeter.records import PLATFORM, RecordType, UsageRecord
@@ -41,6 +42,13 @@ def test_what_another_record_bills_is_not_counted_as_billed() -> None:
 
 def test_unrated_records_are_counted_by_tier() -> None:
     assert counted(histories.unpriced_run()).counters().unrated["gpu-odd"] == 1
+
+
+def test_the_time_of_pools_adds_up_over_commits_and_hours() -> None:
+    tally, time = Tally(), PoolTime(boot=1, active=2, sold=2)
+    tally.committed([], 0.1, [PoolHour(1, "sdxl", time), PoolHour(2, "sdxl", time), PoolHour(2, "llama", time)])
+    tally.committed([], 0.1, [PoolHour(2, "sdxl", time)])
+    assert tally.counters().pools == {"sdxl": PoolTime(boot=3, active=6, sold=6), "llama": time}
 
 
 def test_a_fact_is_a_record_and_nothing_else() -> None:

@@ -121,6 +121,34 @@ def test_promtool_accepts_the_shipped_configuration() -> None:
     assert (ran.returncode, "SUCCESS" in ran.stdout) == (0, True), ran.stdout + ran.stderr
 
 
+#: A pool of two nodes that is always up: the first sells half of it and gives some back, the second sells nothing.
+POOL_RULE = """
+rule_files: [RULES]
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'taximeter_pool_seconds_total{pool="sdxl",phase="idle",instance="a"}', values: '0+30x70'}
+      - {series: 'taximeter_pool_seconds_total{pool="sdxl",phase="active",instance="a"}', values: '0+30x70'}
+      - {series: 'taximeter_pool_sold_seconds_total{pool="sdxl",instance="a"}', values: '0+30x70'}
+      - {series: 'taximeter_pool_returned_seconds_total{pool="sdxl",instance="a"}', values: '0+6x70'}
+      - {series: 'taximeter_pool_seconds_total{pool="sdxl",phase="idle",instance="b"}', values: '0+60x70'}
+      - {series: 'taximeter_pool_sold_seconds_total{pool="sdxl",instance="b"}', values: '0+0x70'}
+      - {series: 'taximeter_pool_returned_seconds_total{pool="sdxl",instance="b"}', values: '0+0x70'}
+    promql_expr_test:
+      - expr: taximeter:pool_sold:ratio_1h
+        eval_time: 65m
+        exp_samples: [{labels: 'taximeter:pool_sold:ratio_1h{pool="sdxl"}', value: 0.2}]
+"""
+
+
+def test_what_part_of_a_pool_was_sold_is_recorded_over_all_nodes(tmp_path: Path) -> None:
+    promtool = require_program("promtool", "prometheus")
+    (tmp_path / "test.yml").write_text(POOL_RULE.replace("RULES", str(SHIPPED / "taximeter.rules.yml")))
+    command = [promtool, "test", "rules", str(tmp_path / "test.yml")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "SUCCESS" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
 def test_every_metric_that_a_rule_names_exists() -> None:
     named = set(re.findall(r"\btaximeter_[a-z_]+", (SHIPPED / "taximeter.rules.yml").read_text()))
     golden = (ROOT / "tests" / "observe" / "golden_scrape.txt").read_text()

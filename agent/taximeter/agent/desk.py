@@ -79,7 +79,7 @@ class Desk:
         if self.trouble is not None:
             logger.warning("ledger.commit_recovered")
             self.trouble = None
-        self._tally.committed(batch.records, time.perf_counter() - began_s)
+        self._tally.committed(batch.records, time.perf_counter() - began_s, batch.pools)
         if batch.records:
             for bell in self.bells.values():
                 bell.ring()

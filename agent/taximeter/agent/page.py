@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from taximeter.agent.accounts import Account, kept_state
 from taximeter.ledger.values import Batch, JournalState
+from taximeter.observe.pools import Pools
 from taximeter.records import UsageRecord
 
 
@@ -20,6 +21,7 @@ class Page:
         self._open: dict[str, None] = {}  # instances whose state is to be kept, in the order of their mention
         self._closed: dict[str, JournalState] = {}
         self._returned: Batch | None = None
+        self._pools = Pools()
 
     @property
     def size(self) -> int:
@@ -45,7 +47,7 @@ class Page:
         kept = [kept_state(name, accounts[name]) for name in self._open]
         # What the agent saw is a fact to keep while an instance is open; of a closed one its records say it.
         facts = tuple(fact for fact in self.facts if fact[0] in self._open)
-        batch = Batch(tuple(self.records), (*self._closed.values(), *kept), facts)
+        batch = Batch(tuple(self.records), (*self._closed.values(), *kept), facts, self._pools.of(self.records))
         self.records, self.facts, self._open, self._closed = [], [], {}, {}
         return batch
 

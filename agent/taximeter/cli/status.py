@@ -4,7 +4,7 @@ Owns the glance. Says what is wrong in words, and by its exit status to scripts:
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
+
+#: So many pools are shown, those whose instances took most time.
+MOST_POOLS = 8
+POOL_PHASES = ("boot", "idle", "active", "teardown", "suspended", "unknown")
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
@@ -66,12 +70,26 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
     head = f", head {text.short_hash(ledger['hash'])}" if ledger["seq"] else ""
     sheet.row("ledger", text.plural(ledger["seq"], "record") + head)
     sheet.row("state", state)
+    _write_pools(answer.get("pools") or (), sheet)
     for at, sink in enumerate(answer["sinks"]):
         sheet.row("sinks" if at == 0 else "", _sink(sink), "yellow" if sink.get("last_error") else "")
     if not answer["sinks"]:
         sheet.row("sinks", "none: records stay in the ledger")
     for at, problem in enumerate(answer["problems"]):
         sheet.row("problems" if at == 0 else "", problem, "red")
+
+
+def _write_pools(pools: Sequence[Json], sheet: "Sheet") -> None:
+    """How much of each pool's time was sold, and what the rest was."""
+    for at, pool in enumerate(pools[:MOST_POOLS]):
+        sold = f"{text.percent(pool['sold_ns'], pool['wall_ns'])} of {text.duration(pool['wall_ns'])} sold"
+        since = f" (since {text.instant(pool['since_utc'])[:16]} UTC)" if at == 0 else ""
+        sheet.row("pools" if at == 0 else "", f"{text.safe(pool['pool'])}: {sold}{since}")
+        parts = [f"{phase} {text.duration(pool[f'{phase}_ns'])}" for phase in POOL_PHASES if pool[f"{phase}_ns"]]
+        loads = f"; loads {text.duration(pool['load_ns'])}" if pool["load_ns"] else ""
+        sheet.row("", ", ".join(parts) + loads, "dim")
+    if len(pools) > MOST_POOLS:
+        sheet.row("", f"and {len(pools) - MOST_POOLS} more: see --json")
 
 
 def _witness(witness: Json) -> str:

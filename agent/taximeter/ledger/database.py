@@ -44,6 +44,16 @@ CREATE TABLE sinks (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+# Sums that are kept beside the records, so that nobody has to read a month of them; made anew where an older agent had
+# none, and no part of what the ledger vouches for.
+_SUMS = """
+CREATE TABLE IF NOT EXISTS pools (
+    hour INTEGER NOT NULL, pool TEXT NOT NULL, boot_ns INTEGER NOT NULL, idle_ns INTEGER NOT NULL,
+    active_ns INTEGER NOT NULL, teardown_ns INTEGER NOT NULL, suspended_ns INTEGER NOT NULL,
+    unknown_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL, sold_ns INTEGER NOT NULL, returned_ns INTEGER NOT NULL,
+    PRIMARY KEY (hour, pool)
+) WITHOUT ROWID;
+"""
 
 
 @contextlib.contextmanager
@@ -69,6 +79,7 @@ def open_for_writing(path: Path) -> apsw.Connection:
                 _create(connection)
             check_schema(connection, path)
             _set_up(connection)
+            connection.execute(_SUMS)
     except LedgerError:
         connection.close()
         raise

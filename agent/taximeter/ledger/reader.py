@@ -12,7 +12,7 @@ from typing import Any
 
 from taximeter.ledger import chain
 from taximeter.ledger.database import door, open_for_reading
-from taximeter.ledger.values import Filed, Head, Row
+from taximeter.ledger.values import Filed, Head, PoolTime, Row
 from taximeter.records import RecordType
 
 __all__ = ["LedgerReader", "RecordFilter", "Row"]
@@ -25,6 +25,11 @@ SELECT DISTINCT rtrim(id, '0123456789') FROM (SELECT id FROM lookups WHERE id >=
 ORDER BY id LIMIT ?)
 """
 _LAST_CHARACTER = "\U0010ffff"
+_POOLS = """
+SELECT pool, sum(boot_ns), sum(idle_ns), sum(active_ns), sum(teardown_ns), sum(suspended_ns), sum(unknown_ns),
+sum(load_ns), sum(sold_ns), sum(returned_ns) FROM pools WHERE hour >= ? GROUP BY pool
+"""
+_HAS_POOLS = "SELECT 1 FROM sqlite_schema WHERE name = 'pools'"
 _WALK = """
 SELECT records.seq, hash, body, id, type, time_utc_ns, prediction, root, account, model, lookups.seq
 FROM records LEFT JOIN lookups USING (seq) WHERE records.seq > ? ORDER BY records.seq LIMIT ?
@@ -95,6 +100,12 @@ class LedgerReader:
         rows = self._ask("SELECT name, seq FROM sinks ORDER BY name")
         newest = self.head.seq
         return {name: newest - seq for name, seq in rows}
+
+    def pools(self, since_hour: int) -> dict[str, PoolTime]:
+        """How each pool's time was used from that hour (since 1970 UTC) on, as far as it is recorded."""
+        if not self._ask(_HAS_POOLS):
+            return {}  # an agent wrote it that kept no such sums, and none since
+        return {pool: PoolTime(*time) for pool, *time in self._ask(_POOLS, since_hour)}
 
     def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
         """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""

@@ -20,7 +20,7 @@ from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
-from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, Stored
+from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
 
 __all__ = ["Batch", "Head", "JournalState", "Ledger", "NodeInfo", "Stored"]
 
@@ -29,6 +29,15 @@ _INSERT_LOOKUP = "INSERT INTO lookups VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_JOURNAL = """
 INSERT INTO journals VALUES (?1, ?2, ?3, ?4) ON CONFLICT (instance) DO UPDATE SET segment = ?2, offset = ?3, state = ?4
 """
+_ADD_TO_POOL = """
+INSERT INTO pools VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (hour, pool) DO UPDATE SET
+boot_ns = boot_ns + ?3, idle_ns = idle_ns + ?4, active_ns = active_ns + ?5, teardown_ns = teardown_ns + ?6,
+suspended_ns = suspended_ns + ?7, unknown_ns = unknown_ns + ?8, load_ns = load_ns + ?9, sold_ns = sold_ns + ?10,
+returned_ns = returned_ns + ?11
+"""
+_FORGET_POOLS = "DELETE FROM pools WHERE hour < ?"
+#: Sums of pools are kept for so long; the records that they are of stay.
+KEPT_HOURS = 35 * 24
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
 # An instance's records are those whose id is all of its own and a count (rtrim: a beginning of it names nobody); what
 # has records and is not open was closed.
@@ -124,6 +133,8 @@ class Ledger:
             connection.executemany(_INSERT_RECORD, sealed.rows)
             connection.executemany(_INSERT_LOOKUP, sealed.lookups)
             _book(connection, batch)
+            if batch.pools:
+                _add_to_pools(connection, batch.pools)
             written()
             connection.execute("COMMIT")
         except BaseException:
@@ -235,6 +246,11 @@ def _book(connection: apsw.Connection, batch: Batch) -> None:
     connection.executemany("INSERT INTO facts (instance, body) VALUES (?, ?)", facts)
     connection.executemany("DELETE FROM journals WHERE instance = ?", closed)
     connection.executemany("DELETE FROM facts WHERE instance = ?", closed)
+
+
+def _add_to_pools(connection: apsw.Connection, pools: Iterable[PoolHour]) -> None:
+    connection.executemany(_ADD_TO_POOL, [(hour, pool, *time) for hour, pool, time in pools])
+    connection.execute(_FORGET_POOLS, (max(hour for hour, _, _ in pools) - KEPT_HOURS,))
 
 
 def _read_head(connection: apsw.Connection, ledger_id: str, path: Path) -> tuple[int, bytes]:

@@ -25,6 +25,43 @@ class JournalState(NamedTuple):
     state: bytes | None  #: None: closed, its last record is in the ledger
 
 
+class PoolTime(NamedTuple):
+    """How a pool's time was used, in nanoseconds: the first six add up to the wall time of its instances."""
+
+    boot: int = 0
+    idle: int = 0
+    active: int = 0
+    teardown: int = 0
+    suspended: int = 0
+    unknown: int = 0
+    load: int = 0  #: of its predictions, added up; it passes beside the phases of their instances
+    sold: int = 0  #: that somebody pays for, at the full price
+    returned: int = 0  #: of what was sold, what corrections took back
+
+    @property
+    def wall(self) -> int:
+        """What the pool's instances took in all."""
+        return self.boot + self.idle + self.active + self.teardown + self.suspended + self.unknown
+
+    def plus(self, other: "PoolTime") -> "PoolTime":
+        """Both together."""
+        return PoolTime(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+#: All that a pool's time is one of.
+POOL_PHASES = PoolTime._fields[:6]
+#: What sums of pools are kept by.
+HOUR_NS = 3_600_000_000_000
+
+
+class PoolHour(NamedTuple):
+    """What a batch's records say of a pool's time in one hour."""
+
+    hour: int  #: since 1970 UTC
+    pool: str
+    time: PoolTime
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What is committed together, or not at all."""
@@ -32,6 +69,7 @@ class Batch:
     records: tuple[UsageRecord, ...]
     journals: tuple[JournalState, ...]
     facts: tuple[tuple[str, bytes], ...] = ()  #: instance and what the agent itself saw of it
+    pools: tuple[PoolHour, ...] = ()  #: what `records` add to the sums that are kept of pools
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from taximeter.hardware.inventory import Device
 from taximeter.hardware.samples import DeviceSample
+from taximeter.ledger.values import POOL_PHASES, PoolTime
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, DeviceView, SamplingView, Snapshot, WitnessView
 
 PLAIN = CONTENT_TYPE_PLAIN_0_0_4
@@ -68,6 +69,7 @@ class _Node:
         yield from _devices(self._snapshot.sampling)
         yield from _work(self._snapshot)
         yield from _money(self._snapshot)
+        yield from _pools(self._snapshot.counters.pools)
         yield from _witness(self._snapshot.witness)
         yield from _trouble(self._snapshot)
         yield from _ledger(self._snapshot)
@@ -171,6 +173,21 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
     text = "Instances that used other devices than they declared, by the tier declared."
     yield _counters("taximeter_hardware_mismatches", text, ("tier",), counters.mismatches)
+
+
+def _pools(pools: Mapping[str, PoolTime]) -> Iterator[Metric]:
+    phases = {(name, phase): getattr(time, phase) / 1e9 for name, time in pools.items() for phase in POOL_PHASES}
+    yield _counters("taximeter_pool_seconds", "Time of a pool's instances, by phase.", ("pool", "phase"), phases)
+    text = "Time in which predictions loaded on a pool, added up."
+    loads = {name: time.load / 1e9 for name, time in pools.items()}
+    yield _counters("taximeter_pool_load_seconds", text, ("pool",), loads)
+    text = "Time of a pool that somebody pays for, at the full price, before corrections."
+    yield _counters(
+        "taximeter_pool_sold_seconds", text, ("pool",), {name: time.sold / 1e9 for name, time in pools.items()}
+    )
+    text = "Such time that corrections took back."
+    returned = {name: time.returned / 1e9 for name, time in pools.items()}
+    yield _counters("taximeter_pool_returned_seconds", text, ("pool",), returned)
 
 
 def _witness(witness: WitnessView) -> Iterator[Metric]:

@@ -17,12 +17,16 @@ from taximeter.hardware.tiers import match
 from taximeter.ledger.audit import audit
 from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
 from taximeter.observe import receipt as receipts
 from taximeter.observe.explained import explained
 from taximeter.observe.since import since_ns
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
 from taximeter.observe.sums import Item, Run, fold, fold_each
-from taximeter.records import RecordType
+from taximeter.records import RecordType, utc_text
+
+#: Status tells of pools since the hour that began so many hours before this one.
+POOL_HOURS = 24
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -58,7 +62,7 @@ class Queries:
         head = self._reader.head
         ledger = {"id": head.ledger_id, "seq": head.seq, "hash": head.hash}
         if self._snapshot is None:
-            return self._status_of_ledger() | {"ledger": ledger}
+            return self._status_of_ledger() | {"ledger": ledger, "pools": self._pools()}
         view = self._snapshot()
         return {
             "agent": {"version": view.version, "started_utc": view.started_utc, "config": view.config},
@@ -68,6 +72,7 @@ class Queries:
             "sinks": [_sink(sink) for sink in view.sinks],
             "witness": asdict(view.witness),
             "instances": _by_phase(view),
+            "pools": self._pools(),
             "reader_lag_s": view.reader_lag_s,
             "problems": list(view.problems),
         }
@@ -79,6 +84,12 @@ class Queries:
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
         nothing = {"agent": None, "ready": False, "witness": None, "instances": None, "reader_lag_s": None}
         return nothing | {"node": node, "sinks": sinks, "problems": problems}
+
+    def _pools(self) -> list[Json]:
+        """Tell how the time of pools was used in the last 24 hours and some minutes, the largest first."""
+        since_hour = time.time_ns() // HOUR_NS - POOL_HOURS
+        pools = sorted(self._reader.pools(since_hour).items(), key=lambda pair: (-pair[1].wall, pair[0]))
+        return [_pool(name, used, utc_text(since_hour * HOUR_NS)) for name, used in pools]
 
     def instances(self) -> list[Json]:
         """List what runs now; nothing, where no agent lives to see it."""
@@ -253,6 +264,19 @@ def _instance(view: InstanceView) -> Json:
     for prediction in written["predictions"]:
         prediction["class"] = prediction.pop("service_class")
     return written
+
+
+def _pool(name: str, used: PoolTime, since_utc: str) -> Json:
+    """What is sold may exceed what ran: where predictions are billed by their active time, and overlap."""
+    sold = used.sold - used.returned
+    return {
+        "pool": name,
+        "since_utc": since_utc,
+        "wall_ns": used.wall,
+        **{f"{part}_ns": getattr(used, part) for part in (*POOL_PHASES, "load")},
+        "sold_ns": sold,
+        "sold_ratio": round(sold / used.wall, 4) if used.wall else None,
+    }
 
 
 def _sink(view: SinkView) -> Json:

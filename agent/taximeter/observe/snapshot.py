@@ -11,6 +11,7 @@ from decimal import Decimal
 from taximeter.hardware.inventory import Device, Inventory
 from taximeter.hardware.samples import DeviceSample
 from taximeter.hardware.tiers import Catalogue
+from taximeter.ledger.values import PoolTime
 
 #: Upper bounds of the commit histogram, in seconds: from a fast disk to one that stalls.
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -95,6 +96,7 @@ class Counters:
     journal_faults: Mapping[str, int] = field(default_factory=dict)  #: reason
     rejected_marks: Mapping[str, int] = field(default_factory=dict)  #: reason
     illegal_events: Mapping[str, int] = field(default_factory=dict)  #: kind of event
+    pools: Mapping[str, PoolTime] = field(default_factory=dict)  #: how the time of each pool was used
     commits: Commits = Commits()
     call_faults: Mapping[str, int] = field(default_factory=dict)  #: what cannot be so of who called whom
 

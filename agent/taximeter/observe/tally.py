@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from taximeter.ledger.values import PoolHour, PoolTime
+from taximeter.observe.pools import OTHER, SECONDS
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
 from taximeter.records import Billing, BillingStatus, UsageRecord
 
 LABELS_MAX = 200
-OTHER = "other"
-#: Units of a price line whose quantity is seconds of hardware.
-SECONDS = frozenset({"computing_second", "gpu"})
 
 
 class Tally:
@@ -28,16 +27,19 @@ class Tally:
         self._amounts: dict[tuple[str, ...], Decimal] = {}
         self._corrected: dict[tuple[str, ...], Decimal] = {}
         self._words: dict[str, dict[tuple[str, ...], int]] = {}
+        self._pools: dict[str, PoolTime] = {}
         self._commits = [0] * (len(COMMIT_BUCKETS_S) + 1)
         self._commit_sum_s = 0.0
         self._commit_failures = 0
 
-    def committed(self, records: Iterable[UsageRecord], took_s: float) -> None:
-        """Count a commit that took `took_s` seconds, and the records in it."""
+    def committed(self, records: Iterable[UsageRecord], took_s: float, pools: Iterable[PoolHour] = ()) -> None:
+        """Count a commit that took `took_s` seconds, the records in it, and what they say of pools."""
         self._commits[bisect_left(COMMIT_BUCKETS_S, took_s)] += 1
         self._commit_sum_s += took_s
         for record in records:
             self._count(record)
+        for _, pool, time in pools:
+            self._pools[pool] = time.plus(self._pools.get(pool, PoolTime()))
 
     def commit_failed(self) -> None:
         """Count a commit that the disk did not take."""
@@ -75,6 +77,7 @@ class Tally:
             billed_s={(labels[0], labels[1], labels[2]): sum_s for labels, sum_s in self._billed_s.items()},
             amounts={labels[0]: amount for labels, amount in self._amounts.items()},
             corrected={labels[0]: amount for labels, amount in self._corrected.items()},
+            pools=dict(self._pools),
             commits=Commits(tuple(self._commits), self._commit_sum_s, self._commit_failures),
             **words,
         )
