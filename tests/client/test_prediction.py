@@ -76,6 +76,18 @@ def test_one_inside_another_has_it_as_parent_and_its_account(fifo: Fifo) -> None
     assert inner["traceparent"] == outer["traceparent"]
 
 
+def test_a_parent_of_another_tree_comes_without_the_root_of_this_one(fifo: Fifo) -> None:
+    with client.prediction("outer"):
+        other = client.prediction("p1", parent="elsewhere").start()
+        alone = client.prediction("p2", root="r0").start()
+        same = client.prediction("p3", parent="outer").start()
+    kin = {mark["prediction"]: (mark.get("parent"), mark.get("root")) for mark in fifo.marks() if "pid" in mark}
+    assert kin["p1"] == ("elsewhere", None)
+    assert kin["p2"] == (None, "r0")
+    assert kin["p3"] == ("outer", "outer")
+    assert (other.root, alone.root, same.root) == ("elsewhere", "r0", "outer")
+
+
 def test_the_current_one_is_that_of_this_block() -> None:
     assert client.current() is None
     with client.prediction() as outer:

@@ -65,6 +65,14 @@ def test_a_worker_gets_its_marks_and_nothing_else(rides: Rides) -> None:
     ]
 
 
+def test_a_worker_hands_on_whose_it_is(rides: Rides) -> None:
+    told = ("--parent", "p0", "--account", "cus_7")
+    said = rides.environment(TAXIMETER_PARENT="other", TAXIMETER_ROOT="others", TAXIMETER_ACCOUNT="cus_8")
+    out = rides.run("--worker", *told, "--", "env", env=said).stdout
+    kin = [line for line in out.splitlines() if line.startswith(("TAXIMETER_PARENT", "TAXIMETER_ROOT", "TAXIMETER_A"))]
+    assert sorted(kin) == ["TAXIMETER_ACCOUNT=cus_7", "TAXIMETER_PARENT=p0"]
+
+
 def test_a_run_without_a_journal_has_no_marks_not_even_those_of_a_run_around_it(rides: Rides) -> None:
     (rides.path / "state").touch()
     found = environment_of_the_command(environment(rides, TAXIMETER_MARKS="/somebody/elses.marks"))

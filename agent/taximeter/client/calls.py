@@ -44,7 +44,7 @@ def _again(like: Prediction, outer: "Prediction | Outside") -> Prediction:
         service_class=service_class,
         pool=pool,
         parent=None if like.parent == outer.id else like.parent,
-        root=None if like.root in (like.id, outer.root) else like.root,
+        root=None if more is None or more.root == outer.root else more.root,
         traceparent=None if like.traceparent == outer.traceparent else like.traceparent,
         attributes=more.attributes if more else None,
         detached=more.detached if more else False,

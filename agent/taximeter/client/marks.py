@@ -47,9 +47,14 @@ class More:
     def __init__(
         self, outer: "Prediction | Outside", parent: "str | None", root: "str | None", traceparent: "str | None"
     ) -> None:
-        self.parent = (parent is not None and word(parent)) or outer.id
-        self.root = (root is not None and word(root)) or (outer.root if self.parent == outer.id else self.parent)
-        self.traceparent = (traceparent is not None and word(traceparent)) or outer.traceparent
+        self.parent = word(parent) if parent is not None else None
+        self.root = word(root) if root is not None else None
+        if self.parent in (None, outer.id) and self.root in (None, outer.root):
+            self.parent, self.root = (
+                outer.id,
+                outer.root,
+            )  # else they are of another tree, whose root the agent may know
+        self.traceparent = word(traceparent) if traceparent is not None else outer.traceparent
         self.attributes: Mapping[str, str | int | float] | None = None
         self.detached = self.admit = False
 

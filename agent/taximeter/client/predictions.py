@@ -82,7 +82,8 @@ class Prediction:
     @property
     def root(self) -> str:
         """The id of the first of that chain; its own, where nobody asked for it."""
-        return (self._more and self._more.root) or self.id
+        more = self._more
+        return (more and (more.root or more.parent)) or self.id
 
     @property
     def traceparent(self) -> "str | None":
@@ -320,7 +321,8 @@ def prediction(  # noqa: PLR0913 -- all but the first by name, and all may be le
 
     `id` is unique in your fleet (None: a UUIDv7 is made). `service_class` is public, fast_boot or training. What
     `taximeter run` was told of model, version, account, class and pool cannot be changed here. `parent` and `root` are
-    ids, by default those of the prediction around this one, else of the environment; so is `account`. `attributes` are
+    ids, by default those of the prediction around this one, else of the environment (together: one that is of another
+    tree comes without the other); `account` is of the same, if it is not said. `attributes` are
     flat, and kept with the record; what is not, or does not fit into one mark, is left out and counted (`dropped`).
     `traceparent` is W3C's. A `detached` one does not end with this process. With `admit`, a start raises Refused where
     this node refuses the account.

@@ -77,11 +77,14 @@ def _prepare(run: Run, state: str, values: dict[str, str]) -> dict[str, str | No
 
         do_without(run, state, error)
     changes[wire.ENV_MARKS] = run.fifo_path  # None takes away that of a run around this one: its marks are not ours
-    if not run.options.worker:
-        changes[wire.ENV_PARENT] = run.options.prediction
-        changes[wire.ENV_ROOT] = run.options.root or run.options.parent or run.options.prediction
-        if run.options.account is not None:
-            changes[wire.ENV_ACCOUNT] = run.options.account
+    options = run.options
+    if not options.worker:
+        changes[wire.ENV_PARENT] = options.prediction
+        changes[wire.ENV_ROOT] = options.root or options.parent or options.prediction
+    elif options.parent or options.root:
+        changes[wire.ENV_PARENT], changes[wire.ENV_ROOT] = options.parent, options.root
+    if options.account is not None:
+        changes[wire.ENV_ACCOUNT] = options.account
     return changes
 
 
