@@ -58,15 +58,23 @@ async def tells_downstream(_request: Request) -> Response:
 
 
 async def goes_on(_request: Request) -> Response:
-    """Works on after its answer."""
-    return JSONResponse({}, background=BackgroundTask(asyncio.sleep, 0.3))
+    """Works on after its answer, until it is told to stop."""
+    return JSONResponse({}, background=BackgroundTask(stopped.wait))
+
+
+async def stop(_request: Request) -> Response:
+    stopped.set()
+    return Response()
+
+
+stopped = asyncio.Event()
 
 
 ROUTES = [
     Route("/health", health),
     *(
         Route(f"/{function.__name__}", function, methods=["POST"])
-        for function in (fails, endless, breaks_off, tells_downstream, goes_on)
+        for function in (fails, endless, breaks_off, tells_downstream, goes_on, stop)
     ),
 ]
 

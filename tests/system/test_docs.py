@@ -15,8 +15,8 @@ from tests.require import require_program
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 CONSOLE = re.compile(r"(<!-- run: (\w+) -->\n)?```console\n(.*?)```", re.DOTALL)
-#: Blocks that need a machine of their own; tests/system/test_systemd.py runs these.
-ELSEWHERE = {"install", "units", "start"}
+#: Blocks that need a machine or a port of their own; tests/system/test_systemd.py and test_asgi.py run these.
+ELSEWHERE = {"install", "units", "start", "server"}
 #: What the shell does around a page's own commands.
 BEFORE = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
 READY = 'for _ in $(seq 150); do [ -e "$TAXIMETER_STATE_DIR/run/agent" ] && break; sleep 0.1; done\n'
