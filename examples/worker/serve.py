@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """A predictor server to copy: one base model, and on it fine-tunes of several customers, one after another and at once.
 
-    python3 serve.py [--port 8080]                                                  as it is
+    python3 serve.py [--port 5055]                                                  as it is
     taximeter run --worker --pool prose --ready notify --on-term drain -- python3 serve.py    metered
 
 It writes on from a text in the manner of a book, word by word, each weighed against what followed the last two in the
 book. The base model has learnt all of the book, which is the boot of this process. A fine-tune (fine_tunes.json) learns
 some chapters once more, when it is first asked for: its load, which is of the prediction that asked. Few are kept.
 
-    curl -H 'taximeter-account: cus_7' -d '{"model":"examples/sea","prompt":"She was"}' localhost:8080/predict
+    curl -H 'taximeter-account: cus_7' -d '{"model":"examples/sea","prompt":"She was"}' localhost:5055/predict
 
 Owns the prediction, with the standard library only. What it says to the meter is in `Handler.predict` and `main`;
 without a meter that is nothing, and the work is the same.
@@ -159,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> int:
     """Learn, listen, and on SIGTERM finish what was begun."""
     parser = argparse.ArgumentParser(description="Write on in the manner of a book.")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, default=5055)
     port = parser.parse_args().port
     Handler.shelf = Shelf(BOOK, json.loads((HERE / "fine_tunes.json").read_text()))
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
