@@ -1,5 +1,7 @@
 """What a Meter is told, by its arguments, the environment and the headers of a request."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -143,3 +145,10 @@ def test_a_setting_that_is_none_is_refused() -> None:
 )
 def test_a_star_stands_for_anything(paths: tuple[str, ...], path: str, matches: bool) -> None:
     assert path_matcher(Settings(paths=paths))(path) is matches
+
+
+def test_a_variable_that_makes_no_sense_stops_a_server_as_it_imports_the_meter() -> None:
+    argv = [sys.executable, "-P", "-c", "import taximeter.asgi"]
+    done = subprocess.run(argv, env={"TAXIMETER_ASGI_TRUST_HEADERS": "of"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cannot use TAXIMETER_ASGI_TRUST_HEADERS 'of': expected 1 or 0" in done.stderr

@@ -18,6 +18,9 @@ from taximeter.asgi.talk import Talk
 #: In the scope of a request that is measured: the prediction's id. Of two Meters one above the other, one measures.
 SCOPE_KEY = "taximeter.prediction"
 
+# What the environment says is looked at now: frameworks make a middleware when they are asked first, too late to stop.
+read_settings({}, os.environ)
+
 
 class Meter:
     """Pure ASGI 3 middleware: a request is a prediction, from its arrival to the last piece of its answer.

@@ -1,7 +1,7 @@
 """What a Meter is told: by its arguments, else by TAXIMETER_ASGI_*, else what is usual.
 
 Owns the settings, their words in the environment, and which requests are predictions. Refuses to know requests
-otherwise. A setting that makes no sense stops the server before it serves: later it would only be a wrong bill.
+otherwise. A setting that makes no sense is an error, and no default: that were a wrong bill, or trust in whoever asks.
 """
 
 import fnmatch
