@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from taximeter.events import Options
+from taximeter.events import Options, ServiceClass
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.sums import LISTED_MAX, Item, Sum, _together, fold_each
 from taximeter.records import Billing, UsageRecord
-from tests.core.stories import MS, SECOND, beat, book, ready, spawned, tell
+from tests.core.stories import MS, SECOND, beat, book, exited, finish, ready, spawned, start, tell
 from tests.observe import histories
 from tests.observe.histories import ANOTHER, INSTANCE
 from tests.observe.nodes import BUSY, IDLE, RUNNING, ledger_of
@@ -61,6 +61,22 @@ def test_the_arithmetic_of_a_price_line_is_right(ask: Ask) -> None:
 def test_interim_records_are_one_run(ask: Ask) -> None:
     found = receipt(ask(histories.long_run(9)), "p1")
     assert (found["records_total"], found["time"]["wall_ns"]) == (5, 9 * SECOND)
+
+
+@pytest.mark.parametrize("interim_ns", [60 * SECOND, SECOND])
+def test_a_receipt_tells_the_concurrency_of_the_whole_run_however_it_was_cut(ask: Ask, interim_ns: int) -> None:
+    """`a` for 4 s, `b` beside it from 1.5 s to 2.5 s."""
+    marks = [start(0, "a"), start(1500 * MS, "b"), finish(2500 * MS, "b"), finish(4 * SECOND, "a")]
+    told = tell(Options(worker=True), [spawned(0), ready(0), *marks, exited(6 * SECOND)], book(interim_ns))
+    queries = ask(told.records)
+    assert receipt(queries, "a")["concurrency"] == {"mean": "1.25", "max": 2}
+    assert receipt(queries, INSTANCE)["concurrency"] == {"mean": "1.25", "max": 2}
+
+
+def test_a_run_that_was_never_active_had_no_company(ask: Ask) -> None:
+    loads = start(0, "a", service_class=ServiceClass.FAST_BOOT)
+    told = tell(Options(worker=True), [spawned(0), loads, finish(SECOND, "a"), exited(SECOND)])
+    assert receipt(ask(told.records), "a")["concurrency"] == {"mean": "0", "max": 0}
 
 
 def test_amounts_of_interim_records_are_summed_exactly(ask: Ask) -> None:

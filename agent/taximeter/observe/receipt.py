@@ -106,7 +106,7 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "attributes": last.get("attributes", {}),
         "labels": last.get("labels", {}),
         "resources": run.resources,
-        "concurrency": last.get("concurrency"),
+        "concurrency": run.concurrency,
         "predictions": [],
         "downstream": [],
         "records": run.records,

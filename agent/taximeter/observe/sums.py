@@ -17,6 +17,8 @@ LISTED_MAX = 1000
 #: How a person calls a unit.
 SHORT_UNITS = {"computing_second": "s"}
 
+_HUNDREDTH = Decimal("0.01")
+
 Json = dict[str, Any]
 
 
@@ -60,6 +62,8 @@ class Run:
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     time: dict[str, int] = field(default_factory=dict)
+    crowd: Decimal = Decimal(0)  #: how many were active together, by time
+    most: int | None = None  #: at most so many; None: no record says
     units: dict[str, Decimal] = field(default_factory=dict)
     amounts: Sum = field(default_factory=Sum)
     lines: dict[tuple[str, ...], list[Decimal]] = field(default_factory=dict)
@@ -101,6 +105,9 @@ class Run:
         self._whose(data)
         for name, duration_ns in data["time"].items():
             self.time[name] = self.time.get(name, 0) + duration_ns
+        if company := data.get("concurrency"):
+            self.crowd = EXACT.add(self.crowd, Decimal(company["mean"]) * data["time"]["active_ns"])
+            self.most = max(self.most or 0, company["max"])
         self.resources = _together(self.resources or {}, data.get("resources") or {})
         for line in data["billing"]["lines"]:
             self._line(line, data["billing"]["currency"])
@@ -110,6 +117,15 @@ class Run:
         self.reason = data["billing"].get("reason") or self.reason
         if data["timing"]["clock"] != "ok":
             self.clock |= dict.fromkeys(data["timing"]["clock"].split("+"))
+
+    @property
+    def concurrency(self) -> Json | None:
+        """Tell how many were active together over all records; the mean is one of rounded means."""
+        if self.most is None:
+            return None
+        active_ns = self.time["active_ns"]
+        mean = (self.crowd / active_ns).quantize(_HUNDREDTH) if active_ns else self.crowd
+        return {"mean": plain(mean), "max": self.most}
 
     def _whose(self, data: Mapping[str, Any]) -> None:
         for known, name in ((self.accounts, data["account"]), (self.instances, data["instance"])):
