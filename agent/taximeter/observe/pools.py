@@ -10,7 +10,7 @@ from typing import Any
 
 from taximeter.billing.money import EXACT
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolHour, PoolTime
-from taximeter.records import Billing, RecordType, UsageRecord
+from taximeter.records import Line, RecordType, UsageRecord
 
 #: So many pools are told apart, from the agent's start on.
 POOLS_MAX = 100
@@ -19,7 +19,8 @@ OTHER = "other"
 #: Units of a price line whose quantity is seconds of hardware.
 SECONDS = frozenset({"computing_second", "gpu"})
 
-_GIGA = Decimal(1_000_000_000)
+_PHASES = tuple(enumerate(f"{phase}_ns" for phase in POOL_PHASES))
+_LOAD, _SOLD, _RETURNED = (PoolTime._fields.index(part) for part in ("load", "sold", "returned"))
 
 
 class Pools:
@@ -30,13 +31,15 @@ class Pools:
 
     def of(self, records: Iterable[UsageRecord]) -> tuple[PoolHour, ...]:
         """What `records` add to the time of each pool, by the hour."""
-        sums: dict[tuple[int, str], PoolTime] = {}
+        sums: dict[tuple[int, str], list[int]] = {}
         for record in records:
             pool: Any = record.data.get("pool")
             if pool is not None:
                 key = _hour_of(record), self._named(pool)
-                sums[key] = time_of(record).plus(sums.get(key, _NOTHING))
-        return tuple(PoolHour(hour, pool, time) for (hour, pool), time in sums.items())
+                if key not in sums:
+                    sums[key] = [0] * len(PoolTime._fields)
+                _add(sums[key], record)
+        return tuple(PoolHour(hour, pool, PoolTime(*time)) for (hour, pool), time in sums.items())
 
     def _named(self, pool: str) -> str:
         if pool not in self._names:
@@ -44,9 +47,6 @@ class Pools:
                 return OTHER
             self._names.add(pool)
         return pool
-
-
-_NOTHING = PoolTime()
 
 
 def _hour_of(record: UsageRecord) -> int:
@@ -58,24 +58,28 @@ def _hour_of(record: UsageRecord) -> int:
     return at_ns // HOUR_NS
 
 
-def time_of(record: UsageRecord) -> PoolTime:
-    """What one record says of its pool's time."""
+def _add(time: list[int], record: UsageRecord) -> None:
+    """Add what one record says of its pool's time, by place: a worker may have thousands a second."""
     data: Mapping[str, Any] = record.data
-    sold_ns = _sold_ns(data["billing"])
-    paid = {"sold": max(sold_ns, 0), "returned": max(-sold_ns, 0)}
-    time = data["time"]
     if record.type is RecordType.INSTANCE:
-        return PoolTime(**{phase: time[f"{phase}_ns"] for phase in POOL_PHASES}, **paid)
-    return PoolTime(load=time.get("load_ns", 0), **paid)  # a correction moves no time
+        for place, part in _PHASES:
+            time[place] += data["time"][part]
+    elif record.type is RecordType.PREDICTION:
+        time[_LOAD] += data["time"]["load_ns"]
+    sold_ns = _sold_ns(data["billing"].lines)
+    time[_SOLD if sold_ns > 0 else _RETURNED] += abs(sold_ns)
 
 
-def _sold_ns(billing: Billing) -> int:
+def _sold_ns(lines: Iterable[Line]) -> int:
     """Hardware time of price lines, times their multipliers: at half the price half of it counts.
 
     A correction's is what it changes of that. Where only the price changes, as another tier bills, that is nothing.
     """
-    sold = Decimal(0)
-    for line in billing.lines:
+    sold_s = Decimal(0)
+    for line in lines:
         if line.unit in SECONDS:
-            sold = EXACT.add(sold, EXACT.multiply(Decimal(line.quantity), Decimal(line.multiplier)))
-    return int(EXACT.multiply(sold, _GIGA).to_integral_value())
+            part_s = Decimal(line.quantity)
+            if line.multiplier != "1":
+                part_s = EXACT.multiply(part_s, Decimal(line.multiplier))
+            sold_s = EXACT.add(sold_s, part_s)
+    return int(EXACT.scaleb(sold_s, 9).to_integral_value())
