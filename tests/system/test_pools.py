@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from taximeter.records import RecordType
-from tests.conftest import ROOT
 from tests.system.agents import Agent, Node, wait_until
 from tests.system.faults import LATE_NS, SECOND, check_ledger, finals
 
@@ -170,38 +169,6 @@ def test_what_was_sold_of_a_pool_is_told_over_restarts_of_the_agent(node: Node, 
 def told_of_pools(node: Node) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = json.loads(node.taximeter("status", "--json").stdout)["pools"]
     return told
-
-
-def test_the_example_of_a_pool_is_metered_as_it_says(node: Node, agent: Agent, tmp_path: Path) -> None:
-    requests = []
-    for number in range(9):
-        customer = f"cus_{number % 3}"
-        (tmp_path / f"{customer}.txt").write_text(f"of {customer} the meter says {customer} " * 20_000)
-        version = str(tmp_path / f"{customer}.txt")
-        requests.append({"id": f"p{number}", "account": customer, "version": version, "words": 2000})
-    words = (
-        "--worker",
-        "--ready",
-        "notify",
-        "--pool",
-        "babble",
-        "--",
-        sys.executable,
-        "-P",
-        str(ROOT / "examples" / "pool" / "serve.py"),
-    )
-    ran = node.run(*words, input="".join(json.dumps(request) + "\n" for request in requests))
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [request["id"] for request in requests]
-    wait_until(lambda: [one for one in node.records(RecordType.INSTANCE) if one["data"]["final"]], "its last record")
-    check_ledger(node)
-    done = finals(node)
-    assert {name: data["account"] for name, data in done.items()} == {one["id"]: one["account"] for one in requests}
-    assert {(data["status"], data["class"], data["pool"]) for data in done.values()} == {
-        ("succeeded", "fast_boot", "babble")
-    }
-    counted = [data["units"] for name in done for data in data_of(node, RecordType.PREDICTION, name) if data["units"]]
-    assert counted == [{"token_output": "2000"}] * 9
 
 
 def test_a_node_that_burns_takes_an_interval_with_it_and_no_more(node: Node) -> None:
