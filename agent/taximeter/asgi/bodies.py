@@ -11,8 +11,8 @@ import re
 import sys
 from typing import Final
 
+from taximeter.asgi.small import read_whole
 from taximeter.asgi.usage import Said
-from taximeter.asgi.whole import read_whole
 
 #: A `usage` object longer than this is none.
 USAGE_MAX_BYTES: Final = 16_384
