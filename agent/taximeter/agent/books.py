@@ -29,9 +29,9 @@ from taximeter.rulebook import Rulebook
 _CHUNK_BYTES = 1 << 16
 #: So much is folded before anybody else has a turn, counted in open predictions: each mark may settle the times of all
 #: that are open, and costs about as much as so many beside. It is some 20 ms.
-_TURN, _FACT = 8_192, 32
+_TURN, _FACT = 8_192, 16
 #: So many of the facts that are read at once may be starts, each of which makes one more.
-_STARTS = 32
+_STARTS = 48
 _BEGINNING = Position()
 _UNREADABLE = "unreadable"
 

@@ -30,7 +30,7 @@ from taximeter.journal import journal_name, list_instances, open_directory, pars
 logger = logging.getLogger(__name__)
 
 #: The loop is kept for at most this long at a time; scrapes and health checks come in between.
-_ROUND_S = 0.03
+_ROUND_S = 0.02
 #: A journal without news for this long is asked whether its writer lives.
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
 #: Reading goes on for so long before beats, polls and journals that are new get their turn.
