@@ -37,6 +37,24 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.stdin.close()
 
 
+def take(keeper: Keeper) -> list[Ended | Said]:
+    """The news so far, dealt with at once."""
+    news = keeper.take()
+    for item in news:
+        if isinstance(item, Said):
+            keeper.go_on(item)
+    return news
+
+
+def drained(keeper: Keeper) -> bytes:
+    """All that was said before the end, and what bites it came in."""
+    data = data_of(keeper.take())
+    while bite := keeper.drain(NAME):
+        assert len(data_of([*bite])) < 400_000
+        data += data_of([*bite])
+    return data
+
+
 def told(keeper: Keeper) -> list[Ended | Said]:
     """The next news, waited for."""
     assert select.select([keeper.fd], [], [], PATIENCE_S)[0], "no news came"
@@ -204,7 +222,7 @@ def test_what_an_earlier_keeper_heard_is_taken_in_bites(keeper: Keeper, tmp_path
     keeper.hold(NAME, -1, ours)
     keeper.listen(NAME, file(tmp_path / "heard"), 16)
     bites = []
-    while bite := data_of(keeper.take()):
+    while bite := data_of(take(keeper)):
         bites.append(bite)
     assert b"".join(bites) == left[16:] + b"new\n"
     assert max(map(len, bites)) < 400_000
@@ -217,7 +235,7 @@ def test_what_an_earlier_keeper_heard_of_an_ended_command_is_taken_whole(keeper:
     os.write(theirs, b"new\n")
     keeper.hold(NAME, -1, ours)
     keeper.listen(NAME, file(tmp_path / "heard"), 0)
-    assert data_of([*keeper.take(), *keeper.drain(NAME)]) == b"x" * 3_000_000 + b"new\n"
+    assert drained(keeper) == b"x" * 3_000_000 + b"new\n"
     os.close(theirs)
 
 
@@ -268,9 +286,9 @@ def test_the_file_of_what_is_heard_is_bounded_and_all_is_heard(keeper: Keeper, t
     while sent < 12_000_000 and time.monotonic() < deadline_s:
         with contextlib.suppress(BlockingIOError):
             sent += os.write(theirs, b"x" * 32_768)
-        got += len(data_of(keeper.take()))
+        got += len(data_of(take(keeper)))
     while got < sent and time.monotonic() < deadline_s:
-        got += len(data_of(keeper.take()))
+        got += len(data_of(take(keeper)))
     assert got == sent >= 12_000_000
     assert (tmp_path / "heard").stat().st_size < 9_000_000
     os.close(theirs)
@@ -291,7 +309,7 @@ def test_a_flood_waits_in_the_pipe_until_somebody_takes_it(keeper: Keeper, tmp_p
     assert sent <= (1 << 20) + (1 << 19)
     got = 0
     while got < sent and time.monotonic() < deadline_s:
-        got += sum(len(item.data) for item in keeper.take() if isinstance(item, Said))
+        got += len(data_of(take(keeper)))
     assert got == sent
     os.close(theirs)
 
@@ -303,8 +321,20 @@ def test_what_an_ended_command_left_behind_is_taken_whole(keeper: Keeper, tmp_pa
         os.write(theirs, b"y" * 4095 + b"\n")
     keeper.hold(NAME, -1, ours)
     keeper.listen(NAME)
-    left = b"".join(item.data for item in [*keeper.take(), *keeper.drain(NAME)] if isinstance(item, Said))
-    assert len(left) == 1 << 20
+    assert len(drained(keeper)) == 1 << 20
+    os.close(theirs)
+
+
+def test_who_still_writes_after_the_end_is_not_drained_for_ever(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    os.write(theirs, b"y" * 4096)
+    taken = 0
+    while bite := keeper.drain(NAME):
+        taken += len(data_of([*bite]))
+        os.write(theirs, b"y" * 4096)
+    assert taken < 100_000
     os.close(theirs)
 
 

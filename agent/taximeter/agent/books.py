@@ -29,7 +29,7 @@ from taximeter.rulebook import Rulebook
 _CHUNK_BYTES = 1 << 16
 #: So much is folded before anybody else has a turn, counted in open predictions: each mark may settle the times of all
 #: that are open, and costs about as much as so many beside. It is some 20 ms.
-_TURN, _FACT = 8_192, 16
+TURN, _FACT = 8_192, 16
 #: So many of the facts that are read at once may be starts, each of which makes one more.
 _STARTS = 48
 _BEGINNING = Position()
@@ -103,21 +103,20 @@ class Books:
         """Take names from the end of `due`, and read their journals; a file that cannot be believed is refused here."""
         names: list[str] = []
         found: list[tuple[str, Account, Chunk]] = []
-        left = _TURN
-        while due and left > 0 and len(names) < _TURN // _FACT:
+        left = TURN
+        while due and left > 0 and len(names) < TURN // _FACT:
             name = due.pop()
             names.append(name)
             account = self.accounts.get(name)
             if account is None:
                 account = self.accounts[name] = Account(_BEGINNING)
-            each = _FACT + account.open_predictions
-            most = max(1, left // (each + _STARTS))
+            most = most_facts(account, left)
             try:
                 chunk = read_on(self._directory_fd, name, account.position, self._owners, _CHUNK_BYTES, most)
             except JournalFault as fault:
                 self._refuse(name, account, fault)
                 continue
-            left -= each * (len(chunk.events) + len(chunk.faults))
+            left -= cost(account) * (len(chunk.events) + len(chunk.faults))
             found.append((name, account, chunk))
         return names, found
 
@@ -269,3 +268,13 @@ class Books:
             self.accounts.pop(name, None)
         if fault.reason != "missing":
             self._complaints.about_file(name, fault)
+
+
+def cost(account: Account) -> int:
+    """What a fact of this instance costs, as part of a TURN."""
+    return _FACT + account.open_predictions
+
+
+def most_facts(account: Account, left: int) -> int:
+    """How many of its facts may be taken, of what is left of a TURN."""
+    return max(1, left // (cost(account) + _STARTS))

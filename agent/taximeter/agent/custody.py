@@ -11,19 +11,19 @@ from collections.abc import Iterable, Sequence
 
 from taximeter import kernel, wire
 from taximeter.agent.accounts import Account
-from taximeter.agent.books import Books
+from taximeter.agent.books import TURN, Books, cost, most_facts
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper, Said
+from taximeter.agent.speech import Speech
+from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.events import Alive, BadMark, BecameReady, Event, Exited, Marked, Source, Usage
+from taximeter.events import Alive, BecameReady, Event, Exited, Source, Usage
 from taximeter.instance import Instance
-from taximeter.journal import open_heard, open_marks, parse_mark
+from taximeter.journal import open_heard, open_marks
 from taximeter.lifecycle import Stage
 
 logger = logging.getLogger(__name__)
 
-#: Of a line without an end only so much is kept: enough to see that it is too long for a mark.
-_KEPT_BYTES = wire.MARK_MAX_BYTES + 1
 _CORE = 0x80
 
 
@@ -36,8 +36,9 @@ class Custody:
         self._books = books
         self._eyes = eyes
         self._keeper = Keeper()
-        self._rests: dict[str, bytes] = {}  # of adopted instances: a mark that has no end yet
-        self._ends: dict[str, int] = {}  # how far what was heard of them reaches in its file
+        self._turns = Turns()
+        self._ending: set[str] = set()  # adopted instances whose end is known, and what is left of them is booked
+        self._speech = Speech()
         self.fd = self._keeper.fd  #: readable when there is news
         self.adopted: set[str] = set()
 
@@ -54,36 +55,64 @@ class Custody:
             elif not self._keeper.holds(name) and account.instance.stage is not Stage.PENDING:
                 self._hold(name, account.instance)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there is news that waits for its turn."""
+        return bool(self._turns)
+
+    def is_ending(self, name: str) -> bool:
+        """Whether its end is about to be booked, once the rest of what it said is."""
+        return name in self._ending
+
     def take_news(self) -> bool:
-        """Book what was seen and said since; true if there was anything."""
-        news = self._keeper.take()
-        said: dict[str, list[Said]] = {}
-        ends: dict[str, Ended] = {}
-        for item in news:
-            if item.instance not in self.adopted:
-                continue  # its wrapper lives and tells its end itself, or has told it
-            if isinstance(item, Said):
-                said.setdefault(item.instance, []).append(item)
-            else:
-                ends[item.instance] = item
-        for name in said.keys() | ends.keys():
-            account = self._books.accounts.get(name)
-            if account is None or account.instance is None:
-                self._forget(name)
-            elif name in ends and self._eyes.is_end_to_come(account.instance, ends[name].at_ns):
-                self._keeper.tell_again(ends[name])
-                self._book_marks(name, said.get(name, []), held=False)
-            elif name in ends:
-                self._end(name, account.instance, ends[name], said.get(name, []))
-            else:
-                # Whatever was said meanwhile, and for however long nobody listened: it is the same command.
-                self._book_marks(name, said[name], held=self._keeper.is_alive(name))
-        return bool(news)
+        """Book some of what was seen and said since; true if there was anything.
+
+        It is as much as one turn of the books may be, for each mark may cost as much as predictions are open.
+        """
+        # The others' wrappers live and tell their ends themselves, or have told them.
+        self._turns.add(item for item in self._keeper.take() if item.instance in self.adopted)
+        had_some = self.has_more
+        left = TURN
+        while self.has_more and left > 0:
+            left -= self._deal_with(self._turns.take(), left)
+        return had_some
+
+    def _deal_with(self, item: Ended | Said | Unseen, left: int) -> int:
+        """Book it, or a part of it; returns what that cost."""
+        name = item.instance
+        account = self._books.accounts.get(name)
+        if account is None or account.instance is None:
+            self._forget(name)
+            return 1
+        if isinstance(item, Said):
+            front, rest = split(item, most_facts(account, left))
+            if rest is not None:
+                self._turns.put_back([rest])
+            self._keeper.go_on(front)
+            self._book_marks(name, account.instance, front)
+            return cost(account) * (1 + front.data.count(b"\n"))
+        if isinstance(item, Ended) and self._eyes.is_end_to_come(account.instance, item.at_ns):
+            self._keeper.tell_again(item)
+        elif self._turns.has(name):
+            self._turns.add([item])  # what was said is booked before it
+        elif not self._go_on_to_end(name, item):
+            self._end(name, account.instance, item if isinstance(item, Ended) else None)
+        return cost(account)
+
+    def _go_on_to_end(self, name: str, item: Ended | Unseen) -> bool:
+        """Whether something is left that was said before the end: that comes first."""
+        self._ending.add(name)
+        said = self._keeper.drain(name)
+        if said:
+            self._turns.put_back([*said, item])
+        return bool(said)
 
     def rest(self) -> None:
         """Take what was heard so far, and hear no more: the next agent goes on."""
         self._keeper.fall_deaf()
         self.take_news()
+        while self.has_more:
+            self.take_news()
 
     def beat(self) -> None:
         """A heartbeat for every instance that has no wrapper any more: the agent's word instead."""
@@ -130,7 +159,7 @@ class Custody:
         if not self._keeper.holds(name):
             self._hold(name, instance)
         self.adopted.add(name)
-        self._ends[name] = instance.heard_bytes
+        self._speech.begin(name, instance.heard_bytes)
         self._keeper.listen(name, self._open_heard(name), instance.heard_bytes)
         self.take_news()
         if name not in self.adopted:
@@ -142,7 +171,8 @@ class Custody:
         elif (end := self._keeper.end_of(name)) is not None:
             self._keeper.tell_again(end)
         else:
-            self._end(name, instance, None, [])
+            self._ending.add(name)
+            self._turns.add([Unseen(name)])
 
     # --- What is held ---
 
@@ -177,8 +207,9 @@ class Custody:
 
     def _forget(self, name: str) -> None:
         self.adopted.discard(name)
-        self._rests.pop(name, None)
-        self._ends.pop(name, None)
+        self._ending.discard(name)
+        self._turns.drop(name)
+        self._speech.forget(name)
         self._keeper.release(name)
 
     # --- What happens without a wrapper ---
@@ -196,18 +227,11 @@ class Custody:
         self._book(name, [spawned])
         return account.instance or instance
 
-    def _end(self, name: str, instance: Instance, end: Ended | None, said: Sequence[Said]) -> None:
+    def _end(self, name: str, instance: Instance, end: Ended | None) -> None:
         """Close it by what was seen of its end: the kernel's stamp, the agent's own, or nothing but the last sign."""
         seen = self._eyes.end_of(instance)
         exited = None if end is None and seen is None else _exited(end, seen)
-        # What is left in the FIFO was said before the end, whenever it is read.
-        latest_ns = (
-            kernel.read_clock().monotonic if exited is None else min(exited.kernel_ns or exited.at_ns, exited.at_ns)
-        )
-        events: list[Event] = [*self._marks(name, [*said, *self._keeper.drain(name)], latest_ns)]
-        rest = self._rests.pop(name, b"")
-        if rest:
-            events.append(parse_mark(rest, latest_ns))
+        events: list[Event] = [*self._speech.last(name, self._latest_ns(instance, end))]
         if exited is not None:
             events.append(exited)
         self._book(name, events)
@@ -215,38 +239,28 @@ class Custody:
             self._books.lose(name, kernel.read_clock())
         self._forget(name)
 
-    def _marks(self, name: str, said: Sequence[Said], latest_ns: int | None = None) -> list[Marked | BadMark]:
-        events: list[Marked | BadMark] = []
-        for item in said:
-            at_ns = item.at_ns if latest_ns is None else min(item.at_ns, latest_ns)
-            *lines, rest = (self._rests.get(name, b"") + item.data).split(b"\n")
-            self._rests[name] = rest[:_KEPT_BYTES]
-            events.extend(parse_mark(line[:_KEPT_BYTES], at_ns) for line in lines if line)
-        return events
+    def _latest_ns(self, instance: Instance, end: Ended | None) -> int:
+        """What is read of a command that has ended was said before the end, whenever that is."""
+        seen = self._eyes.end_of(instance)
+        stamps = [stamp.at_ns for stamp in (end, seen) if stamp is not None]
+        return min(stamps, default=kernel.read_clock().monotonic)
 
-    def _book_marks(self, name: str, said: Sequence[Said], *, held: bool) -> None:
-        """Book what was said, and how far that was, so that the next agent goes on behind it."""
-        marks = self._marks(name, said)
-        account = self._books.accounts[name]
-        before = 0 if account.instance is None else account.instance.heard_bytes
-        heard_bytes = self._heard(name, said, before)
-        if marks:
-            self._books.book_own(name, [mark._replace(held=held) for mark in marks], heard_bytes)
-        elif heard_bytes > before:
-            self._books.book_heard(name, heard_bytes)
+    def _book_marks(self, name: str, instance: Instance, said: Said) -> None:
+        """Book what was said, and how far that was, so that the next agent goes on behind it.
 
-    def _heard(self, name: str, said: Sequence[Said], heard_bytes: int) -> int:
-        """How far all is booked, in the file of what was heard: to the beginning of the line that has no end yet.
-
-        A line that is longer than a mark may be is booked as far as it goes: it is no mark, whatever follows.
+        Whatever was said while the command is held, and for however long nobody listened: it is the same command.
         """
-        for item in said:
-            if item.end is not None:
-                self._ends[name] = item.end
-            rest = item.data[item.data.rfind(b"\n") + 1 :]
-            if b"\n" in item.data:
-                heard_bytes = self._ends[name] - (len(rest) if item.end is not None else 0)
-        return self._ends[name] if len(self._rests.get(name, b"")) in (0, _KEPT_BYTES) else heard_bytes
+        at_ns, end = said.at_ns, self._keeper.end_of(name)
+        ended = name in self._ending or (end is not None and not self._eyes.is_end_to_come(instance, end.at_ns))
+        if ended:
+            at_ns = min(at_ns, self._latest_ns(instance, end))
+        marks = self._speech.marks(said, at_ns)
+        heard_bytes = self._speech.reach(said, instance.heard_bytes)
+        if marks:
+            held = not ended and self._keeper.is_alive(name)
+            self._books.book_own(name, [mark._replace(held=held) for mark in marks], heard_bytes)
+        elif heard_bytes > instance.heard_bytes:
+            self._books.book_heard(name, heard_bytes)
 
     def _book(self, name: str, events: Sequence[Event]) -> None:
         if events:

@@ -6,26 +6,21 @@ gone. Refuses to know what an end or a mark means.
 """
 
 import contextlib
-import errno
 import os
 import select
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from taximeter import kernel
+from taximeter.agent.heard import Heard
 
 _READ_BYTES = 65_536
 #: What is taken of one instance's marks before somebody has to ask for more: so no flood fills the memory.
 _MOST_BYTES = 262_144
 #: So often as much is read of what an ended command left behind: a pipe holds a MiB.
 _PIPEFULS = 5
-#: So much of the disk is taken for one instance; what is said beyond it is in memory only until it is booked.
-_MOST_KEPT_BYTES = 8_388_608
-#: So much is worth to be given back to the disk.
-_WORTH_BYTES = 65_536
-_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +48,9 @@ class _Held:
     pidfd: int  #: -1: the command cannot be held
     fifo: int  #: -1: there is none
     listens: bool = False
-    heard: int = -1  #: a file that what is heard goes to before anybody has it; -1: there is none
-    heard_bytes: int = 0  #: where that file ends
-    given_back_bytes: int = 0  #: so much at its beginning takes no room any more
-    told_bytes: int = 0  #: so much of it was told
-    waiting_bytes: int = 0
+    heard: Heard = field(default_factory=lambda: Heard(-1, 0))
+    waiting_bytes: int = 0  #: told, and not dealt with
+    drains: int | None = None  #: so often it may still be read; None: its command lives
     end: Ended | None = None
 
 
@@ -133,24 +126,26 @@ class Keeper:
                     os.close(heard)
                 return
             held.listens = True
-            held.heard = heard
-            self._recall(held, taken)
+            held.heard = Heard(heard, taken)
             self._by_fd[held.fifo] = held
             self._epoll.register(held.fifo, select.EPOLLIN | select.EPOLLET)
             self._read(held, time.monotonic_ns())
 
     def drain(self, instance: str) -> list[Said]:
-        """What is left in the FIFO of an instance that is listened to and has ended: at most what a pipe holds."""
+        """More of what is left of an instance that is listened to and has ended: at most what a pipe holds, in bites.
+
+        Empty when there is no more; then it is to be let go of.
+        """
         with self._lock:
             held = self._held.get(instance)
             if held is None or not held.listens:
                 return []
-            for _ in range(_PIPEFULS + (held.heard_bytes - held.told_bytes) // _MOST_BYTES):
+            if held.drains is None:
+                held.drains = _PIPEFULS + held.heard.left_bytes // _MOST_BYTES
+            if held.drains:
+                held.drains -= 1
                 held.waiting_bytes = 0
-                before = len(self._news)
                 self._read(held, time.monotonic_ns())
-                if len(self._news) == before:
-                    break
             left: list[Said] = []
             others: deque[Ended | Said] = deque()
             for item in self._news:
@@ -162,17 +157,19 @@ class Keeper:
             return left
 
     def take(self) -> list[Ended | Said]:
-        """What has happened since, in order; more of a flood is read once this was taken."""
+        """What has happened since, in order."""
         with self._lock:
             news, self._news = list(self._news), deque()
-            for item in news:
-                held = self._held.get(item.instance)
-                if isinstance(item, Said) and held is not None:
-                    held.waiting_bytes -= len(item.data)
-                    self._read(held, time.monotonic_ns())
-            if not self._news:
-                _clear(self.fd)
+            _clear(self.fd)
         return news
+
+    def go_on(self, said: Said) -> None:
+        """That was dealt with: read as much more of a flood, unless its command has ended and it is to be drained."""
+        with self._lock:
+            held = self._held.get(said.instance)
+            if held is not None and held.drains is None:
+                held.waiting_bytes = max(0, held.waiting_bytes - len(said.data))
+                self._read(held, time.monotonic_ns())
 
     def read_on(self) -> None:
         """Read every FIFO that is listened to, whether it tells of news or not: what had no room may have some now."""
@@ -181,19 +178,11 @@ class Keeper:
                 self._read(held, time.monotonic_ns())
 
     def give_back(self, instance: str, booked: int) -> None:
-        """Give the disk back what is kept of an instance, if all of it is booked for good: up to `booked`.
-
-        The file goes on where it ended, behind a hole: so a place in it is the same place, whoever is killed when.
-        """
+        """Give the disk back what is kept of an instance, if all of it is booked for good: up to `booked`."""
         with self._lock:
             held = self._held.get(instance)
-            if held is None or held.heard < 0 or not booked == held.told_bytes == held.heard_bytes:
-                return
-            if held.heard_bytes - held.given_back_bytes < _WORTH_BYTES:
-                return
-            with contextlib.suppress(OSError):
-                os.ftruncate(held.heard, 0)
-                held.given_back_bytes = held.heard_bytes
+            if held is not None:
+                held.heard.give_back(booked)
 
     def fall_deaf(self) -> None:
         """Read no FIFO any more: what is said from now on waits there for whoever comes next."""
@@ -212,7 +201,8 @@ class Keeper:
             held = self._held.pop(instance, None)
             if held is None:
                 return
-            for fd in (held.pidfd, held.fifo, held.heard):
+            held.heard.close()
+            for fd in (held.pidfd, held.fifo):
                 if fd >= 0:
                     self._by_fd.pop(fd, None)
                     os.close(fd)
@@ -240,54 +230,16 @@ class Keeper:
             held.end = Ended(held.instance, at_ns, kernel.exit_status(held.pidfd))
             self._tell(held.end)
 
-    def _recall(self, held: _Held, taken: int) -> None:
-        if held.heard < 0:
-            return
-        status = os.fstat(held.heard)
-        held.heard_bytes = max(status.st_size, taken)
-        held.given_back_bytes = max(0, held.heard_bytes - status.st_blocks * _BLOCK_BYTES)
-        held.told_bytes = taken
-
     def _read(self, held: _Held, at_ns: int) -> None:
         while held.listens and held.waiting_bytes < _MOST_BYTES:
             try:
-                data, end = self._take_in(held)
+                data, end = held.heard.take_in(held.fifo, _READ_BYTES)
             except BlockingIOError:
                 return
             if not data:
                 return
             held.waiting_bytes += len(data)
             self._tell(Said(held.instance, at_ns, data, end))
-
-    def _take_in(self, held: _Held) -> tuple[bytes, int | None]:
-        """What comes next, and where it ends in the file: what is left in there, then what is in the FIFO."""
-        if held.told_bytes < held.heard_bytes or self._keep(held):
-            data = _read_at(held.heard, min(_READ_BYTES, held.heard_bytes - held.told_bytes), held.told_bytes)
-            if data:
-                held.told_bytes += len(data)
-                return data, held.told_bytes
-            held.told_bytes = held.heard_bytes  # the disk lost it
-        return os.read(held.fifo, _READ_BYTES), None
-
-    def _keep(self, held: _Held) -> bool:
-        """Empty the FIFO into the file in one step: killed at any moment, it is in the one or in the other.
-
-        False where the file takes no more of it, so that it has to be read: who says it must not wait for a disk.
-        """
-        if held.heard < 0 or held.heard_bytes - held.given_back_bytes >= _MOST_KEPT_BYTES:
-            return False
-        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
-        try:
-            size = os.splice(held.fifo, held.heard, _READ_BYTES, offset_dst=held.heard_bytes, flags=flags)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # no file system to splice to
-                os.close(held.heard)
-                held.heard = -1
-            return False  # or a full disk, which may have room later
-        held.heard_bytes += size
-        return size > 0
 
     def _tell(self, item: Ended | Said) -> None:
         self._news.append(item)
@@ -298,13 +250,6 @@ def _is_readable(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _read_at(fd: int, size: int, offset: int) -> bytes:
-    try:
-        return os.pread(fd, size, offset)
-    except OSError:
-        return b""
 
 
 def _clear(fd: int) -> None:

@@ -88,7 +88,9 @@ class Watcher:
         last_poll_s = last_beat_s = time.monotonic()
         while True:
             due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
-            names = await self._news(0.0 if self._rest else max(0.0, due_s - time.monotonic()))
+            names = await self._news(
+                0.0 if self._rest or self._custody.has_more else max(0.0, due_s - time.monotonic())
+            )
             await self.read(names | self._rest, _LONGEST_READ_S)
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:
@@ -270,6 +272,9 @@ class Watcher:
                 self._let_go.add(name)
             else:
                 self._custody.abandoned(name)
+            while self._custody.is_ending(name):
+                self._custody.take_news()
+                await anyio.lowlevel.checkpoint()
         await self._scribe.commit()
 
     def _has_writer(self, name: str) -> bool:
