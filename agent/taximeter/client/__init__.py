@@ -12,7 +12,8 @@ waits, and nothing raises into the model's code, but for `Refused` where a predi
 What finds the FIFO full is kept with its time, in order, and sent as soon as there is room: with the next call, by a
 thread, or within a tenth of a second at exit. Beyond 1,024 waiting marks those that may be missed are dropped and
 counted: the start of a prediction, so that it is not billed, and `ready` and `stopping`. Units wait for the finish, and
-the end of what was begun is always kept. Safe in threads, tasks, signal handlers and after a fork.
+the end of what was begun is always kept. Safe in threads, tasks, signal handlers and after a fork. Of a one-shot, whose
+command is the one prediction, the agent takes none but that.
 
 Standard library only, and little of that at import: a model's start waits for it.
 """
@@ -44,6 +45,8 @@ def stopping(reason: str = "drain") -> None:
         said = _quote(_word(reason))
         if len(said) <= _marks.NAME_MAX_BYTES:
             _OUTLET.tell(_marks.STOPPING % (said, _now_ns()))
+        else:
+            _OUTLET.dropped += 1
 
 
 def dropped() -> int:

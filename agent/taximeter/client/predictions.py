@@ -130,6 +130,7 @@ class Prediction:
             now_ns = monotonic_ns()
             if not held:
                 self._due_ns = now_ns + _HOLD_NS
+            if self._state > 0:
                 _holders[id(self)] = self
             for given in (units, more) if units else (more,):
                 for name, amount in given.items():
