@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.billing.tree import Finding, Kind, Link, Node, Row, Sums, Tree, build, sums_of
+from taximeter.billing.calls import Finding, Kind, Link, Node, Row, Sums, Tree, sums_of
+from taximeter.billing.tree import build
 
 USD = {"USD": Decimal("0.5")}
 

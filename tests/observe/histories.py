@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from taximeter.events import ActiveMark, Marked, Measured, Observed, Options, ServiceClass, Status
+from taximeter.events import ActiveMark, Event, Marked, Measured, Observed, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Device, Hardware
 from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
@@ -74,6 +74,32 @@ def shared_worker() -> list[UsageRecord]:
         exited(950 * MS),
     ]
     return tell(Options(worker=True, pool="sdxl", labels={"team": "a"}), events).records
+
+
+def call(
+    prediction: str, parent: str | None = None, at_ms: int = 0, ms: int = 100, code: int | None = 0, **told: object
+) -> list[UsageRecord]:
+    """A one-shot that runs from `at_ms` on for `ms`, and was called by `parent`; code None: it still runs."""
+    options = Options(prediction=prediction, parent=parent, **{"root": "p-root" if parent else None, **told})
+    events: list[Event] = [spawned(at_ms * MS), ready(at_ms * MS)]
+    events += [beat((at_ms + ms) * MS) if code is None else exited((at_ms + ms) * MS, code)]
+    records = tell(options, events, book(interim_ns=ms * MS if code is None else 60 * SECOND)).records
+    written = orjson.dumps([record.data for record in records]).replace(INSTANCE.encode(), f"i-{prediction}".encode())
+    return [
+        record._replace(id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
+        for record, data in zip(records, orjson.loads(written), strict=True)
+    ]
+
+
+def calls() -> list[UsageRecord]:
+    """A root that failed after its calls: two of its own, one of which called another, of another account, and one
+    that still runs."""
+    return [
+        *call("p-search", "p-plan", 200, 100, account="cus_9", model="acme/search"),
+        *call("p-plan", "p-root", 100, 400, account="cus_7", model="acme/llm"),
+        *call("p-root", None, 0, 2000, 3, account="cus_7", model="acme/agent"),
+        *call("p-draw", "p-root", 600, 1200, None, account="cus_7", model="acme/sdxl-lora"),
+    ]
 
 
 def private_run() -> list[UsageRecord]:

@@ -181,6 +181,8 @@ def _prediction(instance: Instance, prediction: Prediction) -> PredictionView:
         version=prediction.version,
         service_class=prediction.service_class.value,
         pool=prediction.pool,
+        parent=prediction.parent,
+        root=prediction.root,
     )
 
 

@@ -185,17 +185,16 @@ def _print_table(bodies: Iterable[bytes]) -> None:
 
 def _columns(events: Sequence[Mapping[str, Any]]) -> "list[Column]":
     """Lay records out: what is needed to find a run and its price first, the rest where there is room."""
-    from taximeter.cli.receipt import STATUS_STYLES  # noqa: PLC0415
     from taximeter.cli.sheet import Column  # noqa: PLC0415
 
     rows = [_row(event) for event in events]
     days = {row["day"] for row in rows}
     currencies = {row["currency"] for row in rows} - {""}
-    for row, amount in zip(rows, _aligned([row["amount"] for row in rows]), strict=True):
+    for row, amount in zip(rows, text.aligned([row["amount"] for row in rows]), strict=True):
         row["amount"] = amount
         row["start"] = row["clock"] if len(days) == 1 else f"{row['day'][5:]} {row['clock']}"
         row["amount"] += f" {row['currency']}" if row["currency"] and len(currencies) > 1 else ""
-    styles = tuple(STATUS_STYLES.get(row["status"], "") for row in rows)
+    styles = tuple(text.STATUS_STYLES.get(row["status"], "") for row in rows)
     specification = (
         ("seq", "#", 6, True),
         ("start", days.pop() if len(days) == 1 else "start (UTC)", 3, False),
@@ -220,15 +219,6 @@ def _run(event: Mapping[str, Any]) -> str:
     if event["type"] == RecordType.FACT:
         return f"{text.safe(data.get('fact'))} {text.short_hash(data.get('hash'))}"
     return text.safe(data.get("prediction") or data.get("instance") or event["id"])
-
-
-def _aligned(amounts: Sequence[str]) -> list[str]:
-    """Set amounts so that their points stand below each other."""
-    places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
-    return [
-        amount + " " * (places + 1 - len(amount.partition(".")[2]) - ("." in amount)) if places else amount
-        for amount in amounts
-    ]
 
 
 def _row(event: Mapping[str, Any]) -> dict[str, str]:

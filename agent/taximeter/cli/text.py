@@ -9,6 +9,14 @@ from taximeter.observe import words
 
 NOTHING, safe, plural = words.NOTHING, words.safe, words.plural
 
+STATUS_STYLES = {
+    "succeeded": "green",
+    "processing": "yellow",
+    "failed": "red",
+    "canceled": "yellow",
+    "aborted": "magenta",
+}
+
 _S = 1_000_000_000
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
@@ -107,3 +115,12 @@ def percent(part: int, whole: int) -> str:
 def listed(words: Sequence[object]) -> str:
     """Return words with commas, safely; a dash for none."""
     return ", ".join(safe(word) for word in words) or NOTHING
+
+
+def aligned(amounts: Sequence[str]) -> list[str]:
+    """Set amounts so that their points stand below each other."""
+    places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
+    return [
+        amount + " " * (places + 1 - len(amount.partition(".")[2]) - ("." in amount)) if places else amount
+        for amount in amounts
+    ]

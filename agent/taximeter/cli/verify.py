@@ -15,6 +15,9 @@ from taximeter.cli.source import Source
 if TYPE_CHECKING:
     from taximeter.cli.sheet import Sheet
 
+#: So many of a kind are shown.
+_NOTES = 4
+
 
 def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
     """Audit the ledger and name every fault.
@@ -47,9 +50,25 @@ def write(report: Mapping[str, Any], ledger: str, sheet: "Sheet") -> None:
             "checked",
             "hashes and chain, numbering, what records are found by, tiling of every run, sums of phases and of money",
         )
-        return
-    sheet.section("Faults")
+    else:
+        sheet.section("Faults")
     for fault in faults:
         where = f"record {fault['seq']}" if fault.get("seq") is not None else "ledger"
         which = f" [{text.safe(fault['id'])}]" if fault.get("id") else ""
         sheet.row(where, text.safe(fault["what"]) + which)
+    _notes(report, sheet)
+
+
+def _notes(report: Mapping[str, Any], sheet: "Sheet") -> None:
+    """Say what is worth a look in who called whom, which is no fault: a parent may have run on another node."""
+    totals = report["notes_total"]
+    if not totals:
+        return
+    sheet.section(f"Who called whom ({text.plural(sum(totals.values()), 'note')}, no fault)")
+    for kind, count in totals.items():
+        notes = [note for note in report["notes"] if note["kind"] == kind][:_NOTES]
+        for at, note in enumerate(notes):
+            named = f"{text.shorten(note['prediction'], 36)} {note['text']}"
+            sheet.row("" if at else kind.replace("_mismatch", ""), named)
+        if count > len(notes):
+            sheet.row("", f"and {count - len(notes):,} more: --json lists them")

@@ -24,6 +24,19 @@ _BEGUN_BY = """
 SELECT DISTINCT rtrim(id, '0123456789') FROM (SELECT id FROM lookups WHERE id >= ? AND id < ? AND type != ?
 ORDER BY id LIMIT ?)
 """
+# A root is filed only where it is another prediction, so the first of a tree is found by its own id.
+_FIRST = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE prediction = ? AND root IS NULL"
+_BELOW = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE root = ? AND prediction IS NOT NULL"
+_ROOT_OF = "SELECT coalesce(root, prediction) FROM lookups WHERE prediction = ? ORDER BY seq LIMIT 1"
+_NEXT_ROOT = "SELECT root FROM lookups WHERE root > ? AND typeof(root) = 'text' ORDER BY root LIMIT 1"
+# What was called by somebody who did not know the first of all names a root that stands in a tree itself.
+_ROOTS = """
+WITH RECURSIVE roots(id) AS (
+    VALUES (?) UNION
+    SELECT below.prediction FROM roots JOIN lookups AS below ON below.root = roots.id
+    WHERE below.prediction IS NOT NULL AND EXISTS (SELECT 1 FROM lookups AS of WHERE of.root = below.prediction)
+) SELECT id FROM roots LIMIT ?
+"""
 _LAST_CHARACTER = "\U0010ffff"
 _POOLS = """
 SELECT pool, sum(boot_ns), sum(idle_ns), sum(active_ns), sum(teardown_ns), sum(suspended_ns), sum(unknown_ns),
@@ -129,6 +142,31 @@ class LedgerReader:
         sql = " AND ".join((_SELECT_SEQ, *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
         rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
         return int(rows[0][0]) if rows else 0
+
+    def root_of(self, prediction: str) -> str | None:
+        """The root that a prediction's first record names; None where it has no record."""
+        rows = self._ask(_ROOT_OF, prediction)
+        return str(rows[0][0]) if rows else None
+
+    def next_root(self, after: str = "") -> str | None:
+        """The first root in order beyond `after` that another prediction names."""
+        rows = self._ask(_NEXT_ROOT, after)
+        return str(rows[0][0]) if rows else None
+
+    def roots(self, top: str, most: int) -> tuple[str, ...]:
+        """`top` and whatever below it is named as a root by others, at most so many."""
+        return tuple(str(name) for (name,) in self._ask(_ROOTS, top, most))
+
+    def of_root(self, root: str) -> Iterator[bytes]:
+        """The stored bytes of the records of a root, and of the predictions that name it as theirs."""
+        yield from self._pages(_FIRST, root)
+        yield from self._pages(_BELOW, root)
+
+    def _pages(self, sql: str, value: str) -> Iterator[bytes]:
+        rows: list[tuple[Any, ...]] = [(0, b"")]
+        while rows:
+            rows = self._ask(f"{sql} AND seq > ? ORDER BY seq LIMIT ?", value, rows[-1][0], _PAGE_ROWS)
+            yield from (body for _, body in rows)
 
     def begun_by(self, prefix: str) -> tuple[str, ...]:
         """The instances whose ids begin with `prefix`, in order, as far as one page of records tells."""

@@ -5,6 +5,7 @@ runs. Blocks on the ledger, so the API calls it in a thread, one question at a t
 """
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
 from taximeter.observe import receipt as receipts
+from taximeter.observe import tree
+from taximeter.observe.calling import Calls, all_calls, calls_of
 from taximeter.observe.explained import explained
 from taximeter.observe.since import since_ns
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
@@ -99,23 +102,31 @@ class Queries:
         """Give the stored bytes of the records that `wanted` names, oldest first."""
         return self._reader.records(wanted)
 
-    def receipt(self, asked: str) -> Json | None:
-        """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it."""
-        return self._of_prediction(asked) or self._of_instance(asked) or self._of_record(asked)
+    def receipt(self, asked: str, *, calls: bool = True) -> Json | None:
+        """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it.
+
+        Without `calls`, whom it called and who called it is left out, which may be much.
+        """
+        return self._of_prediction(asked, calls=calls) or self._of_instance(asked) or self._of_record(asked)
 
     def last_run(self, asked: str) -> Json | None:
         """Explain one run, so that its time and price fit its cost: the last, where several bear the id."""
-        whole = self.receipt(asked)
+        whole = self.receipt(asked, calls=False)
         if whole is None or whole["pending"] or len(whole["instances"]) < 2:
             return whole
         own = fold(self._items(prediction=asked, instance=whole["instance"]))
-        return whole | receipts.of_prediction(asked, own, self._instance_of(own), {}) | {"runs": whole["runs"]}
+        return whole | receipts.of_prediction(asked, own, self._instance_of(own)) | {"runs": whole["runs"]}
 
     def unknown(self, asked: str) -> str:
         """Say that no receipt is known by `asked`, and what may have been meant."""
         if not asked:
             return "cannot find a receipt: expected the id of a prediction or an instance, got an empty word"
         said = f"cannot find {asked[:256]!r}: "
+        if next(self._reader.of_root(asked), None):
+            called = (
+                f"predictions that it called have, `taximeter records --root {shlex.quote(asked[:256])}` lists them"
+            )
+            return f"{said}it has no record here, and {called}"
         begun = self._reader.begun_by(asked) if _BEGINNING.fullmatch(asked) else ()
         if len(begun) > 1:
             return f"{said}ambiguous: it begins the ids of at least {len(begun)} instances; expected one id in full"
@@ -143,10 +154,12 @@ class Queries:
         return explained(view.hardware, view.catalogue, view.instances)
 
     def verify(self) -> Json:
-        """Audit the whole ledger: every fault, by record."""
+        """Audit the whole ledger: every fault, by record; and what is worth a look in who called whom, no fault."""
         report = audit(self._reader)
         faults = [{"seq": fault.seq, "id": fault.id, "what": fault.what} for fault in report.faults]
-        return {"ok": not faults, "records": report.records, "faults": faults}
+        notes = tree.found(finding for calls in all_calls(self._reader) for finding in calls.tree.findings)
+        noted = {"notes": notes["findings"], "notes_total": notes["findings_total"]}
+        return {"ok": not faults, "records": report.records, "faults": faults} | noted
 
     def _views(self) -> tuple[InstanceView, ...]:
         return self._snapshot().instances if self._snapshot else ()
@@ -155,13 +168,15 @@ class Queries:
         for body in self._reader.records(RecordFilter(**wanted)):
             yield Item(orjson.loads(body), hash_of(body))
 
-    def _of_prediction(self, asked: str) -> Json | None:
+    def _of_prediction(self, asked: str, *, calls: bool) -> Json | None:
         own = fold(self._items(prediction=asked))
         seen = _find(self._views(), asked)
-        if own.last is None:
-            return self._pending(asked, "prediction", *seen) if seen else None
-        _, below, _ = fold_each(item for item in self._items(root=own.last["root"]) if _is_below(item, asked))
-        built = receipts.of_prediction(asked, own, self._instance_of(own), below)
+        if own.last is None and seen is None:
+            return None
+        kin = calls_of(self._reader, self._views(), asked) if calls else None
+        if own.last is None and seen is not None:
+            return self._pending(asked, kin, *seen)
+        built = receipts.of_prediction(asked, own, self._instance_of(own), kin)
         return self._explained(built, running=seen is not None)
 
     def _instance_of(self, prediction: Run) -> Run:
@@ -173,7 +188,7 @@ class Queries:
         own, predictions, total = fold_each(items)
         view = next((view for view in self._views() if view.instance == asked), None)
         if own.last is None and not predictions:
-            return self._pending(asked, "instance", view) if view else None
+            return self._pending(asked, None, view) if view else None
         built = receipts.of_instance(asked, own, predictions, total)
         return self._explained(built, running=view is not None)
 
@@ -181,16 +196,20 @@ class Queries:
         instance = next((item.data.get("instance") for item in self._items(id=asked)), None)
         return self._of_instance(instance) if instance else None
 
-    def _pending(self, asked: str, kind: str, view: InstanceView, prediction: PredictionView | None = None) -> Json:
-        lead = prediction or view
+    def _pending(
+        self, asked: str, calls: Calls | None, view: InstanceView, prediction: PredictionView | None = None
+    ) -> Json:
+        lead, kind = prediction or view, "prediction" if prediction else "instance"
         seen = {
             "instance": view.instance,
             "prediction": prediction.prediction if prediction else None,
+            "parent": prediction.parent if prediction else None,
+            "root": prediction.root if prediction else None,
             **{name: getattr(lead, name) for name in ("account", "model", "version", "pool", "started_utc")},
             "class": lead.service_class,
             "hardware": {"tier": view.tier, "count": len(view.devices), "rule": view.rule},
         }
-        return self._explained(receipts.of_pending(asked, kind, seen), running=True)
+        return self._explained(receipts.of_pending(asked, kind, seen, calls), running=True)
 
     def _explained(self, receipt: Json, *, running: bool) -> Json:
         if not receipt["pending"]:
@@ -244,11 +263,6 @@ def _number(name: str, text: str, least: int, most: int) -> int:
 def _find(views: tuple[InstanceView, ...], prediction: str) -> tuple[InstanceView, PredictionView] | None:
     pairs = ((view, own) for view in views for own in view.predictions)
     return next((pair for pair in pairs if pair[1].prediction == prediction), None)
-
-
-def _is_below(item: Item, prediction: str) -> bool:
-    data = item.data
-    return data.get("prediction") not in (None, prediction) and prediction in (data["root"], data["parent"])
 
 
 def _by_phase(view: Snapshot) -> Json:

@@ -29,7 +29,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
     units, attributes, labels, concurrency
     predictions[]           on an instance: {"prediction", "account", "model", "class", "status", "pending",
                             "started_utc", "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
-    downstream[]            the same, of the predictions that this one called (root or parent is this one)
+    downstream[]            the same, of the predictions that this one led to, as `tree` lists them
+    tree                    who called whom, with sums: see observe/tree.py; null on an instance, and where nobody asked
     records[]               {"id", "type", "seq", "hash", "final", "start_utc", "end_utc", "amount"}; at most LISTED_MAX
     records_total           how many there are
     node                    {"id", "region", "software", "config"} as of the last record, or null
@@ -42,6 +43,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taximeter.billing.money import plain
+from taximeter.observe import tree
+from taximeter.observe.calling import Calls
 from taximeter.observe.sums import Json, Run, Sum
 from taximeter.records import BillingStatus
 
@@ -51,12 +54,11 @@ _NAMES = (
 )
 
 
-def of_prediction(asked: str, own: Run, instance: Run, downstream: Mapping[str, Run]) -> Json:
+def of_prediction(asked: str, own: Run, instance: Run, calls: Calls | None = None) -> Json:
     """Build the receipt of a prediction that has records."""
-    receipt = _receipt(asked, "prediction", own)
+    receipt = _receipt(asked, "prediction", own) | _called(asked, calls)
     receipt["phases"] = dict(instance.time)
     receipt["exit"] = _exit(instance)
-    receipt["downstream"] = [_summary(run) for run in downstream.values()]
     return receipt
 
 
@@ -73,10 +75,15 @@ def of_instance(asked: str, own: Run, predictions: Mapping[str, Run], of_predict
     return receipt
 
 
-def of_pending(asked: str, kind: str, view: Mapping[str, Any]) -> Json:
+def of_pending(asked: str, kind: str, view: Mapping[str, Any], calls: Calls | None = None) -> Json:
     """Build the receipt of what runs and has no record yet: what the agent sees of it, in `view`, and no sums."""
     named = {"accounts": [view["account"]] if view["account"] else [], "instances": [view["instance"]], "runs": 1}
-    return _receipt(asked, kind, Run()) | named | dict(view)
+    return _receipt(asked, kind, Run()) | named | dict(view) | _called(asked, calls)
+
+
+def _called(asked: str, calls: Calls | None) -> Json:
+    told = None if calls is None else tree.told(calls, asked)
+    return {"tree": told, "downstream": [] if told is None else tree.below(told)}
 
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
@@ -109,6 +116,7 @@ def _receipt(asked: str, kind: str, run: Run) -> Json:
         "concurrency": run.concurrency,
         "predictions": [],
         "downstream": [],
+        "tree": None,
         "records": run.records,
         "records_total": run.total,
         "node": last.get("node"),

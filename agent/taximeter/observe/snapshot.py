@@ -32,6 +32,8 @@ class PredictionView:
     version: str | None = None
     service_class: str = "public"
     pool: str | None = None
+    parent: str | None = None
+    root: str | None = None  #: itself, where nobody called it
 
 
 @dataclass(frozen=True, slots=True)
