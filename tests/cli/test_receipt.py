@@ -180,6 +180,7 @@ def drawn(receipt: dict[str, object]) -> str:
 def test_devices_resources_and_relatives_are_shown_where_there_are_any(booked: Path) -> None:
     device = {"uuid": "GPU-1", "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85520809984}
     receipt = json.loads(taximeter("receipt", "p-one", "--json").out) | {
+        "tree": None,
         "parent": "p0",
         "root": "p00",
         "hardware": {"tier": "gpu-h100", "count": 1, "devices": [device], "evidence": "declared"},

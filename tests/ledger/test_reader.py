@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from taximeter.errors import LedgerError
-from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.ledger.reader import _BELOW, _FIRST, _NEXT_ROOT, _ROOT_OF, _ROOTS, LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch, JournalState
 from tests.ledger.samples import BEGAN_UTC_NS, instance_id, opened, run
 from tests.require import require_root
@@ -142,3 +143,47 @@ def test_one_who_may_only_read_the_file_reads_it_without_an_agent() -> None:
         finally:
             os.seteuid(0)
     assert seen == [1, 2]
+
+
+ROOT, ALONE = f"p-{instance_id(0)}", f"p-{instance_id(1)}"
+
+
+def test_a_root_is_read_with_whatever_names_it(reader: LedgerReader) -> None:
+    numbers = [json.loads(body)["data"]["ledger"]["seq"] for body in reader.of_root(ROOT)]
+    assert numbers == [1, 7, 9]
+
+
+def test_a_prediction_has_the_root_that_it_names_or_is_its_own(reader: LedgerReader) -> None:
+    assert [reader.root_of(f"p-{instance_id(at)}") for at in (0, 3, 4)] == [ROOT] * 3
+    assert reader.root_of("nobody") is None
+
+
+def test_roots_that_others_name_come_one_after_the_other(reader: LedgerReader) -> None:
+    assert reader.next_root() == ROOT
+    assert reader.next_root(ROOT) is None
+
+
+def test_roots_below_a_root_are_found_and_bounded(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    for number in range(1, 6):
+        prediction, _ = run(number)
+        ledger.commit(Batch((prediction._replace(root=f"p-{instance_id(number % 5 + 1)}"),), ()))
+    ledger.close()
+    ring = {f"p-{instance_id(number)}" for number in range(1, 6)}
+    with LedgerReader(tmp_path / "ledger.db") as ledger_reader:
+        assert set(ledger_reader.roots(ALONE, 100)) == ring
+        assert ledger_reader.roots(ALONE, 2)[0] == ALONE
+        assert len(ledger_reader.roots(ALONE, 2)) == 2
+        assert ledger_reader.roots("nobody", 100) == ("nobody",)
+
+
+@pytest.mark.parametrize("sql", [_FIRST, _BELOW, _ROOT_OF, _NEXT_ROOT, _ROOTS])
+def test_no_question_about_calls_walks_the_whole_ledger(tmp_path: Path, sql: str) -> None:
+    opened(tmp_path).close()
+    connection = apsw.Connection(str(tmp_path / "ledger.db"))
+    paged = f"{sql} AND seq > 0 ORDER BY seq LIMIT 1" if sql in (_FIRST, _BELOW) else sql
+    plan = [str(step[3]) for step in connection.execute(f"EXPLAIN QUERY PLAN {paged}", ("x",) * paged.count("?"))]
+    connection.close()
+    assert [step for step in plan if step.startswith("SCAN") and "lookups" in step] == []
+    assert any("INDEX lookups_" in step for step in plan)
+    assert not any("TEMP B-TREE" in step for step in plan)

@@ -22,6 +22,8 @@ Json = Mapping[str, Any]
 DRAWN_MAX = 40
 #: What is less tells no id from another.
 _NAME_LEAST = 13
+#: With so much, models may have the rest.
+_NAME_ENOUGH = 22
 _MODEL_LEAST = 8
 _GAP = "  "
 _NO_COST = {"informative": "by instance", "unrated": "no price", "free": "free"}
@@ -137,15 +139,15 @@ class _Columns:
         model = max(cell_len(line.model) for line in lines)
         if room < names + len(_GAP) + model:
             model = min(model, max(_MODEL_LEAST, room // 3))
-        if room < _NAME_LEAST + len(_GAP) + model:
+        if room < min(names, _NAME_ENOUGH) + len(_GAP) + model:
             model = 0
         return cls(room - (model + len(_GAP) if model else 0), model, status, time, cost)
 
     def line(self, line: _Line) -> Text:
         """Lay out one line."""
         rails = line.rails
-        if len(rails) + min(cell_len(line.name), _NAME_LEAST) + len(line.more) > self.name:
-            rails = f"⋮{len(rails) // 2} " if rails else ""  # too deep to be drawn: its level in digits
+        if len(rails) > 4 and len(rails) + min(cell_len(line.name), _NAME_LEAST) + len(line.more) > self.name:
+            rails = f"⋮{len(rails) // 2} "  # too deep to be drawn: its level in digits
         name = _fit(line.name, self.name - len(rails) - len(line.more))
         laid = Text.assemble(" ", (rails, "dim"), name, (line.more, "dim"))
         laid.append(" " * (1 + self.name - laid.cell_len))

@@ -86,8 +86,9 @@ def _owed(status: str | None, tree: Json, sheet: "Sheet") -> None:
     own, below = tree["own"], tree["downstream"]
     runs = text.plural(below["predictions"], "downstream run")
     if status in _ENDED:
-        its = "its run is billed with its instance" if own["informative"] else f"{money(own)} for its run"
-        sheet.row("owed", f"{its}, which {_ENDED[str(status)]}, and {money(below)} for {runs}", "red")
+        its = f"its run, which {_ENDED[str(status)]},"
+        own_part = f"{its} is billed with its instance," if own["informative"] else f"{money(own)} for {its}"
+        sheet.row("owed", f"{own_part} and {money(below)} for {runs}", "red")
     for name, one, many in (
         ("pending", "still runs, and accrues", "still run, and accrue"),
         (
