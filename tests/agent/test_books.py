@@ -120,7 +120,7 @@ def test_journals_that_are_read_together_lead_to_what_each_leads_to_alone(tmp_pa
 
 
 def test_what_is_read_together_is_bounded_by_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taximeter.agent.books.TURN", 32)
+    monkeypatch.setattr("taximeter.agent.books.TURN", 16)
     node = start(tmp_path / "node")
     due = write_some(node)
     assert node.books.read_some(due) == [f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"]
