@@ -463,21 +463,34 @@ async def test_a_body_that_never_ends_is_not_listened_to(node: Node) -> None:
     assert incoming is not None
 
 
-async def test_connections_beyond_the_limit_are_closed_at_once(
+async def test_connections_on_which_nobody_says_anything_keep_nobody_out(
     reader: LedgerReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 8)
     async with serving(api.build(lambda: IDLE, Queries(reader), TOKEN)) as port:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(30)]
+        incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
+        outgoing.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with anyio.fail_after(5):
-            closed = 0
-            for incoming, _ in held[4:]:
-                try:
-                    closed += await incoming.read(1) == b""
-                except ConnectionResetError:
-                    closed += 1
-        assert closed == 2
-        for _, outgoing in held:
+            assert (await incoming.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        assert await rest_of(held[0][0]) == b""  # whoever was silent for the longest made room
+        for _, other in [*held, (incoming, outgoing)]:
+            other.close()
+
+
+async def test_a_connection_that_is_kept_and_idle_makes_room_before_one_that_is_answered(
+    reader: LedgerReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 8)
+    async with serving(api.build(lambda: IDLE, Queries(reader), TOKEN)) as port:
+        held = []
+        for _ in range(30):
+            incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
+            held.append(outgoing)
+            outgoing.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with anyio.fail_after(5):
+                assert (await incoming.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        for outgoing in held:
             outgoing.close()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from taximeter import kernel, wire
 from taximeter.agent.accounts import Closed
@@ -40,6 +40,8 @@ _SWEPT_AT_ONCE = 2_000
 _BEAT_S = wire.HEARTBEAT_NS / 1_000_000_000
 #: How soon facts are read again that wait for what the kernel is about to tell.
 _EARLY_S = 0.005
+#: The directory is listed for no more than this part of the time: who fills it with other files gains nothing by it.
+_LISTING_PART = 0.02
 #: Stands for "not known": more segments than a journal can have.
 _MOST_SEGMENTS = 1_000_000_000
 
@@ -60,6 +62,9 @@ class Watcher:
         self._batch = config.ledger.batch
         self._scribe = Scribe(books, desk)
         self._listed_ns = -1  # the directory's mtime when it was last listed
+        self._next_list_s = 0.0
+        self._beside: TaskGroup | None = None  # what goes on while journals are read
+        self._lists = False
         self._let_go: set[str] = set()  # whose journals somebody has closed who could write to them
         self._rest: set[str] = set()  # whose journals have more than one round of reading took
         self._unsynced: set[str] = set()
@@ -74,7 +79,7 @@ class Watcher:
         self._kernels_notes = self._watch()
         self._ears.register(self._custody.fd, select.EPOLLIN)
         try:
-            async with self._scribe.at_work():
+            async with self._scribe.at_work(), anyio.create_task_group() as self._beside:
                 await self.read_everything()
                 await self._go_on(list(self._books.accounts))
                 task_status.started()
@@ -240,8 +245,11 @@ class Watcher:
     async def _look_around(self) -> None:
         """Files that inotify missed, writers that died, content that must reach the disk."""
         self._keep_directory()
-        if os.stat(self._directory_fd).st_mtime_ns != self._listed_ns:
-            await self.read_everything()
+        if self._beside is not None and not self._lists and time.monotonic() >= self._next_list_s:
+            changed_ns = os.stat(self._directory_fd).st_mtime_ns
+            if changed_ns != self._listed_ns:
+                self._lists, self._listed_ns = True, changed_ns
+                self._beside.start_soon(self._list)
         unread, self._books.unread = self._books.unread, set()
         if unread:
             await self.read(unread)
@@ -252,6 +260,18 @@ class Watcher:
         unsynced, self._unsynced = self._unsynced & self._books.accounts.keys(), set()
         if unsynced:
             await anyio.to_thread.run_sync(self._sync, unsynced)
+
+    async def _list(self) -> None:
+        """List the directory while others go on; what is there is read with the next news."""
+        began_s = time.monotonic()
+        try:
+            self._rest.update(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
+        except OSError as error:
+            self._listed_ns = -1
+            logger.warning("journal.unlisted: %s", error)
+        finally:
+            now_s = time.monotonic()
+            self._lists, self._next_list_s = False, now_s + (now_s - began_s) / _LISTING_PART
 
     def _quiet(self) -> list[str]:
         """Open instances that have not said anything for longer than a heartbeat or two."""

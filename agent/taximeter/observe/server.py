@@ -22,7 +22,8 @@ from uvicorn.server import ServerState
 
 from taximeter.errors import ConfigError
 
-#: More connections than this are closed at once; half of it, answered with 503.
+#: More connections than this are closed at once; from half of it on, whoever is silent for the longest makes room, and
+#: only where nobody is, the answer is 503.
 CONNECTIONS_MAX = 128
 #: The request line and all headers; h11 answers 431 or 400 beyond.
 HEADER_MAX_BYTES = 16_384
@@ -117,6 +118,7 @@ class _State(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.empty = asyncio.Event()
+        self.silent: dict[_Connection, None] = {}  #: that nobody asks anything on, the longest first
 
 
 class _Connection(H11Protocol):
@@ -131,11 +133,16 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
-        else:
-            self._deadline = self.loop.call_later(HEADER_S, transport.abort)
+            return
+        if len(self.connections) >= CONNECTIONS_MAX // 2:
+            for longest in list(self._state.silent)[:1]:
+                longest.make_room()
+        self._deadline = self.loop.call_later(HEADER_S, transport.abort)
+        self._state.silent[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
         self._met()
+        self._state.silent.pop(self, None)
         super().connection_lost(exc)
         if not self.connections:
             self._state.empty.set()
@@ -145,6 +152,7 @@ class _Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             self._met()
+            self._state.silent.pop(self, None)
         elif cycle is not None and self.conn.their_state is h11.SEND_BODY:
             self.transport.close()  # a body that nobody asked for, and that may never end
         elif self._deadline is None:
@@ -155,6 +163,13 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(SEND_S, self._give_up)
+        elif not self.transport.is_closing():
+            self._state.silent[self] = None
+
+    def make_room(self) -> None:
+        """Go, since nobody says anything here, and others wait."""
+        self._state.silent.pop(self, None)
+        self.transport.abort()
 
     def _met(self) -> None:
         if self._deadline is not None:
