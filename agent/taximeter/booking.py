@@ -217,7 +217,7 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     rating = rate_ended(instance, ended, (book, hardware.tier))
     if rating.correction is None:
         return None
-    until = Moment(prediction.cut_ns, instance.phases.suspended)
+    until = Moment(prediction.cut_ns, ended.slept_ns)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
     return _correction((instance, prediction), until, end, (rating.correction, hardware), book.source, behind=0)
 

@@ -100,6 +100,29 @@ class Ended(NamedTuple):
 
     prediction: Prediction
     status: Status
+    slept_ns: int = 0  #: how long the machine had slept by then
+
+
+class Verdict(NamedTuple):
+    """On what an instance runs, and how that is known."""
+
+    evidence: Evidence
+    observed: Observed | None
+
+
+class Review(NamedTuple):
+    """What has ended is looked through again, since by this verdict another tier bills it: records `at` to `until`."""
+
+    by: Verdict
+    at: int
+    until: int
+
+
+class Reviewed(NamedTuple):
+    """By which verdict all is billed that had ended before record `until`."""
+
+    by: Verdict
+    until: int
 
 
 class Cut(NamedTuple):
@@ -150,11 +173,14 @@ class Instance(NamedTuple):
     observed: Observed | None = None  #: what it was seen on
     evidence: Evidence = Evidence.DECLARED
     measured: Measured | None = None
-    ended: tuple[Ended, ...] = ()  #: of a worker, lately: what evidence may come late for
+    ended: tuple[Ended, ...] = ()  #: of older agents, which kept some here; all of it is in the ledger's records
     spawned_ns: int = (
         0  #: when the wrapper's call to spawn the command had returned, or the exec was, whichever is later
     )
     looks: Looks = Looks()  #: at the memory of a worker
+    settled: int = 0  #: what ended before that record keeps its price
+    review: Review | None = None
+    reviewed: Reviewed | None = None
 
     @property
     def service_class(self) -> ServiceClass:

@@ -1,52 +1,88 @@
 """Evidence that comes late: a worker's predictions that ended before it was known on which devices they ran.
 
-Owns how long they are remembered, and their corrections. What is open is corrected at its next record, by what this
-last record was billed at (booking). Refuses to know what evidence is.
+Owns for how long that may still change what they cost, and their corrections. They are kept nowhere but in their
+records: whoever calls reads those again, in slices, and each slice's corrections are booked with how far that got. What
+is open is corrected at its next record, by what this last record was billed at (booking). Refuses to know what
+evidence is, and to read anything.
 """
 
-from taximeter.booking import End, late_correction, record_id
+from collections.abc import Iterable
+
+from taximeter.billing.classes import ONLINE
+from taximeter.booking import late_correction
+from taximeter.events import Observed
 from taximeter.hardware.evidence import UNUSED_NS
-from taximeter.instance import Ended, Instance, Prediction
+from taximeter.instance import Ended, Instance, Review, Reviewed, Verdict
+from taximeter.recall import number_of
+from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
-from taximeter.sold import billed_hardware
-from taximeter.turn import Turn
+from taximeter.sold import billed_hardware, tiers
 
-#: A prediction is remembered for so long, until its instance was first seen and for as long from then on: by then an
-#: unused device is settled, and the look that says so was taken.
-REMEMBERED_NS = 2 * UNUSED_NS
-#: And so many of them, at most: all of them are written with every commit.
-MOST_REMEMBERED = 64
+#: It is known where an instance runs once it has been seen for so long: by then an unused device is settled, and the
+#: look that says so was taken. What had ended by then keeps its price.
+SETTLED_NS = 2 * UNUSED_NS
 
 
-def remember(instance: Instance, prediction: Prediction, end: End, book: Rulebook) -> Instance:
-    """Keep a prediction that has ended, where another tier may turn out to bill it."""
-    declared = instance.hardware
-    if declared is None or (declared.settled and not declared.devices):
-        return instance
-    seen = instance.observed
-    if seen is not None and seen.hardware is not None and end.at_ns - seen.since_ns > REMEMBERED_NS:
-        return instance._replace(ended=())
-    last = prediction._replace(
-        cut_ns=end.at_ns,
-        cut_times=prediction.times,
-        tier=billed_hardware(instance, prediction, book).tier,
-        last_interim=record_id(instance.opened.instance, instance.records),
-    )
-    fresh = [ended for ended in instance.ended if ended.prediction.cut_ns >= end.at_ns - REMEMBERED_NS]
-    return instance._replace(ended=(*fresh, Ended(last, end.status))[-MOST_REMEMBERED:])
+def judge(instance: Instance, verdict: Verdict, at_ns: int, book: Rulebook) -> Instance:
+    """The instance by another verdict; where that changes what has ended on it, its records are to be reviewed."""
+    before = Verdict(instance.evidence, instance.observed)
+    if _is_settled(instance.observed, at_ns):
+        instance = instance._replace(settled=instance.records)
+    return _with_review(_by(instance, verdict), before, book)
 
 
-def correct(instance: Instance, turn: Turn) -> Instance:
-    """Correct what has ended and, by what is known now, costs something else."""
+def review(
+    instance: Instance, ended: Iterable[tuple[int, Ended]], at: int, book: Rulebook
+) -> tuple[Instance, list[UsageRecord]]:
+    """Correct what costs something else by the verdict of the review, of what its records up to `at` say has ended.
+
+    With each goes the number of its record.
+    """
+    work, before = instance.review, instance.reviewed
+    if work is None:
+        return instance, []
+    then, reviewed = (None, 0) if before is None else (_by(instance, before.by), before.until)
+    records: list[UsageRecord] = []
+    for number, last in ended:
+        one = last if then is None or number >= reviewed else _billed_as(then, last, book)
+        record = late_correction(_by(instance, work.by), one, book)
+        if record is not None:
+            records.append(record)
+            instance = instance._replace(records=instance.records + 1)
+    if at < work.until:
+        return instance._replace(review=work._replace(at=at)), records
+    done = instance._replace(review=None, reviewed=Reviewed(work.by, work.until))
+    return _with_review(done, work.by, book), records
+
+
+def take_over(instance: Instance) -> Instance:
+    """The state that an older agent had kept: it remembered some of what had ended, and had corrected all of that."""
     if not instance.ended:
         return instance
-    kept: list[Ended] = []
-    for ended in instance.ended:
-        tier = billed_hardware(instance, ended.prediction, turn.book).tier
-        if tier != ended.prediction.tier:
-            record = late_correction(instance, ended, turn.book)
-            if record is not None:
-                turn.records.append(record)
-                instance = instance._replace(records=instance.records + 1)
-        kept.append(ended._replace(prediction=ended.prediction._replace(tier=tier)))
-    return instance._replace(ended=tuple(kept))
+    first = min(number_of(one.prediction.last_interim or "0") for one in instance.ended)
+    reviewed = Reviewed(Verdict(instance.evidence, instance.observed), instance.records)
+    return instance._replace(ended=(), settled=first, reviewed=reviewed)
+
+
+def _is_settled(observed: Observed | None, at_ns: int) -> bool:
+    return observed is not None and observed.hardware is not None and at_ns - observed.since_ns > SETTLED_NS
+
+
+def _with_review(instance: Instance, before: Verdict, book: Rulebook) -> Instance:
+    """Begin a review where another tier bills than did by the verdict `before`; one that goes on is followed by it."""
+    options = instance.opened.options
+    if instance.review is not None or not options.worker or instance.service_class in ONLINE:
+        return instance
+    if instance.settled >= instance.records or tiers(instance, book) == tiers(_by(instance, before), book):
+        return instance
+    verdict = Verdict(instance.evidence, instance.observed)
+    return instance._replace(review=Review(verdict, instance.settled, instance.records))
+
+
+def _by(instance: Instance, verdict: Verdict) -> Instance:
+    return instance._replace(evidence=verdict.evidence, observed=verdict.observed)
+
+
+def _billed_as(instance: Instance, ended: Ended, book: Rulebook) -> Ended:
+    tier = billed_hardware(instance, ended.prediction, book).tier
+    return ended._replace(prediction=ended.prediction._replace(tier=tier))

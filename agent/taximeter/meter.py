@@ -35,8 +35,8 @@ from taximeter.events import (
 )
 from taximeter.hardware.evidence import weigh
 from taximeter.hardware.inventory import Evidence, Hardware
-from taximeter.instance import Cut, Instance
-from taximeter.late import correct
+from taximeter.instance import Cut, Instance, Verdict
+from taximeter.late import judge
 from taximeter.lifecycle import IllegalInput, Input, Stage, advance
 from taximeter.marking import marked
 from taximeter.moves import become_ready, close, stop
@@ -212,7 +212,7 @@ def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
 
 def _observed(instance: Instance, event: Observed, turn: Turn) -> Instance:
     """What it was seen on is evidence: it moves no time; what it means for what is open shows at the next record."""
-    return correct(instance._replace(observed=event, evidence=weigh(instance.hardware, event)), turn)
+    return judge(instance, Verdict(weigh(instance.hardware, event), event), event.at_ns, turn.book)
 
 
 def _measured(instance: Instance, event: Measured, _: Turn) -> Instance:

@@ -6,8 +6,8 @@ Owns the order of records at an end: predictions first, the instance last. Refus
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Source, Status, StopReason
 from taximeter.hardware.evidence import weigh
-from taximeter.instance import Cut, Instance, Prediction
-from taximeter.late import correct, remember
+from taximeter.instance import Cut, Instance, Prediction, Verdict
+from taximeter.late import judge
 from taximeter.lifecycle import READIED, Input, Stage, advance
 from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
@@ -56,8 +56,6 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     turn.records.extend(records)
-    if not closing and instance.opened.options.worker:
-        instance = remember(instance, prediction, end, turn.book)
     others = instance.predictions[1:]  # where all end together they go in their order
     if instance.predictions[0].id != prediction.id:
         others = tuple([other for other in instance.predictions if other.id != prediction.id])
@@ -77,8 +75,8 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
     if instance.stage is Stage.PENDING and not instance.lost:  # it could not be started
         instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
     if instance.observed is not None:
-        verdict = weigh(instance.hardware, instance.observed, (instance.start_ns, at_ns))
-        instance = correct(instance._replace(evidence=verdict), turn)
+        evidence = weigh(instance.hardware, instance.observed, (instance.start_ns, at_ns))
+        instance = judge(instance, Verdict(evidence, instance.observed), at_ns, turn.book)
     if not instance.opened.options.worker and not instance.readied:
         # It never became ready: the prediction is told all the same, with no time and no price.
         untimed = begin_one_shot(instance, at_ns, instance.start, turn.book)._replace(active=False)

@@ -6,6 +6,7 @@ Refuses to know how either is found out, and what a tier costs.
 from dataclasses import replace
 from functools import lru_cache
 
+from taximeter.billing.rates import RateCard
 from taximeter.events import Observed
 from taximeter.hardware import evidence
 from taximeter.hardware.inventory import UNKNOWN_TIER, Evidence, Hardware
@@ -18,10 +19,18 @@ _UNKNOWN_HARDWARE = Hardware(UNKNOWN_TIER, 0, rule="the hardware was not looked 
 
 def billed_hardware(instance: Instance, prediction: Prediction | None, book: Rulebook) -> Hardware:
     """What a record's tier is: of the devices that were declared and those that were seen, what the rules say bills."""
+    return _billed(instance, book.card_of(prediction.card if prediction else instance.card), book)
+
+
+def tiers(instance: Instance, book: Rulebook) -> tuple[str, ...]:
+    """What an instance's tier is by each rate card that one of its predictions may have begun under."""
+    return tuple([_billed(instance, card, book).tier for card in (None, *book.cards)])
+
+
+def _billed(instance: Instance, card: RateCard | None, book: Rulebook) -> Hardware:
     declared, observed = instance.hardware or _UNKNOWN_HARDWARE, instance.observed
     if observed is None or observed.hardware is None:
         return declared
-    card = book.card_of(prediction.card if prediction else instance.card)
     choice = book.rules_of(instance.rules).on_mismatch
     return evidence.billed(declared, observed.hardware, instance.evidence, choice, card.tiers if card else {})
 

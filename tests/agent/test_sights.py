@@ -7,7 +7,7 @@ from taximeter.hardware.evidence import UNUSED_NS
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
-from taximeter.instance import Instance
+from taximeter.instance import Instance, Review, Reviewed, Verdict
 from taximeter.meter import fold, open_instance
 from tests.core.stories import SECOND, WORKER, book, finish, opened, ready, spawned, start
 
@@ -179,12 +179,13 @@ def test_energy_that_is_partly_integrated_is_said_to_be_so() -> None:
 
 
 def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
-    """As the ledger keeps it: what was observed and measured, and predictions that have ended lately."""
+    """As the ledger keeps it: what was observed and measured, and what is to be looked through again."""
     events: list[Event] = [spawned(0), ready(0), start(0, "a"), start(0, "b"), finish(SECOND, "b")]
     events += [Observed(SECOND, SECOND, TWO, ("GPU-a",)), Measured(SECOND), Measured(2 * SECOND, 1, 2, 3, 4, "power")]
     events += [Held(SECOND, 5), Held(2 * SECOND, 6), Held(2 * SECOND, 7, on_devices=True)]
     found = fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance
-    assert found.ended
+    verdict = Verdict(found.evidence, found.observed)
+    found = found._replace(settled=1, review=Review(verdict, 1, 2), reviewed=Reviewed(verdict, 1))
     assert found.predictions[0].drawn
     assert found.predictions[0].peaks.node
     assert state_of(kept(found)) == found

@@ -6,16 +6,20 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.events import Event, Exited, FinishMark, Marked, Observed, Options, Spawned, Status
+from taximeter.agent.accounts import kept, state_of
+from taximeter.events import Event, Exited, Observed, Options, ServiceClass, Spawned, Status
 from taximeter.hardware.evidence import UNUSED_NS, OnMismatch, billed, weigh
 from taximeter.hardware.inventory import Device, Evidence, Hardware
-from taximeter.late import MOST_REMEMBERED, REMEMBERED_NS
+from taximeter.late import review, take_over
+from taximeter.lifecycle import Stage
 from taximeter.meter import Step, fold, open_instance
+from taximeter.recall import ended
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, make_rules
+from tests.core.reading_back import as_read, look_through
 from tests.core.stories import (
     MS,
     SECOND,
@@ -55,11 +59,15 @@ def rules(interim_s: int = 60, on_mismatch: OnMismatch = OnMismatch.CHEAPER, **p
 
 
 def tell(declared: Hardware, events: Sequence[Event], by: Rulebook | None = None, options: Options = ONE_SHOT) -> Told:
+    """Fold a history, fact by fact; whatever is to be looked through again is so at once."""
     by = by or rules()
-    instance = open_instance(opened(options), by, declared)
-    step = fold(instance, with_looks(events, 600 * SECOND), by)
-    assert not step.rejected
-    return Told(step.instance, list(step.records), [])
+    instance, records = open_instance(opened(options), by, declared), list[UsageRecord]()
+    for event in with_looks(events, 10_000 * SECOND):
+        step = fold(instance, [event], by)
+        assert not step.rejected
+        records += step.records
+        instance = look_through(step.instance, records, by)
+    return Told(instance, records, [])
 
 
 def run(*looks: Observed, until_s: int = 100) -> list[Event]:
@@ -277,36 +285,102 @@ def test_a_prediction_whose_price_stays_has_no_correction() -> None:
 def test_an_informative_prediction_has_no_correction() -> None:
     told = tell(ANY, served(seen(ONE, at_s=12)), options=Options(worker=True, service_class="deployment"))  # type: ignore[arg-type]
     assert not told.of(RecordType.CORRECTION)
+    online = start(SECOND, "a", service_class=ServiceClass.PRIVATE)
+    told = tell(ANY, [spawned(0), ready(0), online, finish(11 * SECOND, "a"), seen(ONE, 12)], options=WORKER)
+    assert not told.of(RecordType.CORRECTION)
+    assert told.instance.reviewed
 
 
-def test_nothing_is_remembered_where_there_is_no_device_that_could_be_seen() -> None:
+def test_where_nothing_is_to_be_looked_through_nothing_is() -> None:
+    instance = open_instance(opened(WORKER), rules(), ANY)
+    assert review(instance, [], 7, rules()) == (instance, [])
+
+
+def test_a_worker_without_devices_that_is_seen_on_one_is_corrected_where_the_rules_say_that_this_bills() -> None:
+    told = tell(NONE, served(seen(ONE, at_s=12)), rules(on_mismatch=OnMismatch.OBSERVED, cpu="0.1", one="0.2"), WORKER)
+    assert told.amount("a") == Decimal(2)
+    assert not tell(NONE, served(seen(ONE, at_s=12)), options=WORKER).of(RecordType.CORRECTION)
+
+
+def test_what_ended_hours_before_the_first_look_is_corrected_by_it() -> None:
+    events = [spawned(0), ready(0), start(SECOND, "a"), finish(11 * SECOND, "a"), seen(ONE, 9000, 9000)]
+    told = tell(ANY, [*events, exited(9001 * SECOND)], options=WORKER)
+    assert told.amount("a") == Decimal(1)
+
+
+@pytest.mark.parametrize(("at_s", "amount"), [(122, "1"), (123, "2")])
+def test_once_it_is_known_for_two_minutes_where_an_instance_is_what_has_ended_keeps_its_price(
+    at_s: int, amount: str
+) -> None:
+    told = tell(ANY, served(seen(TWO, at_s=2), seen(ONE, at_s=at_s, since_s=2), end_s=200), options=WORKER)
+    assert told.amount("a") == Decimal(amount)
+
+
+def test_what_was_settled_stays_so_though_it_is_seen_anew_since_later() -> None:
+    looks = [seen(TWO, at_s=2), seen(ONE, at_s=200, since_s=200), seen(TWO, at_s=201, since_s=200)]
+    told = tell(ANY, served(*looks, end_s=300), options=WORKER)
+    assert not told.of(RecordType.CORRECTION)
+
+
+def test_evidence_that_changes_no_tier_sends_nobody_to_the_records() -> None:
+    instance = open_instance(opened(WORKER), rules(), TWO)
+    events = served(seen(ONE, at_s=12))[:-1]
+    assert fold(instance, events, rules()).instance.review is None
+
+
+def test_what_has_ended_is_looked_through_in_slices_and_what_ends_meanwhile_bills_as_is_known_then() -> None:
     by = rules()
-    for declared in (NONE, None):
-        step = fold(open_instance(opened(WORKER), by, declared), served()[:-1], by)
-        assert step.instance.ended == ()
-
-
-def test_what_is_remembered_is_bounded_in_time_and_number() -> None:
-    by = rules()
-    instance = open_instance(opened(WORKER), by, ONE)
     events: list[Event] = [spawned(0), ready(0)]
-    for at in range(MOST_REMEMBERED + 10):
-        events += [start(at * MS, f"p{at}"), Marked(at * MS, FinishMark(f"p{at}", Status.SUCCEEDED))]
-    instance = fold(instance, events, by).instance
-    assert len(instance.ended) == MOST_REMEMBERED
-    late = REMEMBERED_NS + 2 * SECOND
-    instance = fold(instance, with_looks([start(SECOND, "b"), finish(late, "b")], late), by).instance
-    assert [ended.prediction.id for ended in instance.ended] == ["b"]
+    for at in range(10):
+        events += [start(at * SECOND, f"p{at}"), finish((at + 1) * SECOND, f"p{at}")]
+    step = fold(open_instance(opened(WORKER), by, ANY), [*events, seen(ONE, at_s=10)], by)
+    records, instance = list(step.records), step.instance
+    assert instance.review is not None
+    assert (instance.review.at, instance.review.until) == (0, 10)
+    instance = look_through(instance, records, by, slices=1, most=4)
+    assert instance.review is not None
+    assert instance.review.at == 4
+    step = fold(instance, [start(11 * SECOND, "q"), finish(12 * SECOND, "q"), exited(13 * SECOND)], by)
+    records += step.records
+    instance = look_through(step.instance, records, by)
+    told = Told(instance, records, [])
+    assert {told.amount(f"p{at}") for at in range(10)} == {told.amount("q")} == {Decimal("0.1")}
+    assert [record.prediction for record in told.of(RecordType.CORRECTION)] == [f"p{at}" for at in range(10)]
+    assert [int(record.id[-8:]) for record in records] == list(range(len(records)))
 
 
-def test_nothing_is_remembered_once_it_is_known_for_long_where_an_instance_is() -> None:
+def test_a_correction_of_what_had_interim_records_and_slept_is_from_its_start_to_its_end_by_the_calendar() -> None:
+    by = rules(5)
+    beats = [beat(at * SECOND, slept_ns=3 * SECOND * (at > 2)) for at in range(2, 11)]
+    events: list[Event] = [spawned(0), ready(0), start(SECOND, "a"), *beats, finish(11 * SECOND, "a")]
+    step = fold(open_instance(opened(WORKER), by, ANY), [*events, seen(ONE, at_s=12)], by)
+    records = list(step.records)
+    look_through(step.instance, records, by)
+    told: list[Any] = [record.data for record in records if record.prediction]
+    assert [data["interval"]["end_ns"] // SECOND for data in told] == [5, 10, 11, 11]
+    assert told[3]["interval"]["start_utc"] == told[0]["interval"]["start_utc"]
+    assert told[3]["interval"]["end_utc"] == told[2]["interval"]["end_utc"]
+
+
+def test_a_state_of_an_older_agent_goes_on_from_what_that_one_remembered() -> None:
+    """It had corrected what it remembered: the second prediction; the first one it had forgotten."""
     by = rules()
-    late = REMEMBERED_NS + 20 * SECOND
-    first = [spawned(0), ready(0), start(SECOND, "a"), finish(2 * SECOND, "a"), seen(ONE, at_s=2)]
-    instance = fold(open_instance(opened(WORKER), by, ONE), with_looks(first, late), by).instance
-    assert len(instance.ended) == 1
-    then = with_looks([beat(2 * SECOND), start(late, "b"), finish(late + 1, "b")], late)
-    assert fold(instance, then, by).instance.ended == ()
+    events = [
+        spawned(0),
+        ready(0),
+        *(mark for at in (1, 2) for mark in (start(at * SECOND, "a"), finish(at * SECOND + MS, "a"))),
+    ]
+    step = fold(open_instance(opened(WORKER), by, ANY), events, by)
+    (_, _), (_, last) = ended(step.instance.opened, map(as_read, step.records))
+    old = fold(step.instance, [seen(ONE, at_s=4)], by).instance._replace(review=None, ended=(last,))
+    instance = take_over(old)
+    assert (instance.ended, instance.settled) == ((), 1)
+    records = list(step.records)
+    look_through(fold(instance, [seen(TWO, at_s=5)], by).instance, records, by)
+    (correction,) = (record for record in records if record.type is RecordType.CORRECTION)
+    assert correction.data["corrects"] == {"source": "/nodes/test", "id": step.records[1].id}
+    assert [line.rate for line in correction.data["billing"].lines] == ["0.1", "0.2"]  # type: ignore[attr-defined]
+    assert take_over(instance) == instance
 
 
 # --- Laws ---
@@ -393,3 +467,52 @@ def test_unused_takes_a_minute() -> None:
 
 def test_the_rules_say_who_bills_on_a_mismatch_and_older_rules_say_cheaper() -> None:
     assert book().rules_of(book().current).on_mismatch is OnMismatch.CHEAPER
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 60), st.sampled_from([ONE, TWO, DEAR, ODD])), min_size=1, max_size=4)
+RUNS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.sampled_from(Status)), min_size=1, max_size=8)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from([ONE, TWO, ANY, replace(ODD, settled=False)]),
+    CHANGES,
+    RUNS,
+    st.integers(1, 20),
+    st.sampled_from(OnMismatch),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), min_size=200, max_size=200),
+)
+def test_whatever_ended_when_and_whenever_it_is_looked_through_it_costs_what_the_last_verdict_says(
+    declared: Hardware,
+    looks: list[tuple[int, Hardware]],
+    runs: list[tuple[int, int, Status]],
+    interim_s: int,
+    choice: OnMismatch,
+    turns: list[tuple[int, int, bool]],
+) -> None:
+    """The agent comes to it in slices, between any two facts, and may be killed and go on from what it had kept."""
+    by = rules(interim_s, choice)
+    events: list[Event] = [seen(hardware, at / 4, 0) for at, hardware in looks]
+    for number, (at, length, status) in enumerate(runs):
+        ends = finish(
+            (at + length) * SECOND // 4, f"p{number}", Status.FAILED if status is Status.PROCESSING else status
+        )
+        events += [start(at * SECOND // 4, f"p{number}"), ends]
+    events.sort(key=lambda event: event.at_ns or 0)
+    facts = with_looks([spawned(0), ready(0), *events, exited(16 * SECOND)], 600 * SECOND)
+    instance, records = open_instance(opened(WORKER), by, declared), list[UsageRecord]()
+    for event, (slices, most, is_killed) in zip(facts, turns, strict=False):
+        step = fold(instance, [event], by)
+        records += step.records
+        instance = look_through(step.instance, records, by, slices, most)
+        instance = state_of(kept(instance)) if is_killed else instance
+    instance = look_through(instance, records, by)
+    assert (instance.stage, instance.review) == (Stage.CLOSED, None)
+    assert [int(record.id[-8:]) for record in records] == list(range(len(records)))
+    told = Told(instance, records, [])
+    finals = {record.prediction: record.data for record in told.predictions() if record.data["final"]}
+    for number in range(len(runs)):
+        data: Any = finals[f"p{number}"]
+        tier = hardware_of(told.instances()[-1]).tier
+        price = Decimal({"cpu": "0.0001", **PRICES}.get(tier, "0")) * (data["status"] != Status.ABORTED)
+        assert told.amount(f"p{number}") == price * Decimal(data["to_date"]["share_ns"]).scaleb(-9)

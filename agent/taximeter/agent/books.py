@@ -6,6 +6,7 @@ to write, and to know what a fact means.
 """
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from taximeter.agent.accounts import Account, Closed, own, placed, state_of
@@ -17,8 +18,9 @@ from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
-from taximeter.instance import Instance
+from taximeter.instance import Ended, Instance, Review
 from taximeter.journal import Chunk, Position, read_on
+from taximeter.late import review, take_over
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step, fold, open_instance
@@ -62,6 +64,8 @@ class Books:
         self._clocks = Clocks()
         self._page = Page()
         self.accounts: dict[str, Account] = {}
+        self.settling: dict[str, Account] = {}  #: that have ended, and whose records are to be reviewed first
+        self.reviews: dict[str, None] = {}  #: whose records are to be reviewed, accounts and settling ones, in order
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
@@ -74,8 +78,12 @@ class Books:
     def resume(self, saved: Iterable[JournalState]) -> None:
         """Take up the instances that were open when the ledger was last written."""
         for journal in saved:
-            state = None if journal.state is None else state_of(journal.state)
-            self.accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)
+            state = None if journal.state is None else take_over(state_of(journal.state))
+            has_ended = state is not None and state.stage is Stage.CLOSED
+            accounts = self.settling if has_ended else self.accounts
+            accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)
+            if state is not None and state.review is not None:
+                self.reviews[journal.instance] = None
 
     def read(self, instance: str) -> bool:
         """Fold what an instance's journal has anew; True if there is more than one round should take."""
@@ -166,6 +174,29 @@ class Books:
         self._fold(instance, account, events)
         self._page.keep(instance)
 
+    def review_of(self, instance: str) -> tuple[Opened, Review] | None:
+        """What is to be looked through again of an instance's records; None, and no more asked for, if nothing is."""
+        account = self.accounts.get(instance) or self.settling.get(instance)
+        known = account.instance if account is not None else None
+        if known is None or known.review is None:
+            self.reviews.pop(instance, None)
+            return None
+        return known.opened, known.review
+
+    def reviewed(self, instance: str, ended: Iterable[tuple[int, Ended]], at: int) -> None:
+        """Book the corrections of what has ended, as its records up to `at` say, and how far that got."""
+        account = self.accounts.get(instance) or self.settling[instance]
+        if account.instance is None:
+            return
+        account.instance, records = review(account.instance, ended, at, self.book)
+        self._page.records.extend(records)
+        if account.instance.review is None:
+            self.reviews.pop(instance, None)
+        if account.instance.stage is Stage.CLOSED:
+            self._close(instance, account)
+        else:
+            self._page.keep(instance)
+
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
         account = self.accounts[instance]
@@ -189,7 +220,7 @@ class Books:
 
     def take_batch(self) -> Batch | None:
         """What is to be committed next, if anything."""
-        return self._page.take(self.accounts)
+        return self._page.take(ChainMap(self.accounts, self.settling))
 
     def put_back(self, batch: Batch) -> None:
         """Give the next committer the batch that could not be committed: the same one, before anything newer."""
@@ -228,9 +259,10 @@ class Books:
         for kind, reason in step.rejected:
             self._reject(kind, reason)
         self._page.records.extend(step.records)
+        if step.instance.review is not None:
+            self.reviews[name] = None
         if step.instance.stage is Stage.CLOSED:
-            self._page.close(name, account)
-            del self.accounts[name]
+            self._close(name, account)
         elif step.records or begins:
             self._page.keep(name)
 
@@ -250,6 +282,15 @@ class Books:
         if opened.timens is not None:
             self.tally.clock_fault(text(TIME_NAMESPACE))
         return open_instance(opened, self.book, hardware)
+
+    def _close(self, name: str, account: Account) -> None:
+        self.accounts.pop(name, None)
+        if account.instance is not None and account.instance.review is not None:
+            self.settling[name] = account
+            self._page.keep(name)
+            return
+        self.settling.pop(name, None)
+        self._page.close(name, account)
 
     def _reject(self, kind: str, reason: str) -> None:
         if kind in ("Marked", "BadMark"):

@@ -88,6 +88,10 @@ class Desk:
         """Those of `instances` that were closed before, each with the number of its last record."""
         return await self.ask(self._ledger.closed_at, instances)
 
+    async def records(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The stored bytes of these records, as far as they are there, oldest first."""
+        return await self.ask(self._ledger.records, ids)
+
     # --- The outbox, as a shipper sees it ---
 
     async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:

@@ -22,6 +22,7 @@ from taximeter.agent.accounts import Closed
 from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
+from taximeter.agent.reviewer import Reviewer
 from taximeter.agent.scribe import Scribe
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
@@ -61,6 +62,7 @@ class Watcher:
         self._delay_s = config.ledger.commit_delay_ms / 1000
         self._batch = config.ledger.batch
         self._scribe = Scribe(books, desk)
+        self._reviewer = Reviewer(books, desk, self._scribe)
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._next_list_s = 0.0
         self._beside: TaskGroup | None = None  # what goes on while journals are read
@@ -93,10 +95,10 @@ class Watcher:
         last_poll_s = last_beat_s = time.monotonic()
         while True:
             due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
-            names = await self._news(
-                0.0 if self._rest or self._custody.has_more else max(0.0, due_s - time.monotonic())
-            )
+            is_busy = self._rest or self._custody.has_more or self._reviewer.is_due
+            names = await self._news(0.0 if is_busy else max(0.0, due_s - time.monotonic()))
             await self.read(names | self._rest, _LONGEST_READ_S)
+            await self._reviewer.go_on()
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:
                 self._custody.beat()
@@ -149,11 +151,11 @@ class Watcher:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
         open_, closed, aside = self._books.accounts, self._books.closed, self._books.aside
         names = [name for name in names if name not in aside]
-        strange = [name for name in names if name not in open_ and name not in closed]
+        strange = [name for name in names if not (name in open_ or name in closed or name in self._books.settling)]
         if strange:
             for name, seq in (await self._desk.closed_at(strange)).items():
                 closed[name] = Closed(_MOST_SEGMENTS, seq)
-        return [name for name in names if name not in closed]
+        return [name for name in names if name not in closed and name not in self._books.settling]
 
     def _watch(self) -> kernel.DirectoryWatch | None:
         try:

@@ -112,8 +112,11 @@ class Balance:
         name = event.data.instance
         if name is None:
             return
-        instance = self._open.setdefault(name, _Instance())
-        yield from _counted(instance, event.id, name)
+        if event.type == RecordType.CORRECTION and name not in self._open:
+            instance = _Instance()  # it comes after the end: what had ended turned out to be billed by another tier
+        else:
+            instance = self._open.setdefault(name, _Instance())
+            yield from _counted(instance, event.id, name)
         try:
             if event.type == RecordType.PREDICTION:
                 yield from _prediction(instance, event.data)

@@ -39,6 +39,9 @@ _FORGET_POOLS = "DELETE FROM pools WHERE hour < ?"
 #: Sums of pools are kept for so long; the records that they are of stay.
 KEPT_HOURS = 35 * 24
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
+_RECORDS = """
+SELECT lookups.id, body FROM json_each(?) JOIN lookups ON lookups.id = value JOIN records USING (seq) ORDER BY seq
+"""
 # An instance's records are those whose id is all of its own and a count (rtrim: a beginning of it names nobody); what
 # has records and is not open was closed.
 _CLOSED_AT = """
@@ -161,6 +164,10 @@ class Ledger:
     def facts(self, instance: str) -> tuple[bytes, ...]:
         """What the agent itself saw of an instance, in the order it was committed."""
         return tuple(row[0] for row in self._ask("SELECT body FROM facts WHERE instance = ? ORDER BY number", instance))
+
+    def records(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The stored bytes of these records, as far as they are there."""
+        return dict(self._ask(_RECORDS, orjson.dumps(list(ids)).decode()))
 
     def closed_at(self, instances: Iterable[str]) -> dict[str, int]:
         """Those of `instances` that are closed, each with the number of its last record.

@@ -1,0 +1,60 @@
+"""From records, as the ledger has them, back to what they tell of predictions that have ended: pure.
+
+Owns which of a record's words a correction of it needs. Refuses to read records, and to know what is corrected.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from taximeter.clockwork import utc_ns
+from taximeter.events import NOTHING, Opened, ServiceClass, Status
+from taximeter.instance import Ended, Prediction, Times
+from taximeter.records import RecordType, Witness
+
+_SECOND = 1_000_000_000
+
+
+def number_of(record_id: str) -> int:
+    """Which of its instance's records that is, from 0 on."""
+    return int(record_id.rpartition("-")[2])
+
+
+def ended(opened: Opened, records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Ended]]:
+    """What has ended, by those of an instance's records that say so, each with the record's number."""
+    for record in records:
+        if record["type"] == RecordType.PREDICTION and record["data"]["final"]:
+            yield number_of(record["id"]), _ended(opened, record["id"], record["data"])
+
+
+def _ended(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
+    interval, to_date, start = data["interval"], data["to_date"], data["timing"]["start"]
+    end_ns, suspended_ns = interval["end_ns"], data["time"]["suspended_ns"]
+    prediction = Prediction(
+        id=data["prediction"],
+        model=data["model"],
+        version=data["version"],
+        account=data["account"],
+        service_class=ServiceClass(data["class"]),
+        pool=data["pool"],
+        parent=data["parent"],
+        root=data["root"],
+        attributes=NOTHING,
+        traceparent=None,
+        card=data["billing"]["rate_card"],
+        # Where the machine slept before its last interim record, it began that much later by this clock; not by UTC.
+        start_ns=end_ns - to_date["wall_ns"] + suspended_ns,
+        start=Witness(start["source"], start["uncertainty_ns"]),
+        active=False,
+        cut_ns=end_ns,
+        cut_times=Times(to_date["load_ns"], to_date["active_ns"], to_date["share_ns"], suspended_ns),
+        last_interim=record_id,
+        tier=data["hardware"]["tier"],
+    )
+    return Ended(prediction, Status(data["status"]), _realtime_ns(interval["end_utc"]) - utc_ns(opened, end_ns))
+
+
+def _realtime_ns(text: str) -> int:
+    """The inverse of records.utc_text."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * _SECOND + int(fraction)
