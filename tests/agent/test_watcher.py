@@ -16,7 +16,7 @@ from taximeter.agent.watcher import Watcher
 from taximeter.config import load
 from taximeter.errors import JournalFault, LedgerError, TaximeterError
 from tests.agent.desks import Node, start, write
-from tests.journal_samples import INSTANCE, OTHER, held, sample_lines
+from tests.journal_samples import INSTANCE, OTHER, held, mark_line, sample_lines
 
 PATIENCE_S = 20
 
@@ -111,6 +111,20 @@ async def test_an_instance_whose_wrapper_lives_is_left_open(tmp_path: Path) -> N
         async with watching(node):
             await until(lambda: OTHER not in node.books.accounts, "the end of the one without a wrapper")
             assert INSTANCE in node.books.accounts
+
+
+@pytest.mark.anyio
+async def test_who_has_written_much_and_let_go_of_it_keeps_nobody_waiting(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    much = [mark_line(3_000_000_000 + n, {"mark": "units", "prediction": "x", "units": {}}) for n in range(40_000)]
+    other = [line.replace(INSTANCE.encode(), OTHER.encode()) for line in sample_lines()]
+    async with watching(node):
+        write(node.journal, [*sample_lines()[:2], *much])
+        await until(lambda: INSTANCE in node.books.accounts, "the first of it")
+        write(node.path / f"{OTHER}.0.ndjson", other)
+        await until(lambda: len(node.usage()) == 2, "the other's records")
+        assert INSTANCE in node.books.accounts
+        await until(lambda: INSTANCE not in node.books.accounts, "its own end")
 
 
 @pytest.mark.anyio

@@ -36,6 +36,8 @@ _ROUND_S = 0.02
 _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
 #: Reading goes on for so long before beats, polls and journals that are new get their turn.
 _LONGEST_READ_S = 0.5
+#: What was read is committed after so long at the latest, however much there is still to be read.
+_LATEST_COMMIT_S = 0.1
 _SWEPT_AT_ONCE = 2_000
 #: How often instances without a wrapper are given a heartbeat.
 _BEAT_S = wire.HEARTBEAT_NS / 1_000_000_000
@@ -128,12 +130,14 @@ class Watcher:
         self.lag_since_s = time.monotonic()
         pause_s = time.monotonic() + _ROUND_S
         last_s = pause_s + within_s
+        commit_s = time.monotonic() + _LATEST_COMMIT_S
         while due:
             read = self._books.read_some(due)
             self._unsynced.update(read)
             self._custody.look_after(read)
-            if self._books.waiting >= self._batch:
+            if self._books.waiting >= self._batch or time.monotonic() > commit_s:
                 await self._scribe.begin()
+                commit_s = time.monotonic() + _LATEST_COMMIT_S
             elif time.monotonic() <= pause_s:
                 continue
             await anyio.lowlevel.checkpoint()
@@ -288,8 +292,11 @@ class Watcher:
                 continue
             if self._has_writer(journal_name(name, account.position.segment)):
                 continue
-            while self._books.read(name):  # its last facts may have come between our reading and its letting go
-                await anyio.lowlevel.checkpoint()
+            # Its last facts may have come between our reading and its letting go; if much, others have a turn first.
+            if name in self._rest or self._books.read(name):
+                self._rest.add(name)
+                self._let_go.add(name)
+                continue
             if name in self._books.early:
                 self._let_go.add(name)
             else:
