@@ -37,7 +37,7 @@ def faults(path: Path, content: str | bytes) -> list[str]:
 # The shipped files.
 
 
-@pytest.mark.parametrize("name", ["agent.toml", "tiers.toml", "rates.toml"])
+@pytest.mark.parametrize("name", ["agent.toml", "tiers.toml", "rates.toml", "models.json"])
 def test_the_shipped_file_is_the_one_of_the_repository(name: str) -> None:
     assert shipped(name).read_bytes() == (ROOT / "config" / name).read_bytes()
 
@@ -78,8 +78,10 @@ def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: 
         lines.append(said if is_setting else line)
     text = "\n".join(lines).replace('tiers = "tiers.toml"', "").replace('rates = "rates.toml"', "")
     agent_toml.write_text(text)
+    (tmp_path / "models.json").write_bytes(shipped("models.json").read_bytes())
     config = load(agent_toml, ENVIRON)
     assert config.node.id == "gpu-node-7"
+    assert config.rate_card.models["Lumo"].unit == "prediction"
     assert config.node.region == "eu-west"
     assert [sink.name for sink in config.sinks] == ["usage", "billing"]
 
@@ -185,6 +187,42 @@ def test_all_faults_of_all_three_files_are_named_at_once(agent_toml: Path, tmp_p
     assert len([fault for fault in found if "rates.toml" in fault]) == 2
 
 
+def test_models_of_a_second_file_may_be_toml_or_json(agent_toml: Path, tmp_path: Path) -> None:
+    agent_toml.write_text('models = "more.toml"')
+    (tmp_path / "more.toml").write_text('[[models]]\nname = "m"\namount = "1"\nunit = "image"\n')
+    assert load(agent_toml, ENVIRON).rate_card.models["m"].unit == "image"
+    agent_toml.write_text('models = "more.json"')
+    (tmp_path / "more.json").write_text('{"data": [{"name": "m", "pricing": {"amount": 3e-05, "unit": "gpu"}}]}')
+    assert str(load(agent_toml, ENVIRON).rate_card.models["m"].amount) == "0.00003"
+
+
+def test_the_rate_card_itself_may_be_json(agent_toml: Path, tmp_path: Path) -> None:
+    agent_toml.write_text('rates = "card.json"')
+    (tmp_path / "card.json").write_text(
+        '{"version": "v", "effective": "2026-01-01T00:00:00Z", "currency": "USD", "tiers": {"cpu": "0.1"}}'
+    )
+    assert load(agent_toml, ENVIRON).rate_card.version == "v"
+    (tmp_path / "card.json").write_text("[]")
+    assert faults(agent_toml, 'rates = "card.json"') == [f"{tmp_path}/card.json: a list: expected an object"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'[{"name": "m", "pricing": {"amount": NaN, "unit": "image"}}]', "[0].pricing.amount = NaN"),
+        (b'[{"name": "m", "pricing": {"amount": 1, "amount": 2, "unit": "image"}}]', "[0].pricing.amount: said more"),
+        (b'[{"name": "m", "pricing": {"amount": 1, "unit": "hour"}}]', "[0].pricing.unit = 'hour'"),
+        (b"[\xff]", "byte 1 is not UTF-8"),
+    ],
+)
+def test_a_fault_of_the_models_is_named_with_their_file(
+    agent_toml: Path, tmp_path: Path, content: bytes, fault: str
+) -> None:
+    (tmp_path / "m.json").write_bytes(content)
+    (found,) = faults(agent_toml, 'models = "m.json"')
+    assert found.startswith(f"{tmp_path}/m.json: {fault}")
+
+
 def test_an_unknown_key_is_named_with_the_one_that_was_meant(agent_toml: Path) -> None:
     assert faults(agent_toml, "[billing]\nintrim_s = 60\n") == [
         "billing.intrim_s = 60: expected a known key; did you mean `interim_s`?"
@@ -193,7 +231,7 @@ def test_an_unknown_key_is_named_with_the_one_that_was_meant(agent_toml: Path) -
 
 def test_an_unknown_table_is_named_with_the_known_ones(agent_toml: Path) -> None:
     (fault,) = faults(agent_toml, "[zzz]\na = 1\n")
-    assert fault.startswith("zzz = {'a': 1}: expected one of the keys tiers, rates, node, listen")
+    assert fault.startswith("zzz = {'a': 1}: expected one of the keys tiers, rates, models, node, listen")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 #: Amounts are kept to this many places of the currency's unit.
 PLACES = Decimal("1e-18")
-#: Wide enough that no product of a price, a multiplier and 292 years of nanoseconds is ever rounded.
-EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+#: Wide enough that no product of a price, a multiplier and whatever was measured or counted is ever rounded.
+EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 _GIGA = 1_000_000_000
 _LONGEST_NUMBER = 40

@@ -65,6 +65,7 @@ AGENT = Table(
     {
         "tiers": line,
         "rates": line,
+        "models": line,
         "node": Table({"id": _id, "region": _id}),
         "listen": Table({"address": listen}),
         "journal": Table({"owners": Items(_owner, at_least=1), "poll_s": number(0.01, 3600, "seconds")}),

@@ -1,4 +1,4 @@
-"""Where Taximeter's files lie, and how a TOML file is read: to a mapping, or to a list of faults.
+"""Where Taximeter's files lie, and how a TOML or JSON file is read: to a mapping, or to a list of faults.
 
 Owns the rule of the directories (the wrapper has the same one), the search for a config file, the shipped
 defaults and what makes a file fit to be believed. Refuses to know what is in them.
@@ -16,6 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from taximeter import wire
+from taximeter.billing import exact
 from taximeter.errors import ConfigError
 
 _MOST_BYTES = 1 << 20
@@ -92,8 +93,25 @@ def read_shipped(name: str) -> dict[str, object]:
 
 
 def read(path: Path) -> dict[str, object]:
-    """Return the content of a TOML file; ConfigError if it cannot be read or believed."""
-    return parse(_bytes(path), str(path))
+    """Return the content of a TOML file, or of a JSON one by its name; ConfigError if it cannot be read or believed."""
+    content = read_any(path)
+    if not isinstance(content, dict):
+        raise _fault(str(path), f"a {type(content).__name__}", "an object")
+    return content
+
+
+def read_any(path: Path) -> object:
+    """Return the content of a TOML file, or of a JSON one, which may be a list."""
+    content = _bytes(path)
+    return parse_json(content, str(path)) if path.suffix == ".json" else parse(content, str(path))
+
+
+def parse_json(content: bytes, source: str) -> object:
+    """Return what JSON says, its numbers exact."""
+    try:
+        return exact.loads(content.decode("utf-8"), source)
+    except UnicodeDecodeError as error:
+        raise _fault(source, f"byte {error.start} is not UTF-8", "plain UTF-8") from error
 
 
 def parse(content: bytes, source: str) -> dict[str, object]:
@@ -112,17 +130,18 @@ def parse(content: bytes, source: str) -> dict[str, object]:
 
 def _bytes(path: Path) -> bytes:
     """Read a file that nobody else can change: a regular one, not world-writable, of a sensible size."""
+    kind = "a JSON file" if path.suffix == ".json" else "a TOML file"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _fault(str(path), error.strerror or str(error), "a readable TOML file") from error
+        raise _fault(str(path), error.strerror or str(error), kind.replace("a ", "a readable ", 1)) from error
     status = os.fstat(descriptor)
     if stat.S_ISDIR(status.st_mode):  # of which open() would only say that it is one, and not which
         os.close(descriptor)
-        raise _fault(str(path), "a directory", "a TOML file")
+        raise _fault(str(path), "a directory", kind)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(status.st_mode):
-            raise _fault(str(path), "not a regular file", "a TOML file")
+            raise _fault(str(path), "not a regular file", kind)
         if status.st_mode & stat.S_IWOTH:
             raise _fault(
                 str(path), f"mode {status.st_mode & 0o7777:04o}", "a file that not everybody may write (chmod o-w)"

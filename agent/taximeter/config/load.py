@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taximeter.billing.classes import Classes, parse_classes
+from taximeter.billing.models_file import Document
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.config import files, model
 from taximeter.config.agent_file import check_agent
@@ -45,16 +46,17 @@ def load(path: Path | None, environ: Mapping[str, str]) -> model.Config:
     base = found.parent if found else Path()
     tiers = _document("tiers", own, base, faults)
     rates = _document("rates", own, base, faults)
+    models = _models(own, base, faults)
     parts = {
         "owner_uids": _owner_uids(checked.get("journal", {}).get("owners"), faults),
         "sinks": tuple(_sinks(checked["sinks"], base, files.directories(environ).state, faults)),
         "classes": _caught(lambda: _classes(merged, faults), faults),
         "catalogue": tiers and _caught(lambda: parse_catalogue(*tiers), faults),
-        "rate_card": rates and _caught(lambda: parse_card(*rates), faults),
+        "rate_card": rates and _caught(lambda: parse_card(*rates, models), faults),
     }
     if faults.found:
         raise ConfigError(tuple(dict.fromkeys(faults.found)))
-    content = {key: value for key, value in merged.items() if key not in ("tiers", "rates")}
+    content = {key: value for key, value in merged.items() if key not in ("tiers", "rates", "models")}
     return _config(faults.source, checked, parts, _plain(content), _plain(tiers and tiers[0]))
 
 
@@ -112,6 +114,18 @@ def _document(
     path = base / said
     read = _caught(lambda: files.read(path), faults)
     return None if read is None else (read, str(path))
+
+
+def _models(own: Mapping[str, object], base: Path, faults: Faults) -> Document | None:
+    """Read the second document of the rate card, where agent.toml names one."""
+    said = own.get("models")
+    if not isinstance(said, str) or "\0" in said:
+        return None  # there is none, or its fault is noted already
+    path = base / said
+    read = _caught(lambda: files.read_any(path), faults)
+    if isinstance(read, dict) and list(read) == ["models"]:  # as TOML has it: [[models]]
+        return Document(read["models"], str(path), "models")
+    return None if read is None else Document(read, str(path))
 
 
 def _caught(make: Callable[[], _T], faults: Faults) -> _T | None:

@@ -1,0 +1,50 @@
+"""What may be priced: the platform's units, and how much of one is in what was counted.
+
+Owns the list of units and their scales. Refuses to know prices and what workers call what they count.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+from taximeter.billing.money import EXACT, rounded
+
+
+class Unit(NamedTuple):
+    """A priced unit: so many of `base` are one of it."""
+
+    base: str
+    size: int = 1
+
+
+PREDICTION = "prediction"
+COMPUTING_SECOND = "computing_second"
+GPU = "gpu"
+
+#: `second` is a second of output media; of these only `computing_second` and `gpu` are hardware time.
+UNITS: Mapping[str, Unit] = {
+    "image": Unit("image"),
+    "image_megapixel": Unit("image_megapixel"),
+    "video": Unit("video"),
+    "second": Unit("second"),
+    "5 seconds": Unit("second", 5),
+    "minute": Unit("second", 60),
+    "audio_second": Unit("audio_second"),
+    "video_second": Unit("video_second"),
+    "token": Unit("token"),
+    "million_token": Unit("token", 1_000_000),
+    PREDICTION: Unit(PREDICTION),
+    COMPUTING_SECOND: Unit(COMPUTING_SECOND),
+    GPU: Unit(GPU),
+}
+#: Time of the hardware: measured, never counted by a worker.
+HARDWARE = frozenset({COMPUTING_SECOND, GPU})
+#: What a worker counts: each of these, or whatever a card says is one of them.
+COUNTED = frozenset({unit.base for name, unit in UNITS.items() if name not in HARDWARE}) - {PREDICTION}
+#: What workers count as it comes, where a card says nothing else; whatever else they count is what it is called.
+USUAL_COUNTS: Mapping[str, str] = {"token_input": "token", "token_output": "token"}
+
+
+def priced(counted: Decimal, size: int) -> Decimal:
+    """How many units of `size` are in what was counted, to 18 places, which only minutes need."""
+    return counted if size == 1 else rounded(EXACT.divide(counted, Decimal(size)))
