@@ -190,7 +190,7 @@ def test_what_no_rule_fits_makes_the_exit_status_1(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_agent_found_is_shown_device_by_device() -> None:
-    with agent.living({"/v1/hardware": INVENTORY}):
+    with agent.living({"/v1/devices": INVENTORY}):
         answer = taximeter("hardware")
     assert answer.code == 0
     assert all(line.isprintable() for line in answer.lines)
@@ -244,7 +244,7 @@ def test_the_agent_explains_devices_and_instances() -> None:
         "devices": [{"uuid": "GPU-0", "name": "H100", **item}],
         "instances": [{"instance": "i1", **evidence, **item}],
     }
-    with agent.living({"/v1/hardware": INVENTORY, "/v1/hardware/explained": why}):
+    with agent.living({"/v1/devices": INVENTORY, "/v1/devices/explained": why}):
         answer = taximeter("hardware", "--explain")
     assert [line for line in answer.lines if "GPU-0 alone: gpu-h100" in line or "Instance i1: gpu-h100" in line]
     assert " evidence    mismatch; declared GPU-0; seen on GPU-1" in answer.lines
@@ -252,7 +252,7 @@ def test_the_agent_explains_devices_and_instances() -> None:
 
 
 def test_an_older_agent_explains_nothing() -> None:
-    with agent.living({"/v1/hardware": INVENTORY}):
+    with agent.living({"/v1/devices": INVENTORY}):
         answer = taximeter("hardware", "--explain")
     assert answer.code == 0
     assert not [line for line in answer.lines if "rule 1 " in line]

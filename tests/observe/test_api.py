@@ -32,7 +32,7 @@ from tests.observe.nodes import BUSY, IDLE, TOKEN, ledger_of
 pytestmark = pytest.mark.anyio
 
 KNOCK = {"authorization": f"Bearer {TOKEN}"}
-CLOSED_PATHS = ("/v1/status", "/v1/instances", "/v1/records", "/v1/receipts/p1")
+CLOSED_PATHS = ("/v1/status", "/v1/instances", "/v1/records", "/v1/receipts/p1", "/v1/devices", "/v1/devices/explained")
 
 
 @dataclass
@@ -101,12 +101,17 @@ async def test_closed_paths_open_to_the_token(node: Node, path: str) -> None:
 @pytest.mark.parametrize(
     "credentials",
     [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}, {"authorization": TOKEN},
-     {"authorization": "Bearer"}, {"authorization": f"Bearer {TOKEN}x"}],
-    ids=["none", "wrong", "basic", "bare", "empty", "longer"],
+     {"authorization": "Bearer"}, {"authorization": f"Bearer {TOKEN}x"}, {"x-api-key": "wrong"},
+     {"x-api-key": f"Bearer {TOKEN}"}, {"x-api-key": TOKEN, "authorization": "Bearer wrong"}],
+    ids=["none", "wrong", "basic", "bare", "empty", "longer", "key", "key of a bearer", "key and another"],
 )  # fmt: skip
 async def test_closed_paths_stay_closed_without_it(node: Node, path: str, credentials: dict[str, str]) -> None:
     answer = await node.client.get(path, headers=credentials)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_the_token_may_come_as_the_platforms_clients_send_theirs(node: Node) -> None:
+    assert (await node.client.get("/v1/status", headers={"x-api-key": TOKEN})).status_code == 200
 
 
 async def test_two_credentials_are_none(node: Node) -> None:
@@ -212,15 +217,15 @@ async def test_instances_are_listed_with_their_predictions(node: Node) -> None:
 
 
 async def test_every_rule_is_explained_to_who_has_the_token(node: Node) -> None:
-    told = (await node.get("/v1/hardware/explained")).json()
+    told = (await node.get("/v1/devices/explained")).json()
     assert [item["trials"][0]["misses"] for item in told["devices"]] == [["1 device, expected 0"]] * 2
     assert [item["evidence"] for item in told["instances"]] == ["declared", "declared"]
     assert told["node"]["tier"] == "two"
-    assert (await node.client.get("/v1/hardware/explained")).status_code == 401
+    assert (await node.client.get("/v1/devices/explained")).status_code == 401
 
 
 async def test_hardware_tells_tier_and_why(node: Node) -> None:
-    hardware = (await node.client.get("/v1/hardware")).json()
+    hardware = (await node.get("/v1/devices")).json()
     assert (hardware["tier"], hardware["rule"], len(hardware["devices"])) == ("gpu-h100-2x", "two of them", 2)
 
 
@@ -610,4 +615,4 @@ def test_without_an_agent_nothing_is_known_to_run(reader: LedgerReader) -> None:
 
 
 def test_without_an_agent_nobody_has_looked_at_the_hardware(reader: LedgerReader) -> None:
-    assert Queries(reader).hardware()["tier"] is None
+    assert Queries(reader).devices()["tier"] is None

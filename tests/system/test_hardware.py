@@ -41,7 +41,7 @@ def sold_as(node: Node, **environment: str) -> str:
 
 
 def hardware(agent: Agent) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(agent.get("/v1/hardware")[1])
+    found: dict[str, Any] = json.loads(agent.get("/v1/devices", agent.said["token"])[1])
     return found
 
 

@@ -86,6 +86,7 @@ def draw(scene: Scene) -> Snapshot:
         sinks=tuple(_sink(scene, name, state) for name, state in scene.ships.items()),
         hardware=scene.devices.inventory,
         catalogue=scene.placer.catalogue,
+        card=scene.books.book.card_at(time.time_ns()),
         node_tier=whole_node.tier,
         node_tier_rule=whole_node.rule,
         sampling=_sampling(scene.devices, instances),

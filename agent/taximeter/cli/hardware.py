@@ -35,7 +35,7 @@ def hardware(
     Exits 1 where the tier is unknown.
     """
     source = Source(os.environ) if config is None else None
-    found = source.hardware() if source else None
+    found = source.devices() if source else None
     why = source.explained() if source and found and explain else None
     if found is None:
         found, why = _look(config, explain=explain)

@@ -87,14 +87,14 @@ class Source:
             self.unknown = None if found else queries.unknown(asked)
             return found
 
-    def hardware(self) -> Json | None:
+    def devices(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
-        answer = self._asked("/v1/hardware")
+        answer = self._asked("/v1/devices")
         return answer if answer and answer.get("host") else None
 
     def explained(self) -> Json | None:
         """Tell which rules the agent tries on what; None where no agent has looked."""
-        answer = self._asked("/v1/hardware/explained")
+        answer = self._asked("/v1/devices/explained")
         return answer if answer and answer.get("node") else None
 
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,6 +32,7 @@ __all__ = ["build", "is_loopback", "serve"]
 
 NDJSON = "application/x-ndjson"
 PLAIN = "text/plain"
+_PRICED = msgspec.json.Encoder(decimal_format="number")
 
 _T = TypeVar("_T")
 
@@ -50,8 +52,9 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/instances", faces.instances),
         Route("/v1/records", faces.records),
         Route("/v1/receipts/{asked:path}", faces.receipt),
+        Route("/v1/devices", faces.devices),
+        Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
-        Route("/v1/hardware/explained", faces.explained),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -86,8 +89,11 @@ class _Faces:
     async def instances(self, _: Request) -> Response:
         return _json(self._queries.at(self._snapshot()).instances())
 
+    async def devices(self, _: Request) -> Response:
+        return _json(self._queries.at(self._snapshot()).devices())
+
     async def hardware(self, _: Request) -> Response:
-        return _json(self._queries.at(self._snapshot()).hardware())
+        return _priced(self._queries.at(self._snapshot()).hardware())
 
     async def explained(self, _: Request) -> Response:
         return _json(self._queries.at(self._snapshot()).explained())
@@ -123,6 +129,11 @@ def _in_a_line(receipt: dict[str, Any]) -> Response:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def _priced(value: object) -> Response:
+    """As JSON in which an amount is a number, as the platforms write it, with all of its digits."""
+    return Response(_PRICED.encode(value), media_type="application/json")
 
 
 async def _refused(request: Request, error: HTTPException) -> Response:

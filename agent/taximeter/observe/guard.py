@@ -7,7 +7,6 @@ are listed as open. Refuses to know what an answer says.
 import hmac
 import ipaddress
 import logging
-from collections.abc import Iterable
 from email.utils import formatdate
 
 import orjson
@@ -19,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Read by scrapers, balancers and schedulers that hold no token.
 OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz", "/v1/hardware"})
+#: In the scope of a request: whether whoever asks knows the token, of which an open path may make a difference.
+TRUSTED = "taximeter.trusted"
 
 URL_MAX_BYTES = 8192
 
@@ -66,15 +67,17 @@ class Guard:
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
 
+        trusted = self._knows_token(Headers(scope=scope))
+        scope[TRUSTED] = trusted
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+            await (self._refusal(scope, trusted=trusted) or self._app)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("api.failed path=%r", scope["path"])
             if began:
                 raise
             await problem(500, "the agent's log says what went wrong")(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope, *, trusted: bool) -> Response | None:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers and "content-length" in headers:
             # Whoever stands before us may have believed the other one.
@@ -84,16 +87,22 @@ class Guard:
         host = headers.get("host")
         if self._loopback and host is not None and not is_local(host):
             return problem(421, "expected a Host that names this machine's loopback: a web page may not ask")
-        if scope["path"] in OPEN_PATHS or self._knows_token(headers.getlist("authorization")):
+        if trusted or is_open(scope["path"]):
             return None
         return problem(401, "expected Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
 
-    def _knows_token(self, credentials: Iterable[str]) -> bool:
-        given = list(credentials)
+    def _knows_token(self, headers: Headers) -> bool:
+        """Whether one credential was given, and it is the token: a Bearer's, or a key as the platform's SDK sends."""
+        given = [*headers.getlist("authorization"), *(f"Bearer {key}" for key in headers.getlist("x-api-key"))]
         if len(given) != 1:
             return False
         scheme, _, token = given[0].partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("latin-1"), self._token)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is for all to read."""
+    return path in OPEN_PATHS
 
 
 def is_local(host: str) -> bool:

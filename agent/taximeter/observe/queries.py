@@ -23,6 +23,7 @@ from taximeter.observe import receipt as receipts
 from taximeter.observe import tree
 from taximeter.observe.calling import Calls, all_calls, calls_of
 from taximeter.observe.explained import explained
+from taximeter.observe.offers import offers
 from taximeter.observe.since import since_ns
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
 from taximeter.observe.sums import Item, Run, fold, fold_each
@@ -134,7 +135,12 @@ class Queries:
             return f"{said}expected an id in full, as in {begun[0]}"
         return f"{said}expected the id of a prediction or an instance; `taximeter records` lists them"
 
-    def hardware(self) -> Json:
+    def hardware(self) -> list[Json]:
+        """List what is sold, with prices, what this node has first; nothing, where no agent lives to say it."""
+        view = self._snapshot() if self._snapshot else None
+        return [] if view is None else offers(view.catalogue, view.card, view.hardware)
+
+    def devices(self) -> Json:
         """Tell devices, host and the tier they are sold as; null where no agent has looked."""
         view = self._snapshot() if self._snapshot else None
         if view is None or view.hardware is None:
