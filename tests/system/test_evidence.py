@@ -272,12 +272,16 @@ def test_a_worker_is_corrected_for_predictions_that_ended_before_it_was_seen(
     with agent_on(node, scenario, nvml_library):
         marks = '{"mark":"start","prediction":"a"}', '{"mark":"finish","prediction":"a","status":"succeeded"}'
         script = (
-            f"echo '{marks[0]}' 1<>$TAXIMETER_MARKS; sleep 0.2; echo '{marks[1]}' 1<>$TAXIMETER_MARKS; exec sleep 100"
+            f"echo '{marks[0]}' 1<>$TAXIMETER_MARKS; until [ -e {tmp_path}/go ]; do sleep 0.02; done; "
+            f"echo '{marks[1]}' 1<>$TAXIMETER_MARKS; exec sleep 100"
         )
         command = [node.program, "run", "--worker", "--", "sh", "-c", script]
         process = subprocess.Popen(command, env=node.environment(), text=True)
         try:
-            (before,) = wait_until(node.predictions, "the prediction's record")
+            wait_until(node.predictions, "an interim record")
+            (tmp_path / "go").touch()
+            wait_until(lambda: node.predictions()[-1]["data"]["final"], "the prediction's last record")
+            before = node.predictions()[-1]
             assert before["data"]["hardware"]["tier"] == "gpu-h100-8x"
             scenario.process("GPU-2", command_of(process)).play()
             (correction,) = wait_until(lambda: node.records(RecordType.CORRECTION), "the correction")
