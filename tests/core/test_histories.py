@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -75,6 +76,7 @@ from tests.core.stories import BOOT_ID, MS, REALTIME_AT_ZERO, SECOND, book, card
 from tests.core.verdict import billed, check, data_of
 
 SOAK = int(os.environ.get("TAXIMETER_SOAK", "0"))
+pytestmark = [pytest.mark.timeout(0)] * bool(SOAK)  # so many take as long as they take
 
 
 FOREVER_NS = 10**18

@@ -20,6 +20,7 @@ import pytest
 from tests.require import require_program
 from tests.system.agents import Node, wait_until
 from tests.system.faults import (
+    SWEEP_ALL,
     Point,
     booked,
     check_bill,
@@ -32,6 +33,8 @@ from tests.system.faults import (
     wait_for_fact,
 )
 from tests.system.rides import children_of
+
+pytestmark = [pytest.mark.timeout(0)] * SWEEP_ALL  # every point takes as long as it takes
 
 #: The calls that an agent does its work with, by what they are for; its start is a thousand others.
 WORK = {

@@ -20,6 +20,7 @@ from tests.system.agents import Node, wait_until
 from tests.system.faults import (
     HEARTBEAT_NS,
     MS,
+    SWEEP_ALL,
     Gate,
     Point,
     Truth,
@@ -33,6 +34,8 @@ from tests.system.faults import (
     sample,
     strace,
 )
+
+pytestmark = [pytest.mark.timeout(0)] * SWEEP_ALL  # every point takes as long as it takes
 
 PIDFDS = "[witness]\nkernel = false\n"
 #: How often a wrapper makes these depends on who is faster, and strace itself makes the first execve.
