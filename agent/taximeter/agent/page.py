@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from taximeter.agent.accounts import Account, kept_state
 from taximeter.ledger.values import Batch, JournalState
+from taximeter.observe.experience import Experience
 from taximeter.observe.pools import Pools
 from taximeter.records import UsageRecord
 
@@ -22,6 +23,7 @@ class Page:
         self._closed: dict[str, JournalState] = {}
         self._returned: Batch | None = None
         self._pools = Pools()
+        self._experience = Experience()
 
     @property
     def size(self) -> int:
@@ -47,7 +49,8 @@ class Page:
         kept = [kept_state(name, accounts[name]) for name in self._open]
         # What the agent saw is a fact to keep while an instance is open; of a closed one its records say it.
         facts = tuple(fact for fact in self.facts if fact[0] in self._open)
-        batch = Batch(tuple(self.records), (*self._closed.values(), *kept), facts, self._pools.of(self.records))
+        pools, (runs, calls) = self._pools.of(self.records), self._experience.of(self.records)
+        batch = Batch(tuple(self.records), (*self._closed.values(), *kept), facts, pools, runs, calls)
         self.records, self.facts, self._open, self._closed = [], [], {}, {}
         return batch
 

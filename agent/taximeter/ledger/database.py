@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 
 from taximeter.errors import LedgerError
+from taximeter.ledger import runs
 
 SCHEMA_VERSION = 1
 #: "TaxM": tells a ledger from any other SQLite file.
@@ -80,6 +81,7 @@ def open_for_writing(path: Path) -> apsw.Connection:
             check_schema(connection, path)
             _set_up(connection)
             connection.execute(_SUMS)
+            connection.execute(runs.SCHEMA)
     except LedgerError:
         connection.close()
         raise

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from taximeter.ledger import chain
+from taximeter.ledger import chain, runs
 from taximeter.ledger.database import door, open_for_reading
+from taximeter.ledger.runs import Call, Runs
 from taximeter.ledger.values import Filed, Head, PoolTime, Row
 from taximeter.records import RecordType
 
@@ -119,6 +120,21 @@ class LedgerReader:
         if not self._ask(_HAS_POOLS):
             return {}  # an agent wrote it that kept no such sums, and none since
         return {pool: PoolTime(*time) for pool, *time in self._ask(_POOLS, since_hour)}
+
+    def runs(self, model: str) -> list[Runs]:
+        """What a model's runs took so far, by version and tier."""
+        with door("read", self._path):
+            return runs.read_runs(self._connection, model)
+
+    def kinds(self) -> list[Runs]:
+        """Every model, version and tier of which runs are known; what they took is not read."""
+        with door("read", self._path):
+            return runs.read_kinds(self._connection)
+
+    def calls(self) -> list[Call]:
+        """Which model was seen to call which."""
+        with door("read", self._path):
+            return runs.read_calls(self._connection)
 
     def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
         """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""

@@ -17,7 +17,7 @@ import apsw
 import orjson
 
 from taximeter.errors import LedgerError
-from taximeter.ledger import chain
+from taximeter.ledger import chain, runs
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
 from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
@@ -138,6 +138,7 @@ class Ledger:
             _book(connection, batch)
             if batch.pools:
                 _add_to_pools(connection, batch.pools)
+            runs.add(connection, batch.runs, batch.calls)
             written()
             connection.execute("COMMIT")
         except BaseException:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from taximeter.ledger.runs import Call, Runs
 from taximeter.records import UsageRecord
 
 
@@ -70,6 +71,8 @@ class Batch:
     journals: tuple[JournalState, ...]
     facts: tuple[tuple[str, bytes], ...] = ()  #: instance and what the agent itself saw of it
     pools: tuple[PoolHour, ...] = ()  #: what `records` add to the sums that are kept of pools
+    runs: tuple[Runs, ...] = ()  #: and to what is kept of models' runs
+    calls: tuple[Call, ...] = ()  #: and of which model called which
 
 
 @dataclass(frozen=True, slots=True)
