@@ -14,6 +14,7 @@ import pytest
 from tests.require import require_program
 from tests.system.agents import Agent, Node, wait_until
 from tests.system.faults import check_ledger, finals
+from tests.system.test_asgi import APPS, served
 
 pytestmark = pytest.mark.system
 
@@ -38,6 +39,14 @@ with client.prediction("w", parent="far", root="far") as prediction:
     with open(os.environ["TAXIMETER_MARKS"], "r+b", buffering=0) as marks:
         for line in mark.splitlines(True):
             marks.write(line.encode())
+"""
+
+#: A prediction that calls a server over HTTP, and says who it is.
+CALLER = """
+import os, sys, urllib.request
+headers = {"taximeter-parent": os.environ["TAXIMETER_PARENT"], "taximeter-root": os.environ["TAXIMETER_ROOT"]}
+headers |= {"taximeter-prediction": "h", "taximeter-account": "cus_h"}
+urllib.request.urlopen(urllib.request.Request(sys.argv[1], b"{}", headers)).read()
 """
 
 
@@ -146,6 +155,18 @@ def test_a_workers_prediction_is_whose_call_it_says_and_calls_on(node: Node, age
     assert told["path"] == [{"prediction": "far", "link": "elsewhere"}]
     assert sorted(drawn(told)) == ["  u", "  v", "w"]
     assert told["findings_total"] == {"orphan": 1}
+
+
+def test_a_call_over_http_is_a_call(node: Node, agent: Agent) -> None:
+    with served(node, *APPS) as server:
+        url = str(server.client.base_url.join("/tells_downstream"))
+        command = [sys.executable, "-P", "-c", CALLER, url]
+        assert node.run("--prediction", "root", "--account", "cus_a", "--", *command).returncode == 0
+        records = booked(node, "root", "h")
+        assert (records["h"]["parent"], records["h"]["root"], records["h"]["account"]) == ("root", "root", "cus_h")
+        told = tree(agent, "root")
+        assert drawn(told) == ["root", "  h"]
+        assert {payer["account"] for payer in told["payers"]} == {"cus_a", "cus_h"}
 
 
 def test_who_calls_itself_is_counted_and_billed(node: Node, agent: Agent) -> None:

@@ -176,13 +176,19 @@ class LedgerReader:
     def of_root(self, root: str) -> Iterator[bytes]:
         """The stored bytes of the records of a root, and of the predictions that name it as theirs."""
         yield from self._pages(_FIRST, root)
+        yield from self.below(root)
+
+    def below(self, root: str) -> Iterator[bytes]:
+        """The stored bytes of the records of the predictions that name `root` as theirs."""
         yield from self._pages(_BELOW, root)
 
     def _pages(self, sql: str, value: str) -> Iterator[bytes]:
-        rows: list[tuple[Any, ...]] = [(0, b"")]
-        while rows:
-            rows = self._ask(f"{sql} AND seq > ? ORDER BY seq LIMIT ?", value, rows[-1][0], _PAGE_ROWS)
+        seq, full = 0, True
+        while full:
+            rows = self._ask(f"{sql} AND seq > ? ORDER BY seq LIMIT ?", value, seq, _PAGE_ROWS)
             yield from (body for _, body in rows)
+            full = len(rows) == _PAGE_ROWS
+            seq = rows[-1][0] if full else seq
 
     def begun_by(self, prefix: str) -> tuple[str, ...]:
         """The instances whose ids begin with `prefix`, in order, as far as one page of records tells."""

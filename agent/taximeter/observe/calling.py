@@ -35,6 +35,9 @@ class Called(Protocol):
     def of_root(self, root: str) -> Iterator[bytes]:
         """The records of a root, and of the predictions that name it as theirs."""
 
+    def below(self, root: str) -> Iterator[bytes]:
+        """The records of the predictions that name `root` as theirs."""
+
     def next_root(self, after: str = "") -> str | None:
         """The first root in order beyond `after` that another prediction names."""
 
@@ -146,7 +149,7 @@ def _calls(ledger: Called, running: _Running, top: str) -> Calls:
     roots = dict.fromkeys(root for first in firsts for root in ledger.roots(first, PLACED_MAX))
     rows = _Rows()
     for root in roots:
-        for body in ledger.of_root(root):
+        for body in ledger.of_root(root) if root in firsts else ledger.below(root):
             rows.take(_read(body))
     for instance, own in open_:
         rows.see(instance, own)
