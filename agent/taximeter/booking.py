@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE
-from taximeter.charging import rate_ended, rate_instance, rate_prediction
+from taximeter.charging import rate_ended, rate_instance, rate_less, rate_prediction
 from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
@@ -32,6 +32,14 @@ EVIDENCE = "evidence"
 _NO_PHASES = Phases()
 
 
+class Late(NamedTuple):
+    """Where a prediction truly ended, which was found out when more of it had been told: that is taken back."""
+
+    until_ns: int
+    told_ns: int  #: so far its time is told as any other's
+    reason: str
+
+
 class End(NamedTuple):
     """Where and how an interval ends."""
 
@@ -39,6 +47,7 @@ class End(NamedTuple):
     status: Status
     final: bool
     witness: Witness
+    late: Late | None = None
 
 
 def prediction_records(
@@ -220,6 +229,39 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     until = Moment(prediction.cut_ns, ended.slept_ns)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
     return _correction((instance, prediction), until, end, (rating.correction, hardware), book.source, behind=0)
+
+
+def take_back(
+    instance: Instance, prediction: Prediction, end: End, told: tuple[Late, tuple[UsageRecord, ...]], book: Rulebook
+) -> tuple[UsageRecord, ...]:
+    """The correction of what was told of a prediction beyond its true end, behind its last records; none of no time.
+
+    No share is known of a part of a stretch: as much is taken back as it can have been. That is exact where it ran
+    alone, and favours the payer where it did not.
+    """
+    (late, records), times = told, prediction.times
+    beyond_ns = late.told_ns - max(late.until_ns, prediction.start_ns)
+    active_ns, share_ns = min(times.active, beyond_ns), min(times.share, beyond_ns)
+    load_ns = min(times.load, beyond_ns - active_ns)  # which came before all that was active
+    if not (active_ns or load_ns):
+        return ()
+    left = times._replace(load=times.load - load_ns, active=times.active - active_ns, share=times.share - share_ns)
+    hardware = billed_hardware(instance, prediction, book)
+    billing = rate_less(instance, prediction, left, end.status, (book, hardware.tier))
+    slept_ns = instance.phases.suspended
+    began = Moment(late.told_ns - beyond_ns, slept_ns)
+    data = _told(instance, prediction, end)
+    del data["final"]
+    data |= {
+        "corrects": {"source": book.source, "id": records[0].id},
+        "reason": late.reason,
+        "interval": interval(instance.opened, began, Moment(late.told_ns, slept_ns)),
+        "time": {"load_ns": -load_ns, "active_ns": -active_ns, "share_ns": -share_ns},
+        "to_date": {"load_ns": left.load, "active_ns": left.active, "share_ns": left.share},
+        "hardware": hardware_use(instance, hardware),
+        "billing": billing,
+    }
+    return (_record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records)),)
 
 
 def _start(start: Witness, start_ns: int, from_ns: int) -> Witness:

@@ -6,9 +6,10 @@ Refuses to know prices (billing) and which tier that is (sold); it is given a ru
 from decimal import Decimal
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
-from taximeter.billing.rating import Charge, Rating, informative, rate_time
+from taximeter.billing.rating import Charge, Rating, informative, rate_time, take_back, take_back_anew
 from taximeter.events import Status
 from taximeter.instance import Ended, Instance, Phases, Prediction, Times
+from taximeter.records import Billing
 from taximeter.rulebook import Rulebook
 
 _ONE = Decimal(1)
@@ -40,11 +41,35 @@ def rate_ended(instance: Instance, ended: Ended, by: tuple[Rulebook, str]) -> Ra
     terms, times = book.rules_of(instance.rules).classes.terms[prediction.service_class], prediction.cut_times
     factor = terms.on(ended.status)
     load, active = terms.load * factor, terms.active * factor
+    before, less = times, ended.less
+    if less is not None:
+        before = Times(load=times.load + less.load, active=times.active + less.active, share=times.share + less.share)
     charges = (
-        Charge("load", times.load, times.load, load, load),
-        Charge(terms.quantity, *_quantities(terms, times, times), active, active),
+        Charge("load", before.load, times.load, load, load),
+        Charge(terms.quantity, *_quantities(terms, before, times), active, active),
     )
-    return rate_time(charges, tier, book.card_of(prediction.card), prediction.tier)
+    card = book.card_of(prediction.card)
+    if less is not None:
+        return take_back_anew(charges, (prediction.tier or tier, tier), card)
+    return rate_time(charges, tier, card, prediction.tier)
+
+
+def rate_less(
+    instance: Instance, prediction: Prediction, left: Times, status: Status, by: tuple[Rulebook, str]
+) -> Billing:
+    """What it changes of a prediction's bill, which is whole, that only `left` of its times is to be billed."""
+    (book, tier), times = by, prediction.times
+    card, service_class = book.card_of(prediction.card), prediction.service_class
+    if service_class in ONLINE or instance.service_class in ONLINE:
+        return informative(card)
+    terms = book.rules_of(instance.rules).classes.terms[service_class]
+    factor = terms.on(status)
+    load, active = terms.load * factor, terms.active * factor
+    charges = (
+        Charge("load", times.load, left.load, load, load),
+        Charge(terms.quantity, *_quantities(terms, times, left), active, active),
+    )
+    return take_back(charges, tier, card)
 
 
 def rate_instance(instance: Instance, phases: Phases, status: Status, by: tuple[Rulebook, str]) -> Rating:

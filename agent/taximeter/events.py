@@ -302,6 +302,29 @@ class Held(NamedTuple):
     on_devices: bool = False  #: the memory of its devices, not of the node
 
 
+class OwnerEnded(NamedTuple):
+    """A process that had started predictions has ended, or is nowhere to be found. The agent's own fact.
+
+    It tells of a moment that has passed, after everything that was said before it.
+    """
+
+    at_ns: int  #: when this is told
+    pid: int  #: as its start marks have it
+    ended_ns: int | None  #: None: nobody saw it end
+    until_ns: int  #: whatever that pid started later is another process's
+    source: Source = Source.AGENT
+
+
+class OwnersHeld(NamedTuple):
+    """Of these pids, as start marks have them, the agent holds the process: it lives, or outlived the command.
+
+    The agent's own fact, told before an instance's end.
+    """
+
+    at_ns: int
+    pids: tuple[int, ...]
+
+
 class Exited(NamedTuple):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
@@ -345,6 +368,8 @@ Event = (
     | Observed
     | Measured
     | Held
+    | OwnerEnded
+    | OwnersHeld
     | Exited
     | Lost
 )

@@ -93,14 +93,20 @@ class Prediction(NamedTuple):
     tier: str | None = None  #: that its last interim record was billed at
     drawn: Drawn | None = None  #: None: nothing is known of it
     peaks: Peaks = Peaks()
+    owner: int | None = None  #: pid of the process that it ends with, as its start mark has it; None: the command
+    marked_ns: int = 0  #: when something was last said of it
 
 
 class Ended(NamedTuple):
-    """A prediction that has ended, as its last record told it; its tier is what it was billed at."""
+    """A prediction that has ended, as its last record told it; its tier is what it was billed at.
+
+    Or what was taken back of one: `less`, of which its times are what was left.
+    """
 
     prediction: Prediction
     status: Status
     slept_ns: int = 0  #: how long the machine had slept by then
+    less: Times | None = None
 
 
 class Verdict(NamedTuple):
@@ -181,6 +187,7 @@ class Instance(NamedTuple):
     settled: int = 0  #: what ended before that record keeps its price
     review: Review | None = None
     reviewed: Reviewed | None = None
+    held: tuple[int, ...] = ()  #: owners that the agent holds, as told before the end
 
     @property
     def service_class(self) -> ServiceClass:

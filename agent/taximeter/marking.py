@@ -5,7 +5,7 @@ where it favours the payer. A refusal is counted and changes nothing.
 """
 
 from taximeter import lineage
-from taximeter.booking import End
+from taximeter.booking import End, Late
 from taximeter.events import (
     ActiveMark,
     FinishMark,
@@ -19,9 +19,9 @@ from taximeter.events import (
 )
 from taximeter.instance import Instance
 from taximeter.lifecycle import IllegalInput, Input, Stage
-from taximeter.moves import become_ready, finish, join, stop
+from taximeter.moves import become_ready, finish, join, says_it_stops
 from taximeter.predictions import begin, count_units, find, without
-from taximeter.records import Witness
+from taximeter.records import LATE_FINISH, Witness
 from taximeter.spans import settle
 from taximeter.turn import Turn, arrive, is_late
 
@@ -37,17 +37,18 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
         return arrive(_started(instance, event, mark, turn), event.at_ns, turn, held=event.held)
     if isinstance(mark, FinishMark) and worker:
         return arrive(_finished(instance, event, mark, turn), event.at_ns, turn, held=event.held)
+    said_ns = _said_ns(instance, event)
     instance = arrive(instance, event.at_ns, turn, held=event.held)
     if isinstance(mark, ReadyMark):
         return become_ready(instance, event.at_ns, _SAID, turn)
     if isinstance(mark, UnitsMark):
-        return _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
+        return _kept(instance, count_units(instance, mark.prediction, mark.units, said_ns), turn)
     if isinstance(mark, StoppingMark) and worker:
-        return stop(instance, event.at_ns, mark.reason, turn)
+        return says_it_stops(instance, event.at_ns, mark.reason, turn)
     if isinstance(mark, StoppingMark) and mark.reason is StopReason.DRAIN:
         return instance  # a one-shot's own word of its end is noted, and changes no bill
     if isinstance(mark, ActiveMark) and worker:
-        return _activated(instance, event.at_ns, mark, turn)
+        return _activated(instance, event.at_ns, said_ns, turn, mark)
     turn.rejected.append("not_a_worker")
     return instance
 
@@ -60,19 +61,24 @@ def _kept(instance: Instance, outcome: Instance | str, turn: Turn) -> Instance:
     return outcome
 
 
-def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
-    """When it was: the sender's word within the belief, and an old `finish` too, for that favours the payer.
+def _said_ns(instance: Instance, event: Marked) -> int:
+    """When it was said, in the payer's favour: by its own word, however old.
 
-    An end without a word of its own, read after a silence, bills to the last sign of life. Never before what is
-    already settled or cut.
+    Without one it was said before it was read, or, where that was after a silence, before the last sign of life.
     """
-    ends = isinstance(event.mark, FinishMark)
-    if event.said_ns is None:
-        at_ns = instance.sign_ns if ends and is_late(instance, event.at_ns) else event.at_ns
-    elif ends or event.at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
-        at_ns = min(event.said_ns, event.at_ns)
-    else:
-        at_ns = event.at_ns
+    if event.said_ns is not None:
+        return min(event.said_ns, event.at_ns)
+    return instance.sign_ns if is_late(instance, event.at_ns) else event.at_ns
+
+
+def _begun_ns(instance: Instance, event: Marked, turn: Turn) -> int:
+    """Since when it runs: the sender's word within the belief; an old one counts from its receipt.
+
+    Never before what is already settled or cut.
+    """
+    at_ns = event.at_ns
+    if event.said_ns is not None and at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
+        at_ns = min(event.said_ns, at_ns)
     return max(at_ns, instance.since_ns, instance.cut.at_ns)
 
 
@@ -82,7 +88,7 @@ def _uncertainty_ns(event: Marked, at_ns: int) -> int | None:
 
 
 def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> Instance:
-    at_ns = _believed_ns(instance, event, turn)
+    at_ns = _begun_ns(instance, event, turn)
     prediction = begin(instance, mark, at_ns, _uncertainty_ns(event, at_ns), turn.book)
     if isinstance(prediction, str):
         turn.rejected.append(prediction)
@@ -97,23 +103,27 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
     return join(instance, prediction)
 
 
-def _activated(instance: Instance, at_ns: int, mark: ActiveMark, turn: Turn) -> Instance:
+def _activated(instance: Instance, at_ns: int, said_ns: int, turn: Turn, mark: ActiveMark) -> Instance:
     prediction = find(instance, mark.prediction)
     if prediction is None or prediction.active:
         turn.rejected.append("active_without_load" if prediction else "no_such_prediction")
         return instance
     instance = settle(instance, at_ns)
     loaded = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
-    return join(without(instance, loaded.id), loaded._replace(active=True))
+    marked_ns = max(loaded.marked_ns, said_ns)
+    return join(without(instance, loaded.id), loaded._replace(active=True, marked_ns=marked_ns))
 
 
 def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -> Instance:
     if find(instance, mark.prediction) is None:
         turn.rejected.append("no_such_prediction")
         return instance
-    at_ns = _believed_ns(instance, event, turn)
+    said_ns = _said_ns(instance, event)
+    at_ns = max(said_ns, instance.since_ns, instance.cut.at_ns)
     instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
-    instance = _kept(instance, count_units(instance, mark.prediction, mark.units), turn)
+    if mark.units:
+        instance = _kept(instance, count_units(instance, mark.prediction, mark.units, said_ns), turn)
     prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
-    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, _uncertainty_ns(event, at_ns)))
+    late = Late(said_ns, at_ns, LATE_FINISH) if said_ns < at_ns else None
+    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, _uncertainty_ns(event, at_ns)), late=late)
     return finish(instance, prediction, end, turn)

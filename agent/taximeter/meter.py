@@ -25,6 +25,8 @@ from taximeter.events import (
     Observed,
     Oom,
     Opened,
+    OwnerEnded,
+    OwnersHeld,
     ReadyTimedOut,
     Signaled,
     Source,
@@ -39,7 +41,8 @@ from taximeter.instance import Cut, Instance, Verdict
 from taximeter.late import judge
 from taximeter.lifecycle import IllegalInput, Input, Stage, advance
 from taximeter.marking import marked
-from taximeter.moves import become_ready, close, stop
+from taximeter.moves import become_ready, close, says_it_stops, stop
+from taximeter.owners import end_unheld, owner_ended, owners_held
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.resources import hold, measure
@@ -200,7 +203,9 @@ def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
 def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
     """A worker says that it stops; a one-shot's own word of its end is noted, and changes no bill."""
     instance = arrive(instance, event.at_ns, turn)
-    return stop(instance, event.at_ns, event.reason, turn) if instance.opened.options.worker else instance
+    if not instance.opened.options.worker:
+        return instance
+    return says_it_stops(instance, event.at_ns, event.reason, turn)
 
 
 def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
@@ -230,6 +235,8 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
         seen_ns = min(event.kernel_ns, at_ns)
         at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
         uncertainty_ns = KERNEL_NS + at_ns - seen_ns
+    status = ended_status(instance, event)
+    instance = end_unheld(instance, at_ns, status, turn)
     is_unsaid = instance.stage is Stage.PENDING and event.error is None  # it ran, and its start was lost: a full disk
     if is_unsaid or is_late(instance, at_ns):
         instance = pass_unseen(instance, at_ns, turn)
@@ -242,7 +249,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if instance.lost and source is not Source.KERNEL:
         uncertainty_ns = at_ns - instance.sign_ns
     witness = Witness(source, uncertainty_ns)
-    end = End(at_ns, ended_status(instance, event), final=True, witness=witness)
+    end = End(at_ns, status, final=True, witness=witness)
     return close(instance, end, _told(event, instance.readied), turn)
 
 
@@ -250,13 +257,14 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     """Nobody saw the end: the bill ends with the last sign of life, what may have followed is unknown."""
     sign_ns = instance.sign_ns
     at_ns = sign_ns if event.at_ns is None else max(event.at_ns, sign_ns)
+    status = Status.ABORTED if event.at_ns is None else Status.FAILED
+    if instance.stop is not None and instance.stop is not StopReason.DRAIN:
+        status = Status(instance.stop.value)
+    instance = end_unheld(instance, at_ns, status, turn)
     instance = pass_unseen(instance, at_ns, turn)
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)
-    status = Status.ABORTED if event.at_ns is None else Status.FAILED
-    if instance.stop is not None and instance.stop is not StopReason.DRAIN:
-        status = Status(instance.stop.value)
     end = End(at_ns, status, final=True, witness=witness)
     return close(instance, end, Exit(None, None, None, event.reason, None, ready=instance.readied), turn)
 
@@ -289,7 +297,7 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
 
 
 #: What the agent looked at beside time: such a fact tells of a moment that may have passed, and settles nothing.
-_LOOKS = frozenset({Observed, Measured, Held})
+_LOOKS = frozenset({Observed, Measured, Held, OwnerEnded, OwnersHeld})
 
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
 _READINGS = (Heartbeat, Alive, Exited, Lost)
@@ -308,6 +316,8 @@ _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Observed: _observed,
     Measured: _measured,
     Held: _held,
+    OwnerEnded: owner_ended,
+    OwnersHeld: owners_held,
     Exited: _exited,
     Lost: _lost,
 }

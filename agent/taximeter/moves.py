@@ -3,7 +3,7 @@
 Owns the order of records at an end: predictions first, the instance last. Refuses to know which fact asked for it.
 """
 
-from taximeter.booking import End, instance_records, prediction_records
+from taximeter.booking import End, instance_records, prediction_records, take_back
 from taximeter.events import Source, Status, StopReason
 from taximeter.hardware.evidence import weigh
 from taximeter.instance import Cut, Instance, Prediction, Verdict
@@ -52,9 +52,27 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     return instance
 
 
+def says_it_stops(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
+    """A worker's own word that it stops.
+
+    Where `run` fixed who pays, that is the customer's code: it may end its predictions, but not say that the platform
+    did, nor that whatever it leaves open is the platform's doing; else it would run for free.
+    """
+    if instance.opened.options.account is None or reason is StopReason.CANCELED:
+        return stop(instance, at_ns, reason, turn)
+    if reason is StopReason.ABORTED:
+        turn.rejected.append("not_yours")
+        return instance
+    if instance.stop is not None:
+        return instance
+    return settle(instance, at_ns)._replace(stage=advance(instance.stage, Input.STOPPING))
+
+
 def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, closing: bool = False) -> Instance:
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
+    if end.late is not None:
+        records += take_back(instance, prediction, end, (end.late, records), turn.book)
     turn.records.extend(records)
     others = instance.predictions[1:]  # where all end together they go in their order
     if instance.predictions[0].id != prediction.id:

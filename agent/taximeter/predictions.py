@@ -86,6 +86,8 @@ def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, 
         start=Witness(Source.MARK, late_ns),
         active=service_class is not ServiceClass.FAST_BOOT,
         cut_ns=at_ns,
+        owner=None if mark.detached or mark.pid == instance.pid else mark.pid,
+        marked_ns=at_ns,
     )
 
 
@@ -107,8 +109,8 @@ def _refusal(instance: Instance, mark: StartMark) -> str | None:
     return None
 
 
-def count_units(instance: Instance, prediction: str | None, units: Mapping[str, str]) -> Instance | str:
-    """Add increments to a prediction; None names a one-shot's own. A refusal is a word."""
+def count_units(instance: Instance, prediction: str | None, units: Mapping[str, str], at_ns: int) -> Instance | str:
+    """Add increments, said at `at_ns`, to a prediction; None names a one-shot's own. A refusal is a word."""
     if prediction is None:
         if instance.opened.options.worker or not instance.predictions:
             return "no_such_prediction"
@@ -116,14 +118,12 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     counted = find(instance, prediction)
     if counted is None:
         return "no_such_prediction"
-    if not units:
-        return instance
     total = dict(counted.units)
     for name, amount in units.items():
         total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))
     if len(total) > MOST_UNITS:
         return "too_many_units"
-    changed = counted._replace(units=total)
+    changed = counted._replace(units=total, marked_ns=max(counted.marked_ns, at_ns))
     at = instance.predictions.index(counted)
     predictions = (*instance.predictions[:at], changed, *instance.predictions[at + 1 :])
     return instance._replace(predictions=predictions)

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from taximeter.clockwork import utc_ns
-from taximeter.events import NOTHING, Opened, ServiceClass, Status
+from taximeter.events import NOTHING, Opened, ServiceClass, Source, Status
 from taximeter.instance import Ended, Prediction, Times
-from taximeter.records import RecordType, Witness
+from taximeter.records import TAKEN_BACK, RecordType, Witness
 
+_UNTOLD = Witness(Source.MARK, None)
 _SECOND = 1_000_000_000
 
 
@@ -21,16 +22,45 @@ def number_of(record_id: str) -> int:
 
 
 def ended(opened: Opened, records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Ended]]:
-    """What has ended, by those of an instance's records that say so, each with the record's number."""
+    """What has ended, by those of an instance's records that say so, each with the record's number.
+
+    What was taken back of it stands for itself: it is priced anew as what it was taken from is.
+    """
     for record in records:
-        if record["type"] == RecordType.PREDICTION and record["data"]["final"]:
-            yield number_of(record["id"]), _ended(opened, record["id"], record["data"])
+        data = record["data"]
+        if record["type"] == RecordType.PREDICTION and data["final"]:
+            yield number_of(record["id"]), _ended(opened, record["id"], data)
+        elif record["type"] == RecordType.CORRECTION and data["reason"] in TAKEN_BACK:
+            yield number_of(record["id"]), _taken_back(opened, record["id"], data)
 
 
 def _ended(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
     interval, to_date, start = data["interval"], data["to_date"], data["timing"]["start"]
     end_ns, suspended_ns = interval["end_ns"], data["time"]["suspended_ns"]
-    prediction = Prediction(
+    prediction = _prediction(record_id, data)._replace(
+        # Where the machine slept before its last interim record, it began that much later by this clock; not by UTC.
+        start_ns=end_ns - to_date["wall_ns"] + suspended_ns,
+        start=Witness(start["source"], start["uncertainty_ns"]),
+        cut_times=Times(to_date["load_ns"], to_date["active_ns"], to_date["share_ns"], suspended_ns),
+    )
+    return Ended(prediction, Status(data["status"]), _slept_ns(opened, interval))
+
+
+def _taken_back(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
+    left, time = data["to_date"], data["time"]
+    prediction = _prediction(record_id, data)._replace(
+        cut_times=Times(left["load_ns"], left["active_ns"], left["share_ns"]),
+    )
+    less = Times(-time["load_ns"], -time["active_ns"], -time["share_ns"])
+    return Ended(prediction, Status(data["status"]), _slept_ns(opened, data["interval"]), less)
+
+
+def _slept_ns(opened: Opened, interval: Mapping[str, Any]) -> int:
+    return _realtime_ns(interval["end_utc"]) - utc_ns(opened, interval["end_ns"])
+
+
+def _prediction(record_id: str, data: Mapping[str, Any]) -> Prediction:
+    return Prediction(
         id=data["prediction"],
         model=data["model"],
         version=data["version"],
@@ -42,16 +72,13 @@ def _ended(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
         attributes=NOTHING,
         traceparent=None,
         card=data["billing"]["rate_card"],
-        # Where the machine slept before its last interim record, it began that much later by this clock; not by UTC.
-        start_ns=end_ns - to_date["wall_ns"] + suspended_ns,
-        start=Witness(start["source"], start["uncertainty_ns"]),
+        start_ns=data["interval"]["start_ns"],
+        start=_UNTOLD,
         active=False,
-        cut_ns=end_ns,
-        cut_times=Times(to_date["load_ns"], to_date["active_ns"], to_date["share_ns"], suspended_ns),
+        cut_ns=data["interval"]["end_ns"],
         last_interim=record_id,
         tier=data["hardware"]["tier"],
     )
-    return Ended(prediction, Status(data["status"]), _realtime_ns(interval["end_utc"]) - utc_ns(opened, end_ns))
 
 
 def _realtime_ns(text: str) -> int:

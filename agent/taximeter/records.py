@@ -26,6 +26,11 @@ class RecordType(StrEnum):
     FACT = "taximeter.ledger.fact.v1"
 
 
+#: Why what was told beyond a prediction's true end is taken back: its finish came late, or its process was found to
+#: have ended, or not to be there.
+LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN = "late_finish", "owner_ended", "owner_unseen"
+TAKEN_BACK = frozenset({LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN})
+
 #: The subject of what no customer pays for, and of what nobody is known to pay for.
 PLATFORM = "platform"
 UNATTRIBUTED = "unattributed"

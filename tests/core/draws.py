@@ -24,6 +24,8 @@ def around(least_tenths: int, most_tenths: int) -> st.SearchStrategy[int]:
     return st.builds(lambda tenths, ns: tenths * 100 * MS + ns, st.integers(least_tenths, most_tenths), ODD_NS)
 
 
+#: The command's own pid, two children's, and none.
+PIDS = st.sampled_from([None, 4711, 11, 12, 12])
 ODD_NS = st.one_of(st.just(0), st.integers(0, 100 * MS))
 
 GAPS = st.one_of(st.integers(0, 3), around(0, 15), around(0, 200))
@@ -44,14 +46,21 @@ MATRICES = st.sampled_from(
     + [{name: {**row, **DEAR, "quantity": by} for name, row in CLASSES_SHIPPED.items()} for by in ("share", "active")]
 )
 MARKS = st.one_of(
-    st.builds(StartMark, NAMES, service_class=CLASSES, account=st.sampled_from([None, "cus_1", "cus_2"])),
+    st.builds(
+        StartMark,
+        NAMES,
+        service_class=CLASSES,
+        account=st.sampled_from([None, "cus_1", "cus_2"]),
+        pid=PIDS,
+        detached=st.sampled_from([False, False, True]),
+    ),
     st.builds(FinishMark, NAMES, ENDED, UNITS),
     st.builds(ActiveMark, NAMES),
     st.builds(UnitsMark, st.one_of(st.none(), NAMES), UNITS),
     st.builds(ReadyMark),
     st.builds(StoppingMark, REASONS),
 )
-STARTS = st.builds(StartMark, NAMES, service_class=st.sampled_from([None, ServiceClass.FAST_BOOT]))
+STARTS = st.builds(StartMark, NAMES, service_class=st.sampled_from([None, ServiceClass.FAST_BOOT]), pid=PIDS)
 
 
 OPTIONS = st.builds(

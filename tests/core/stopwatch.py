@@ -25,6 +25,8 @@ from taximeter.events import (
     Lost,
     Marked,
     Options,
+    OwnerEnded,
+    OwnersHeld,
     ReadyMark,
     Signaled,
     Spawned,
@@ -38,6 +40,8 @@ BEAT_NS = 1_000_000_000
 SILENCE_NS = BEAT_NS * 5 // 4
 NOISE_NS = 1_000_000
 BELIEF_NS = 50_000_000
+#: The command's own.
+MAIN_PID = 4711
 PARTS = ("boot", "idle", "active", "teardown", "unknown")
 _WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN)
 
@@ -56,12 +60,19 @@ class Guest:
     status: str = "processing"
     slept: int = 0
     units: Counter[str] = field(default_factory=Counter)
+    owner: int | None = None
+    marked: int = 0  #: when it was last spoken of
+    fades: int | None = None  #: from then until its end nobody knows anything of it
+    over: tuple[int, int] | None = None  #: where it truly ended, and how far more than that was told
 
     def is_here(self, at: int) -> bool:
         return self.begins <= at and (self.ends is None or at < self.ends)
 
     def is_active(self, at: int) -> bool:
-        return self.processes is not None and self.processes <= at and self.is_here(at)
+        return self.processes is not None and self.processes <= at and self.is_here(at) and not self.is_faded(at)
+
+    def is_faded(self, at: int) -> bool:
+        return self.fades is not None and self.fades <= at
 
 
 class Life:
@@ -79,6 +90,8 @@ class Life:
         self.ready: int | None = None  #: the end of its boot
         self.readied = False
         self.stop: tuple[int, str] | None = None
+        self.leaves: int | None = None  #: when it was first said that it stops
+        self.held: tuple[int, ...] = ()
         self.interrupted: int | None = None
         self.end: int | None = None
         self.status = "processing"
@@ -103,6 +116,10 @@ class Life:
                 self._exit(fact, at)
             case Lost():
                 self._lose(fact, at)
+            case OwnerEnded():
+                self._lose_owner(fact)
+            case OwnersHeld(pids=pids):
+                self.held = pids
             case Alive(clock=clock):
                 self.told = max(self.told, self._grid(at))
                 self.last = at
@@ -126,9 +143,14 @@ class Life:
                 if self.exec is not None:
                     self._see(at, is_held(fact))
                     self._stop(at, str(self._asks_to_stop(fact)))
+            case _ if self._says_that_it_drains(fact):
+                if self.exec is not None:
+                    self._see(at, is_held(fact))
+                    self._leave(at)
             case _:
+                said = self._said(fact, at) if isinstance(fact, Marked) else at
                 self._see(at, is_held(fact))
-                self._note(fact)
+                self._note(fact, said)
 
     def _spawn(self, fact: Spawned, at: int) -> None:
         if self.exec is None:
@@ -157,7 +179,12 @@ class Life:
         self.changed = max(self.changed, at)
         self.changes += 1
 
-    def _note(self, fact: Event) -> None:
+    def _said(self, fact: Marked, at: int) -> int:
+        """Its own word, whatever that is worth; else it was said before whoever reads it had been silent."""
+        silence = self.exec is not None and at - self.last > SILENCE_NS
+        return min(fact.said_ns, at) if fact.said_ns is not None else self.last if silence else at
+
+    def _note(self, fact: Event, said: int) -> None:
         match fact:
             case Heartbeat(clock=clock):
                 self._look(clock)
@@ -166,16 +193,17 @@ class Life:
             case Marked(mark=UnitsMark(prediction=name, units=units)):
                 if name is None and not self.options.worker and self.here:
                     name = self.here[0].name
-                self._count(name, units)
+                self._count(name, units, said)
             case Marked(mark=ActiveMark(prediction=name)) if self.options.worker:
                 for guest in self.here:
                     if guest.name == name and guest.processes is None:
-                        guest.processes = self.last
+                        guest.processes, guest.marked = self.last, max(guest.marked, said)
                         self._change(self.last)
 
-    def _count(self, name: str | None, units: Mapping[str, str]) -> None:
+    def _count(self, name: str | None, units: Mapping[str, str], said: int) -> None:
         for guest in self.here:
             if guest.name == name:
+                guest.marked = max(guest.marked, said)
                 guest.units.update({unit: int(amount) for unit, amount in units.items()})
 
     def _look(self, clock: Clock) -> None:
@@ -189,8 +217,8 @@ class Life:
 
     def _ready(self, at: int) -> None:
         self._change(at)
-        in_boot = self.ready is None and self.stop is None
-        if self.stop is None or self.active_at_last:
+        in_boot = self.ready is None and self.leaves is None
+        if self.leaves is None or self.active_at_last:
             self.readied = True
         if in_boot:
             self.ready = at
@@ -198,20 +226,31 @@ class Life:
                 self.guests.append(Guest(self.options.prediction or "", self.kind, at, at))
 
     def _asks_to_stop(self, fact: Event) -> str | None:
+        if isinstance(fact, Signaled) and not fact.by_kernel and fact.outside and fact.signal == 15:
+            return self.options.on_term
+        reason = self._own_word(fact)
+        return reason if self.options.account is None or reason == "canceled" else None
+
+    def _own_word(self, fact: Event) -> str | None:
         match fact:
-            case Stopping(reason=reason) if self.options.worker:
-                return reason
-            case Signaled(by_kernel=False, outside=True, signal=15):
-                return self.options.on_term
-            case Marked(mark=StoppingMark(reason=reason)) if self.options.worker:
+            case Stopping(reason=reason) | Marked(mark=StoppingMark(reason=reason)) if self.options.worker:
                 return reason
         return None
+
+    def _says_that_it_drains(self, fact: Event) -> bool:
+        """A customer's code may: but what it leaves open is not the platform's doing."""
+        return self._own_word(fact) == "drain"
+
+    def _leave(self, at: int) -> None:
+        if self.stop is None:
+            self.leaves = at if self.leaves is None else self.leaves
+            self._change(at)
 
     def _stop(self, at: int, reason: str) -> None:
         if self.stop is not None:
             return
+        self._leave(at)
         self.stop = (at, reason)
-        self._change(at)
         if self.options.worker and reason != "drain":
             for guest in self.here:
                 guest.ends, guest.status = at, reason
@@ -226,49 +265,78 @@ class Life:
             since = max(since, self.changed, self.told)
             self._see(since, fact.held)
             self._change(since)
-            if self.ready is None and self.stop is None:
+            if self.ready is None and self.leaves is None:
                 self.ready, self.readied = since, True
             kind = self.options.service_class or mark.service_class or "public"
-            self.guests.append(Guest(mark.prediction, kind, since, None if kind == "fast_boot" else since))
+            guest = Guest(mark.prediction, kind, since, None if kind == "fast_boot" else since, marked=since)
+            guest.owner = None if mark.detached or mark.pid == MAIN_PID else mark.pid
+            self.guests.append(guest)
             self._see(at, fact.held)
 
     def _finish(self, fact: Marked, mark: FinishMark, at: int) -> None:
         leaving = [guest for guest in self.here if guest.name == mark.prediction]
         if leaving:
-            silence = self.exec is not None and at - self.last > SILENCE_NS
-            until = min(fact.said_ns, at) if fact.said_ns is not None else self.last if silence else at
-            until = max(until, self.changed, self.told)
+            said = self._said(fact, at)
+            until = max(said, self.changed, self.told)
             self._see(until, fact.held)
             self._change(until)
-            self._count(mark.prediction, mark.units)
+            self._count(mark.prediction, mark.units, said)
             leaving[0].ends, leaving[0].status = until, mark.status
+            leaving[0].over = said, until
         self._see(at, fact.held)
+
+    def _lose_owner(self, fact: OwnerEnded) -> None:
+        leaving = [guest for guest in self.here if guest.owner == fact.pid and guest.begins <= fact.until_ns]
+        if leaving and fact.ended_ns is None:
+            self._fade(leaving, self.last, "failed")
+        elif leaving and fact.ended_ns is not None:
+            at = max(fact.ended_ns, self.changed, self.told)
+            self._see(at)
+            self._change(at)
+            for guest in leaving:
+                guest.ends, guest.status, guest.over = at, "failed", (fact.ended_ns, at)
+
+    def _fade(self, leaving: list[Guest], until: int, status: str) -> None:
+        """Nobody knows since when they are over; what was said of them last is certain."""
+        for guest in sorted(leaving, key=lambda guest: guest.marked):
+            at = max(guest.marked, self.changed, self.told)
+            self._change(at)
+            guest.fades, guest.ends, guest.status = at, max(at, until), status
+            guest.over = guest.marked, at
+
+    def _fade_unheld(self, until: int, status: str) -> None:
+        self._fade([g for g in self.here if g.owner is not None and g.owner not in self.held], until, status)
 
     def _exit(self, fact: Exited, at: int) -> None:
         if fact.kernel_ns is not None and fact.kernel_ns <= at:
             at = max(fact.kernel_ns, self.changed, self.told)
+        status = self._status_at_exit(fact)
+        self._fade_unheld(at, status)
         if self.exec is not None and at - self.last > SILENCE_NS:
             self._hide(self.last, at)
         if fact.clock is not None:
             self._look(fact.clock)
+        self._close(at, status)
+
+    def _status_at_exit(self, fact: Exited) -> str:
         whole = fact.code == 0 and not (self.options.worker and self.here)
         if self.stop is not None and self.stop[1] != "drain":
-            status = self.stop[1]
-        elif whole:
-            status = "succeeded"
-        elif self.stop is not None or fact.oom == "node":
-            status = "aborted"
-        else:
-            status = "canceled" if fact.signal is not None and fact.signal == self.interrupted else "failed"
-        self._close(at, status, never=fact.error is not None)
+            return self.stop[1]
+        if whole:
+            return "succeeded"
+        if self.stop is not None or fact.oom == "node":
+            return "aborted"
+        return "canceled" if fact.signal is not None and fact.signal == self.interrupted else "failed"
 
     def _lose(self, fact: Lost, at: int) -> None:
+        asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
+        status = asked or ("aborted" if fact.at_ns is None else "failed")
+        self._fade_unheld(at, status)
         if self.exec is not None and at > self.last:
             self._hide(self.last, at)
         if fact.clock is not None:
             self._look(fact.clock)
-        asked = self.stop[1] if self.stop is not None and self.stop[1] != "drain" else None
-        self._close(at, asked or ("aborted" if fact.at_ns is None else "failed"))
+        self._close(at, status)
 
     def _close(self, at: int, status: str, never: bool = False) -> None:
         if self.exec is None:
@@ -296,9 +364,8 @@ class Life:
         """From when until when, what it is counted as, who is active, who is here: between any two instants of note."""
         assert self.exec is not None
         assert self.end is not None
-        stop = self.stop[0] if self.stop is not None else None
-        noted = [self.exec, self.end, self.ready, stop, *(edge for hidden in self.unseen for edge in hidden)]
-        noted += [edge for guest in self.guests for edge in (guest.begins, guest.processes, guest.ends)]
+        noted = [self.exec, self.end, self.ready, self.leaves, *(edge for hidden in self.unseen for edge in hidden)]
+        noted += [edge for guest in self.guests for edge in (guest.begins, guest.processes, guest.fades, guest.ends)]
         for since, until in pairwise(sorted({edge for edge in noted if edge is not None})):
             if self.exec <= since < self.end:
                 active = [guest for guest in self.guests if guest.is_active(since)]
@@ -310,14 +377,15 @@ class Life:
             return "unknown"
         if active:
             return "active"
-        if self.stop is not None and self.stop[0] <= at:
+        if self.leaves is not None and self.leaves <= at:
             return "teardown"
         return "boot" if self.ready is None or at < self.ready else "idle"
 
     @property
     def instants(self) -> list[tuple[int, int | None]]:
         """Everybody's begin and end."""
-        return [(self.exec or 0, self.end), *((guest.begins, guest.ends) for guest in self.guests)]
+        ends = ((guest.begins, guest.fades or guest.ends) for guest in self.guests)
+        return [(self.exec or 0, self.end), *ends]
 
     def parts(self) -> dict[str, int]:
         """The instance's nanoseconds."""
@@ -331,7 +399,8 @@ class Life:
         total = dict.fromkeys(("load", "active", "share", "unknown"), Fraction(0))
         for (since, until), word, active, here in self.stretches():
             if guest in here:
-                part = "unknown" if word == "unknown" else "active" if guest in active else "load"
+                unknown = word == "unknown" or guest.is_faded(since)
+                part = "unknown" if unknown else "active" if guest in active else "load"
                 total[part] += until - since
                 total["share"] += Fraction(until - since, len(active)) if part == "active" else 0
         return total | {"suspended": Fraction(guest.slept)}

@@ -39,6 +39,8 @@ from taximeter.events import (
     Marked,
     Opened,
     Options,
+    OwnerEnded,
+    OwnersHeld,
     ReadyTimedOut,
     Signaled,
     Source,
@@ -52,7 +54,7 @@ from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.lifecycle import Stage
 from taximeter.meter import fold, open_instance
-from taximeter.records import UsageRecord
+from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
 from tests.core.draws import (
     ENDED,
@@ -224,6 +226,21 @@ class Histories(RuleBasedStateMachine):
                 ride.write(Marked(self.now_ns, mark, said_ns))
             ride.unread.clear()
 
+    @precondition(lambda self: any(ride.life.here for ride in self.rides))
+    @rule(which=WHICH, pid=st.sampled_from([11, 12]), before_ns=SAID_BEFORE, until_ns=st.sampled_from([0, MS, SECOND]))
+    def child_ends(self, which: int, pid: int, before_ns: int | None, until_ns: int) -> None:
+        """The agent tells of it, sooner or later, or finds that it is gone."""
+        ride = self.ride(which)
+        if ride.running:
+            ended_ns = None if before_ns is None else max(0, self.now_ns - max(before_ns, 0))
+            until_ns += self.now_ns if ended_ns is None else ended_ns
+            ride.write(OwnerEnded(self.now_ns, pid, ended_ns, until_ns, Source.KERNEL if pid == 11 else Source.AGENT))
+
+    @precondition(lambda self: self.rides)
+    @rule(which=WHICH, pids=st.sampled_from([(11,), (12,), (11, 12)]))
+    def children_are_held(self, which: int, pids: tuple[int, ...]) -> None:
+        self.ride(which).write(OwnersHeld(self.now_ns, pids))
+
     @precondition(lambda self: self.rides)
     @rule(which=WHICH, number=st.sampled_from([2, 10, 15]), by_kernel=st.booleans(), outside=st.booleans())
     def is_signaled(self, which: int, number: int, by_kernel: bool, outside: bool) -> None:
@@ -354,7 +371,8 @@ class Histories(RuleBasedStateMachine):
     def nothing_that_was_recorded_is_negative(self) -> None:
         for ride in getattr(self, "rides", ()):
             for record in ride.records[-3:]:
-                assert min(data_of(record)["time"].values()) >= 0
+                if record.type is not RecordType.CORRECTION:
+                    assert min(data_of(record)["time"].values()) >= 0
 
     def teardown(self) -> None:
         for ride in getattr(self, "rides", ()):

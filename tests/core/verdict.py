@@ -25,7 +25,11 @@ def check(records: Sequence[UsageRecord], life: Life, matrix: Mapping[str, Row],
         check_prediction(runs[run], guest, life)
     shared_ns = sum(total(run, "share_ns") for run in runs.values())
     assert shared_ns == total(told, "active_ns")
-    owed = {run: cost_of(guest, total(runs[run], "share_ns"), life, matrix, price) for run, guest in guests.items()}
+    parts = {run: {**life.parts_of(guest), "share": total(runs[run], "share_ns")} for run, guest in guests.items()}
+    back = {run: taken_back(guest, {part: int(ns) for part, ns in parts[run].items()}) for run, guest in guests.items()}
+    check_taken_back(records, Counter[str]() + sum(map(Counter[str], back.values()), Counter[str]()))
+    left = {run: {part: int(parts[run][part]) - back[run][part] for part in back[run]} for run in guests}
+    owed = {run: cost_of(guest, left[run], life, matrix, price) for run, guest in guests.items()}
     assert billed(records) == sum(owed.values(), instance_cost(life, matrix, price))
     check_lines(records)
 
@@ -121,13 +125,30 @@ def check_sums(records: Iterable[UsageRecord]) -> None:
         assert {part: so_far[part] for part in data_of(record)["to_date"]} == data_of(record)["to_date"]
 
 
-def cost_of(guest: Guest, share_ns: int, life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:
-    """What a prediction's whole run costs, priced at once."""
+def taken_back(guest: Guest, parts: Mapping[str, int]) -> dict[str, int]:
+    """Of each part as much as can lie beyond its true end: it loads before it is active."""
+    since, told = guest.over or (0, 0)
+    beyond = told - max(since, guest.begins) if guest.over else 0
+    active = min(parts["active"], beyond)
+    return {"load": min(parts["load"], beyond - active), "active": active, "share": min(parts["share"], beyond)}
+
+
+def check_taken_back(records: Iterable[UsageRecord], expected: Mapping[str, int]) -> None:
+    """Corrections say by how much which time is less."""
+    changed: Counter[str] = Counter()
+    for record in records:
+        if record.type is RecordType.CORRECTION:
+            changed.update({part: -ns for part, ns in data_of(record)["time"].items()})
+    assert {part: ns for part, ns in changed.items() if ns} == {f"{part}_ns": ns for part, ns in expected.items()}
+
+
+def cost_of(guest: Guest, left: Mapping[str, int], life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:
+    """What a prediction's whole run costs, priced at once, without what is taken back."""
     if life.kind in ONLINE or guest.kind in ONLINE:
         return Decimal(0)
-    row, parts = matrix[guest.kind], life.parts_of(guest)
-    active_ns = share_ns if row["quantity"] == "share" else int(parts["active"])
-    return price_of({"load": int(parts["load"]), "active": active_ns}, guest.status, row, price)
+    row = matrix[guest.kind]
+    active_ns = left["share"] if row["quantity"] == "share" else left["active"]
+    return price_of({"load": left["load"], "active": active_ns}, guest.status, row, price)
 
 
 def instance_cost(life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:

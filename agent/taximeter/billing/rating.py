@@ -5,6 +5,7 @@ cutting a run changes nothing. Refuses to know phases and statuses; it is given 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,6 +64,38 @@ def rate_time(charges: Sequence[Charge], tier: str, card: RateCard | None, tier_
     lines = tuple([_line(charge, price) for charge in now_due])
     billing = _billing(lines, card) if lines else free(card)
     return Rating(billing, _billing(tuple(_redo(charge, price) for charge in redone), card) if redone else None)
+
+
+def take_back(charges: Sequence[Charge], tier: str, card: RateCard | None) -> Billing:
+    """What it changes that a total turns out to be less: of each charge `now_ns`, where `before_ns` was billed."""
+    due = [charge for charge in charges if charge.now_ns != charge.before_ns and charge.multiplier]
+    price = card.tiers.get(tier) if card else None
+    if not due:
+        return free(card)
+    return _unrated(tier, card) if card is None or price is None else _billing(_less(due, price), card)
+
+
+def take_back_anew(charges: Sequence[Charge], tiers: tuple[str, str], card: RateCard | None) -> Rating:
+    """What it changes that what was taken back at the price of the one tier turns out to be of the other."""
+    due = [charge for charge in charges if charge.now_ns != charge.before_ns and charge.multiplier]
+    before, now = (card.tiers.get(tier) if card else None for tier in tiers)
+    if card is None or before == now or not due:
+        return Rating(free(card))
+    given = () if before is None else tuple(_opposite(line) for line in _less(due, before))
+    return Rating(free(card), _billing((*given, *(() if now is None else _less(due, now))), card))
+
+
+def _less(charges: Sequence[Charge], price: Decimal) -> tuple[Line, ...]:
+    lines: list[Line] = []
+    for meter, before_ns, now_ns, multiplier, _ in charges:
+        amount = EXACT.subtract(_price(now_ns, price, multiplier), _price(before_ns, price, multiplier))
+        lines.append(_written(meter, before_ns - now_ns, price, EXACT.minus(multiplier), amount))
+    return tuple(lines)
+
+
+def _opposite(line: Line) -> Line:
+    multiplier, amount = EXACT.minus(Decimal(line.multiplier)), EXACT.minus(Decimal(line.amount))
+    return replace(line, multiplier=plain(multiplier), amount=plain(amount))
 
 
 def _rate_now(now_due: Sequence[Charge], tier: str, price: Decimal | None, card: RateCard) -> Billing:

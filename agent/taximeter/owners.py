@@ -1,0 +1,66 @@
+"""Predictions end with the process that started them, where that is not the command itself.
+
+Owns what an end that was seen, one that nobody saw, and the command's own end do to what a child had begun. Refuses to
+know how processes are watched.
+"""
+
+from collections.abc import Sequence
+
+from taximeter.booking import End, Late
+from taximeter.events import OwnerEnded, OwnersHeld, Source, Status
+from taximeter.instance import Instance, Prediction
+from taximeter.moves import finish
+from taximeter.predictions import find
+from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
+from taximeter.spans import settle
+from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
+
+
+def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
+    """What the process had begun fails: where it was seen to end, else at the last word on each."""
+    owned = [open_ for open_ in instance.predictions if open_.owner == event.pid and open_.start_ns <= event.until_ns]
+    if not owned:
+        return instance
+    if event.ended_ns is None:
+        return _end_unseen(instance, owned, instance.sign_ns, Status.FAILED, turn)
+    at_ns = max(event.ended_ns, instance.since_ns, instance.cut.at_ns)
+    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    within_ns = KERNEL_NS if event.source is Source.KERNEL else PIDFD_NS
+    late = Late(event.ended_ns, at_ns, OWNER_ENDED) if event.ended_ns < at_ns else None
+    end = End(at_ns, Status.FAILED, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)
+    for prediction in owned:
+        instance = _end(instance, prediction.id, end, turn)
+    return instance
+
+
+def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:
+    """Who of the owners is known to live to the end."""
+    return instance._replace(held=event.pids)
+
+
+def end_unheld(instance: Instance, at_ns: int, status: Status, turn: Turn) -> Instance:
+    """The command ends at `at_ns`: of a process that nobody held, nobody knows whether it lived until then."""
+    unheld = [open_ for open_ in instance.predictions if open_.owner is not None and open_.owner not in instance.held]
+    return _end_unseen(instance, unheld, at_ns, status, turn)
+
+
+def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, status: Status, turn: Turn) -> Instance:
+    """Each is billed to the last word on it; what is left until `until_ns` is unknown."""
+    for prediction in sorted(owned, key=lambda open_: open_.marked_ns):
+        last_ns = prediction.marked_ns
+        told_ns = max(last_ns, instance.since_ns, instance.cut.at_ns)
+        instance = settle(instance, told_ns)
+        late = Late(last_ns, told_ns, OWNER_UNSEEN) if last_ns < told_ns else None
+        end_ns = max(told_ns, until_ns)
+        end = End(end_ns, status, True, Witness(Source.MARK, end_ns - last_ns), late)
+        instance = _end(instance, prediction.id, end, turn, unknown_ns=end_ns - told_ns)
+    return instance
+
+
+def _end(instance: Instance, name: str, end: End, turn: Turn, unknown_ns: int = 0) -> Instance:
+    prediction = find(instance, name)
+    if prediction is None:
+        return instance
+    times = prediction.times
+    ended = prediction._replace(times=times._replace(unknown=times.unknown + unknown_ns))
+    return finish(instance, ended, end, turn)
