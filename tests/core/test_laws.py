@@ -22,6 +22,8 @@ from taximeter.events import (
     Observed,
     Oom,
     Options,
+    OwnerEnded,
+    OwnersHeld,
     ReadyMark,
     ServiceClass,
     Signaled,
@@ -68,6 +70,10 @@ def _happening(kind: str, at_ns: int, name: str, said_ns: int | None, slept_ns: 
     fast = ServiceClass.FAST_BOOT if name == "c" else None
     made: dict[str, Event] = {
         "start": start(at_ns, name, said_ns, service_class=fast),
+        "child_starts": start(at_ns, name, said_ns, service_class=fast, pid=12),
+        "child_ends": OwnerEnded(at_ns, 12, min(said_ns or at_ns, at_ns), at_ns),
+        "child_is_lost": OwnerEnded(at_ns, 12, None, at_ns),
+        "child_is_held": OwnersHeld(at_ns, (12,)),
         "active": Marked(at_ns, ActiveMark(name)),
         "finish": finish(at_ns, name, said_ns=said_ns),
         "fail": finish(at_ns, name, Status.FAILED, said_ns),
@@ -92,6 +98,8 @@ KINDS = [
     *["finish"] * 4,
     *["active", "fail", "units", "ready", "ready_mark", "stopping", "drain", "term", "bad", "alive"],
     *["observed", "measured"],
+    *["child_starts"] * 4,
+    *["child_ends", "child_ends", "child_is_lost", "child_is_held"],
 ]
 ENDS = st.sampled_from(["exit", "seen", "fail", "oom", "lost", "rebooted", "open"])
 
@@ -157,6 +165,8 @@ def _data(record: UsageRecord) -> Any:
 
 
 def _said_in_time(event: Event) -> Event:
+    if isinstance(event, OwnerEnded):
+        return event._replace(ended_ns=event.at_ns)
     late = isinstance(event, Marked) and isinstance(event.mark, FinishMark)
     return event._replace(said_ns=None) if late else event
 
@@ -232,9 +242,11 @@ def test_record_ids_number_an_instances_records_without_a_gap(history: tuple[Opt
 def test_no_cut_changes_time_or_price(history: tuple[Options, list[Event]], data: st.DataObject) -> None:
     """Interim records of any length tell the same totals and the same money as none at all.
 
-    But for an end that is said long after, of a time that was told already: it ends the bill at the last record.
+    But for an end that is known long after, of a time that was told already: of a share, cut or not, nobody knows how
+    much lies beyond it.
     """
     options, events = history[0], [_said_in_time(event) for event in history[1]]
+    events.insert(-1, OwnersHeld(events[-1].at_ns or 0, (12,)))
     whole = tell(options, events, book(interim_ns=10**18))
     if not _ended(whole):
         return
@@ -292,6 +304,76 @@ def test_no_time_is_billed_twice(history: tuple[Options, list[Event]]) -> None:
 def test_only_a_correction_may_be_negative(history: tuple[Options, list[Event]]) -> None:
     assert all(amount_of(r) >= 0 for r in tell(*history).records if r.type is not RecordType.CORRECTION)
     assert tell(*history).amount() >= 0
+
+
+@st.composite
+def overlaps(draw: st.DrawFn) -> tuple[list[Event], int, dict[str, tuple[int, int]]]:
+    """Predictions that overlap, one of which is told of late; the history, its end, and who truly ran when."""
+    ran: dict[str, tuple[int, int]] = {}
+    for name in draw(st.sampled_from(["a", "ab", "abc"])):
+        since_ns = draw(st.integers(0, 9 * SECOND))
+        ran[name] = (since_ns, since_ns + draw(st.integers(0, 9 * SECOND)))
+    late_ns = ran["a"][1] + draw(st.integers(0, 15 * SECOND))
+    how = draw(st.sampled_from(["finish", "fail", "owner"]))
+    events: list[Event] = []
+    for name, (since_ns, until_ns) in ran.items():
+        events.append(start(since_ns, name, pid=12 if name == "a" else None))
+        if name != "a":
+            events.append(finish(until_ns, name))
+        elif how == "owner":
+            events.append(OwnerEnded(late_ns, 12, until_ns, late_ns))
+        else:
+            events.append(finish(late_ns, name, Status.FAILED if how == "fail" else Status.SUCCEEDED, until_ns))
+    end_ns = 40 * SECOND
+    events.sort(key=lambda event: event.at_ns or 0)
+    return [spawned(0), *with_heartbeats([ready(0), *events, exited(end_ns)], end_ns)], end_ns, ran
+
+
+def _billed_ns(told: Told, name: str) -> Decimal:
+    """For how long a prediction is billed in the end."""
+    records = [record for record in told.records if record.prediction == name]
+    signs = {RecordType.PREDICTION: 1, RecordType.CORRECTION: -1}
+    lines = [(signs[record.type], line) for record in records for line in _data(record)["billing"].lines]
+    return sum((sign * Decimal(line.quantity) for sign, line in lines), Decimal(0)) * 10**9
+
+
+@given(overlaps(), st.sampled_from([3 * SECOND, 10**18]))
+def test_nobody_is_billed_beyond_a_true_end_that_is_told_late(
+    overlap: tuple[list[Event], int, dict[str, tuple[int, int]]], interim_ns: int
+) -> None:
+    events, _, ran = overlap
+    told = tell(Options(worker=True), events, book(interim_ns))
+    edges = sorted({edge for stretch in ran.values() for edge in stretch})
+    share = Decimal(0)
+    for since_ns, until_ns in pairwise(edges):
+        crowd = [name for name, (begun_ns, ended_ns) in ran.items() if begun_ns <= since_ns and until_ns <= ended_ns]
+        share += Decimal(until_ns - since_ns) / len(crowd) if "a" in crowd else 0
+    slack_ns = len(told.records)  # each cut of a share by a number is off by less than one
+    assert 0 <= _billed_ns(told, "a") <= share + slack_ns
+    if len(ran) == 1:
+        assert _billed_ns(told, "a") == share
+    assert {record.prediction for record in told.of(RecordType.CORRECTION)} <= {"a"}
+    assert told.amount("a") >= 0
+
+
+@given(overlaps())
+def test_an_end_that_is_told_late_changes_no_other_bill(
+    overlap: tuple[list[Event], int, dict[str, tuple[int, int]]],
+) -> None:
+    """Whoever ran beside it pays as if it had gone on until that was told."""
+    events, _, ran = overlap
+    told = tell(Options(worker=True), events)
+    ended_ns = max((_data(record)["interval"]["end_ns"] for record in told.predictions("a")), default=0)
+    others = [beat(event.at_ns or 0) if _ends(event, "a") else event for event in events]
+    at = next(at for at, event in enumerate(others) if (event.at_ns or 0) > ended_ns)
+    until_then = tell(Options(worker=True), [*others[:at], finish(ended_ns, "a"), *others[at:]])
+    for name in ran.keys() - {"a"}:
+        assert told.amount(name) == until_then.amount(name)
+
+
+def _ends(event: Event, name: str) -> bool:
+    finishes = isinstance(event, Marked) and isinstance(event.mark, FinishMark) and event.mark.prediction == name
+    return finishes or isinstance(event, OwnerEnded)
 
 
 @given(st.integers(0, 10**18), st.lists(st.integers(0, 10**18), max_size=6), PRICES)
