@@ -201,11 +201,12 @@ def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
 
 
 def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
-    """A worker says that it stops; a one-shot's own word of its end is noted, and changes no bill."""
+    """A worker says that it drains, or is stopped; a one-shot's own word of its end is noted, and changes no bill."""
     instance = arrive(instance, event.at_ns, turn)
     if not instance.opened.options.worker:
         return instance
-    return says_it_stops(instance, event.at_ns, event.reason, turn)
+    stops = says_it_stops if event.reason is StopReason.DRAIN else stop
+    return stops(instance, event.at_ns, event.reason, turn)
 
 
 def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:

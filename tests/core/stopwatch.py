@@ -228,10 +228,11 @@ class Life:
     def _asks_to_stop(self, fact: Event) -> str | None:
         if isinstance(fact, Signaled) and not fact.by_kernel and fact.outside and fact.signal == 15:
             return self.options.on_term
-        reason = self._own_word(fact)
-        return reason if self.options.account is None or reason == "canceled" else None
+        reason = self._reason(fact)
+        is_customers = self.options.account is not None and (reason == "drain" or isinstance(fact, Marked))
+        return reason if reason == "canceled" or not is_customers else None
 
-    def _own_word(self, fact: Event) -> str | None:
+    def _reason(self, fact: Event) -> str | None:
         match fact:
             case Stopping(reason=reason) | Marked(mark=StoppingMark(reason=reason)) if self.options.worker:
                 return reason
@@ -239,7 +240,7 @@ class Life:
 
     def _says_that_it_drains(self, fact: Event) -> bool:
         """A customer's code may: but what it leaves open is not the platform's doing."""
-        return self._own_word(fact) == "drain"
+        return self._reason(fact) == "drain"
 
     def _leave(self, at: int) -> None:
         if self.stop is None:
