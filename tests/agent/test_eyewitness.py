@@ -44,6 +44,9 @@ class Told:
     def pending(self, pid: int, since_ns: int) -> bool:
         return self.to_come
 
+    def descends(self, pid: int, since_ns: int, ancestor: int) -> bool:
+        return ancestor == COMMAND
+
     def follow(self, pid: int, since_ns: int) -> bool:
         return True
 

@@ -224,6 +224,11 @@ def test_a_finish_from_before_its_own_start_bills_nothing() -> None:
     assert told.amount() == 0
 
 
+def test_a_finish_that_takes_nothing_back_corrects_nothing() -> None:
+    told = tell(WORKER, [*BEGUN, start(5 * SECOND, "a"), finish(5 * SECOND, "a", said_ns=1)])
+    assert (told.of(RecordType.CORRECTION), told.amount()) == ([], 0)
+
+
 def test_a_late_finish_takes_load_back_that_came_before() -> None:
     rules = book(fast_boot={"load": "1"})
     events = [start(0, "a", service_class=ServiceClass.FAST_BOOT), beat_at(70)]

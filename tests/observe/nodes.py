@@ -71,6 +71,7 @@ BUSY = replace(
         rejected_marks={"no_such_prediction": 5},
         illegal_events={"after_the_end": 1},
         call_faults={"own_parent": 2},
+        orphaned={"seen": 3, "unseen": 1},
         pools={
             "sdxl": PoolTime(
                 3 * SECOND, 10 * SECOND, 6 * SECOND, SECOND, 0, 2 * SECOND, 5 * SECOND, 4_500_000_000, SECOND

@@ -78,12 +78,14 @@ def test_troubles_are_counted_by_their_word() -> None:
     tally.illegal_event("exited")
     tally.clock_fault("stepped")
     tally.call_fault("own_parent")
+    tally.orphaned("seen")
     counters = tally.counters()
     assert counters.journal_faults == {"torn": 1}
     assert counters.rejected_marks == {"too_late": 2}
     assert counters.illegal_events == {"exited": 1}
     assert counters.clock_faults == {"stepped": 1}
     assert counters.call_faults == {"own_parent": 1}
+    assert counters.orphaned == {"seen": 1}
 
 
 def test_a_record_is_counted_for_each_fault_of_its_clocks() -> None:

@@ -28,6 +28,7 @@ class Account:
     instance: Instance | None = None  #: None until its opening was read
     stuck: str | None = None  #: why nothing more of it is read
     seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
+    is_behind: bool = False  #: whether more of its journal lies there than was read
 
     @property
     def pid_is_open(self) -> bool:

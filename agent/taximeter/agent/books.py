@@ -39,10 +39,10 @@ _UNREADABLE = "unreadable"
 
 Place = Callable[[Mapping[str, str]], Hardware]
 #: What is still to be told of an instance whose end is about to be booked.
-LastWords = Callable[[str, Instance], Sequence[Event]]
+LastWords = Callable[[str, Instance, Exited | Lost], Sequence[Event]]
 
 
-def _nothing(_: str, __: Instance) -> Sequence[Event]:
+def _nothing(_: str, __: Instance, ___: Exited | Lost) -> Sequence[Event]:
     return ()
 
 
@@ -103,7 +103,9 @@ class Books:
         for (name, account, events), step, (_, _, chunk) in zip(news, steps, found, strict=True):
             if step is not None:
                 self._file(name, account, step)
-            if events is not None and chunk.more and not chunk.ended:
+            has_more = chunk.more and not chunk.ended
+            account.is_behind = has_more or events is None
+            if events is not None and has_more:
                 due.insert(0, name)  # last again, so that nobody who says much keeps others waiting
         return names
 
@@ -210,7 +212,7 @@ class Books:
         """What the agent saw of an instance that was not told yet, before the end of it."""
         if account.instance is None or not events or not isinstance(events[-1], Exited | Lost):
             return events
-        words = self.last_words(name, account.instance)
+        words = self.last_words(name, account.instance, events[-1])
         return [*events[:-1], *words, events[-1]] if words else events
 
     @property

@@ -14,10 +14,12 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.books import TURN, Books, cost, most_facts
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper, Said
+from taximeter.agent.owners import Owners
+from taximeter.agent.seeker import Seeker
 from taximeter.agent.speech import Speech
 from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.events import Alive, BecameReady, Event, Exited, Source, Usage
+from taximeter.events import Alive, BecameReady, Event, Exited, Lost, OwnerEnded, OwnersHeld, Source, Usage
 from taximeter.instance import Instance
 from taximeter.journal import open_heard, open_marks
 from taximeter.lifecycle import Stage
@@ -39,12 +41,14 @@ class Custody:
         self._turns = Turns()
         self._ending: set[str] = set()  # adopted instances whose end is known, and what is left of them is booked
         self._speech = Speech()
-        self.fd = self._keeper.fd  #: readable when there is news
+        self._children = Owners(eyes, Seeker(directory_fd), self._is_silent, books.tally.orphaned)
+        self.fds = (self._keeper.fd, self._children.fd)  #: readable when there is news
         self.adopted: set[str] = set()
 
     def close(self) -> None:
         """Let go of everything."""
         self._keeper.close()
+        self._children.close()
 
     def look_after(self, names: Iterable[str]) -> None:
         """Hold what of these is open, let go of what is not."""
@@ -54,6 +58,11 @@ class Custody:
                 self._forget(name)
             elif not self._keeper.holds(name) and account.instance.stage is not Stage.PENDING:
                 self._hold(name, account.instance)
+            self._look_after_children(name)
+
+    def last_words(self, name: str, end: Exited | Lost) -> Sequence[OwnerEnded | OwnersHeld]:
+        """What is still to be told of the processes that started an instance's predictions."""
+        return self._children.last_words(name, end)
 
     @property
     def has_more(self) -> bool:
@@ -75,6 +84,7 @@ class Custody:
         left = TURN
         while self.has_more and left > 0:
             left -= self._deal_with(self._turns.take(), left)
+        self._books.early |= self._children.take()
         return had_some
 
     def _deal_with(self, item: Ended | Said | Unseen, left: int) -> int:
@@ -90,6 +100,7 @@ class Custody:
                 self._turns.put_back([rest])
             self._keeper.go_on(front)
             self._book_marks(name, account.instance, front)
+            self._look_after_children(name)
             return cost(account) * (1 + front.data.count(b"\n"))
         if isinstance(item, Ended) and self._eyes.is_end_to_come(account.instance, item.at_ns):
             self._keeper.tell_again(item)
@@ -119,6 +130,7 @@ class Custody:
         if self._eyes.has_lost():
             self._follow_anew()
         self._keeper.read_on()
+        self._books.early |= self._children.waiting()
         for name in list(self.adopted):
             account = self._books.accounts.get(name)
             if account is None or account.instance is None:
@@ -176,6 +188,22 @@ class Custody:
 
     # --- What is held ---
 
+    def _is_silent(self, name: str) -> bool:
+        """Whether nothing that was said waits to be booked, as far as it is not in the journal."""
+        return not self._turns.has(name) and self._keeper.is_silent(name)
+
+    def _look_after_children(self, name: str) -> None:
+        """Book which processes that started predictions have ended: once all is read that they can have said."""
+        account = self._books.accounts.get(name)
+        if account is None or account.instance is None or account.is_behind:
+            return
+        if self._children.concerns(name, account.instance) and self._keeper.is_alive(name):
+            told, is_soon = self._children.look_after(name, account, account.instance)
+            if told:
+                self._books.book_look(name, told)
+            if is_soon:
+                self._books.early.add(name)
+
     def _hold(self, name: str, instance: Instance) -> None:
         self._keeper.hold(name, self._open_command(instance), self._open_fifo(name))
 
@@ -211,6 +239,7 @@ class Custody:
         self._turns.drop(name)
         self._speech.forget(name)
         self._keeper.release(name)
+        self._children.forget(name)
 
     # --- What happens without a wrapper ---
 

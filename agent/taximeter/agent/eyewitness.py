@@ -43,6 +43,9 @@ class Processes(Protocol):
     def pending(self, pid: int, since_ns: int) -> bool:
         """Whether that is to come yet."""
 
+    def descends(self, pid: int, since_ns: int, ancestor: int) -> bool:
+        """Whether all forks were heard by which that process comes from `ancestor`."""
+
     def follow(self, pid: int, since_ns: int) -> bool:
         """Learn of a living process, which had `pid` at `since_ns` and whose beginning was not heard."""
 
@@ -100,19 +103,37 @@ class Eyewitness:
 
     def end_of(self, instance: Instance) -> "kernel.End | None":
         """The end of an instance's command, which must be known to be gone: an exit event alone does not say so."""
-        if self._processes is None or instance.host_pid is None:
-            return None
-        self._processes.drain()
-        return self._processes.ended(instance.host_pid, instance.start_ns)
+        return None if instance.host_pid is None else self.ended(instance.host_pid, instance.start_ns)
 
     def is_end_to_come(self, instance: Instance, shown_ns: int) -> bool:
         """Whether the kernel is about to stamp an end that was shown just now."""
-        if self._processes is None or instance.host_pid is None:
+        return instance.host_pid is not None and self.is_to_come(instance.host_pid, instance.start_ns, shown_ns)
+
+    def ended(self, pid: int, since_ns: int) -> "kernel.End | None":
+        """The end of a process that is known to be gone, and had `pid` at `since_ns`."""
+        if self._processes is None:
+            return None
+        self._processes.drain()
+        return self._processes.ended(pid, since_ns)
+
+    def is_to_come(self, pid: int, since_ns: int, shown_ns: int) -> bool:
+        """Whether the kernel is about to stamp the end of such a process, which was shown just now."""
+        if self._processes is None:
             return False
         self._processes.drain()
-        return self._processes.pending(instance.host_pid, instance.start_ns) and self._is_early(
-            shown_ns, _END_WITHIN_NS
-        )
+        return self._processes.pending(pid, since_ns) and self._is_early(shown_ns, _END_WITHIN_NS)
+
+    def descendants_end(self, instance: Instance, pid: int, since_ns: int) -> "kernel.End | None":
+        """The end of a process that an instance's command, or whom that had forked, has forked, and nobody held.
+
+        Only where the pid means the same here as there.
+        """
+        if self._processes is None or instance.host_pid is None or instance.host_pid != instance.pid:
+            return None
+        self._processes.drain()
+        if not self._processes.descends(pid, since_ns, instance.host_pid):
+            return None
+        return self._processes.ended(pid, since_ns)
 
     def _spawned(self, name: str, event: Spawned, opened: Opened, wrapper: int | None, *, over: bool) -> Spawned:
         """The spawn with the kernel's stamp, and the pid and start time that the command has here.

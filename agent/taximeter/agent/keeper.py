@@ -5,9 +5,12 @@ A FIFO is held from the beginning (what is in it lives as long as anybody holds 
 gone. Refuses to know what an end or a mark means.
 """
 
+import array
 import contextlib
+import fcntl
 import os
 import select
+import termios
 import threading
 import time
 from collections import deque
@@ -189,6 +192,16 @@ class Keeper:
         with self._lock:
             for held in self._held.values():
                 held.listens = False
+
+    def is_silent(self, instance: str) -> bool:
+        """Whether nothing waits that was said: in the FIFO, or read and not taken yet; also where there is no FIFO."""
+        with self._lock:
+            held = self._held.get(instance)
+            if held is None or held.fifo < 0:
+                return True
+            waits = array.array("i", [0])
+            fcntl.ioctl(held.fifo, termios.FIONREAD, waits)
+            return not (waits[0] or held.waiting_bytes or held.heard.left_bytes)
 
     def tell_again(self, end: Ended) -> None:
         """Have an end among the next news."""

@@ -19,7 +19,7 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.books import Books
 from taximeter.agent.kinship import Kinship
 from taximeter.agent.sights import Sight
-from taximeter.events import Held, Measured, Observed
+from taximeter.events import Exited, Held, Lost, Measured, Observed
 from taximeter.hardware.attribution import drawn, meter_of
 from taximeter.hardware.inventory import Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
@@ -127,7 +127,9 @@ class Onlooker:
         for name in list(self._sights):
             self._tell(name, self._books.accounts[name])
 
-    def last_words(self, name: str, instance: Instance) -> Sequence[Observed | Measured | Held]:
+    def last_words(
+        self, name: str, instance: Instance, _: Exited | Lost | None = None
+    ) -> Sequence[Observed | Measured | Held]:
         """What is still to be told of an instance whose end is about to be booked."""
         sight = self._sights.pop(name, None)
         return () if sight is None else self._news(sight, instance, last=True)

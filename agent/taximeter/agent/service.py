@@ -25,7 +25,7 @@ import anyio.abc
 import anyio.to_thread
 
 from taximeter import kernel, wire
-from taximeter.agent.books import Books
+from taximeter.agent.books import Books, LastWords
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices, open_devices
@@ -163,10 +163,10 @@ async def _opened(
         eyes = Eyewitness(directory_fd, processes)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
         onlooker = Onlooker(directory_fd, books, lambda: devices.inventory, config.catalogue)
-        books.last_words = onlooker.last_words
         devices.listen(onlooker.heard)
         books.resume(ledger.journals())
         custody = Custody(directory_fd, config.journal.owner_uids, books, eyes)
+        books.last_words = _last_words(custody, onlooker)
         desk = Desk(ledger, books.tally)
         if news:
             await desk.commit(Batch(news, ()))
@@ -183,6 +183,11 @@ async def _opened(
             reader.close()
         ledger.close()
         os.close(directory_fd)
+
+
+def _last_words(custody: Custody, onlooker: Onlooker) -> LastWords:
+    """Whoever has something to tell of an instance before its end is booked."""
+    return lambda name, instance, end: (*onlooker.last_words(name, instance), *custody.last_words(name, end))
 
 
 def _listen_to_the_kernel(config: Config) -> tuple[kernel.ProcessEvents | None, str | None]:

@@ -81,7 +81,8 @@ class Watcher:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; `started` once everything that was there is booked."""
         self._kernels_notes = self._watch()
-        self._ears.register(self._custody.fd, select.EPOLLIN)
+        for fd in self._custody.fds:
+            self._ears.register(fd, select.EPOLLIN)
         try:
             async with self._scribe.at_work(), anyio.create_task_group() as self._beside:
                 await self.read_everything()

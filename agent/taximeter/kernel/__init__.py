@@ -10,6 +10,7 @@ from taximeter.kernel.connector import STAMP_WITHIN_NS, ProcessEvents
 from taximeter.kernel.group import End, Start
 from taximeter.kernel.kin import (
     Process,
+    all_that_say,
     ancestry,
     children_of,
     descendants,
@@ -19,7 +20,16 @@ from taximeter.kernel.kin import (
     resident_bytes,
 )
 from taximeter.kernel.notes import Changes, DirectoryWatch
-from taximeter.kernel.processes import boot_id, exit_status, host_pid, is_alive, open_process, start_ticks
+from taximeter.kernel.processes import (
+    below,
+    boot_id,
+    exit_status,
+    host_pid,
+    is_alive,
+    open_process,
+    own_pid,
+    start_ticks,
+)
 from taximeter.kernel.usage import usage_of
 
 __all__ = [
@@ -30,7 +40,9 @@ __all__ = [
     "Process",
     "ProcessEvents",
     "Start",
+    "all_that_say",
     "ancestry",
+    "below",
     "boot_id",
     "children_of",
     "descendants",
@@ -43,6 +55,7 @@ __all__ = [
     "is_alive",
     "look_at",
     "open_process",
+    "own_pid",
     "read_clock",
     "resident_bytes",
     "start_ticks",

@@ -100,6 +100,11 @@ class ProcessEvents:
         with self._lock:
             return self._groups.ended(pid, since_ns)
 
+    def descends(self, pid: int, since_ns: int, ancestor: int) -> bool:
+        """Whether all forks were heard by which the process that had `pid` at `since_ns` comes from `ancestor`."""
+        with self._lock:
+            return self._groups.descends(pid, since_ns, ancestor)
+
     def pending(self, pid: int, since_ns: int) -> bool:
         """Whether `ended` has no answer as yet, but will have: the exit event comes after the exit notification."""
         with self._lock:

@@ -19,6 +19,8 @@ MOST_THREADS = 262_144
 #: what was lost from some moment on may bear a stamp that is as much older.
 REORDERED_NS = 100_000_000
 
+#: Nobody nests deeper.
+_DEEPEST = 64
 #: Losses that are told apart; the oldest are joined, which makes more unknown, never less.
 _LOSSES = 64
 
@@ -142,6 +144,17 @@ class ThreadGroups:
         if group is None or not group.ended or self._hidden(group.whole_ns, max(group.exit_ns, since_ns)):
             return None
         return End(group.exit_ns, None if group.code == MIXED else group.code)
+
+    def descends(self, pid: int, since_ns: int, ancestor: int) -> bool:
+        """Whether the process that had `pid` at `since_ns` was forked by `ancestor`, or by whom that had forked."""
+        for _ in range(_DEEPEST):
+            group = self._holder(pid, since_ns)
+            if group is None or self._hidden(group.fork_ns, since_ns):
+                return False
+            if group.parent == ancestor:
+                return True
+            pid, since_ns = group.parent, group.fork_ns
+        return False
 
     def pending(self, pid: int, since_ns: int) -> bool:
         """Whether the end of the process that had `pid` at `since_ns` is still to be told, and will be certain."""

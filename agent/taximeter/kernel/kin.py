@@ -56,7 +56,11 @@ def eldest_that_says(name: bytes, ending: bytes) -> Process | None:
 
     An environment may be read of one's own processes, and of everybody's by root.
     """
-    eldest: Process | None = None
+    return min(all_that_say(name, ending), key=lambda process: process.ticks, default=None)
+
+
+def all_that_say(name: bytes, ending: bytes) -> Iterator[Process]:
+    """The processes whose environment has `name` with a value that ends so, as far as they may be read."""
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -64,9 +68,8 @@ def eldest_that_says(name: bytes, ending: bytes) -> Process | None:
             continue
         if any(entry.startswith(name + b"=") and entry.endswith(ending) for entry in environment.split(b"\0")):
             process = look_at(pid)
-            if process is not None and (eldest is None or process.ticks < eldest.ticks):
-                eldest = process
-    return eldest
+            if process is not None:
+                yield process
 
 
 def ancestry(pid: int) -> Iterator[Process]:

@@ -8,7 +8,8 @@ import fcntl
 import os
 import select
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from taximeter.errors import TaximeterError
@@ -88,6 +89,24 @@ def host_pid(wrapper_pid: int, pid: int, ticks: int) -> int | None:
         if depth and pids[depth - 1 : depth] == [pid] and start_ticks(child) == ticks:
             return child
     return None
+
+
+def own_pid(pid: int) -> int | None:
+    """What a process takes for its own pid, in the innermost namespace that it is in; None where it is gone."""
+    pids = _namespace_pids(pid)
+    return pids[-1] if pids else None
+
+
+def below(roots: Iterable[int], most: int = 4096) -> Iterator[int]:
+    """The processes below these, nearest first; no more than `most`."""
+    due = deque(roots)
+    seen = set(due)
+    while due and len(seen) < most:
+        for child in _children(due.popleft()):
+            if child not in seen:
+                seen.add(child)
+                due.append(child)
+                yield child
 
 
 def boot_id() -> str:

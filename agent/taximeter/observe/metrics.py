@@ -202,6 +202,8 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_journal_faults", "Journals or lines that cannot be believed.", ("reason",), faults)
     yield _counters("taximeter_rejected_marks", "Marks that were kept and had no effect.", ("reason",), marks)
     yield _counters("taximeter_illegal_events", "Events that came where none is allowed.", ("kind",), events)
+    text = "Processes that ended, or were not found, and left predictions open, by how that is known."
+    yield _counters("taximeter_orphaning_processes", text, ("end",), counters.orphaned)
     text = "Predictions whose own word of who called them cannot be so."
     yield _counters("taximeter_call_faults", text, ("reason",), counters.call_faults)
     flags, kinds = counters.clock_flags, counters.clock_faults

@@ -101,6 +101,7 @@ class Counters:
     illegal_events: Mapping[str, int] = field(default_factory=dict)  #: kind of event
     pools: Mapping[str, PoolTime] = field(default_factory=dict)  #: how the time of each pool was used
     commits: Commits = Commits()
+    orphaned: Mapping[str, int] = field(default_factory=dict)  #: how an end is known that left predictions open
     call_faults: Mapping[str, int] = field(default_factory=dict)  #: what cannot be so of who called whom
 
 

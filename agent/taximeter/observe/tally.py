@@ -57,6 +57,10 @@ class Tally:
         """Count an event that the lifecycle does not allow where it came."""
         self._word("illegal_events", kind)
 
+    def orphaned(self, how: str) -> None:
+        """Count a process that left predictions open, by how its end is known."""
+        self._word("orphaned", how)
+
     def clock_fault(self, kind: str) -> None:
         """Count a fault of the machine's clocks, as one instance saw it."""
         self._word("clock_faults", kind)
