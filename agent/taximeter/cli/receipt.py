@@ -108,7 +108,8 @@ def _price(found: Json, sheet: "Sheet") -> None:
         left, _, right = line["text"].rpartition(" = ")
         sheet.leader(text.safe(line["meter"]), text.safe(left), text.safe(right))
     for correction in billing["corrections"]:
-        amount = f"{text.safe(correction['amount'])} {text.safe(correction['currency'])}"
+        known = correction["amount"] is not None
+        amount = f"{text.safe(correction['amount'])} {text.safe(correction['currency'])}" if known else "no money"
         sheet.leader("correction", text.safe(correction["reason"]), amount, "magenta")
     total = found["total"]
     if total["amount"] is not None:

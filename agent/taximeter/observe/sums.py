@@ -91,6 +91,9 @@ class Run:
             self.rate_cards[billing["rate_card"]] = None
         if item.event["type"] == RecordType.CORRECTION:
             self.corrections.append(_correction(item))
+            for name, changed_ns in data.get("time", {}).items():
+                if changed_ns:
+                    self.time[name] = self.time.get(name, 0) + changed_ns
             if any(not line["multiplier"].startswith("-") for line in billing["lines"]):
                 # Evidence that came late found a price for all of it: a part of another multiplier is taken back alone.
                 self.statuses.pop(BillingStatus.UNRATED, None)
