@@ -277,6 +277,34 @@ def test_a_prediction_is_corrected_as_often_as_the_tier_changes() -> None:
     assert told.amount("a") == Decimal(1)
 
 
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED])
+@pytest.mark.parametrize(
+    ("looks", "price"),
+    [((seen(DEAR, 20),), "0.7"), ((seen(ODD, 20),), "0"), ((seen(ODD, 20), seen(ONE, 25)), "0.1")],
+)
+def test_what_a_late_finish_took_back_is_priced_anew_as_the_rest_is(
+    status: Status, looks: tuple[Observed, ...], price: str
+) -> None:
+    """It ran for 3 s by its own word, and was told of until 7 s."""
+    by = rules(interim_s=7, on_mismatch=OnMismatch.OBSERVED)
+    events = [spawned(0), ready(0), start(0, "a"), finish(10 * SECOND, "a", status, 3 * SECOND), *looks]
+    told = tell(TWO, [*events, exited(40 * SECOND)], by, options=WORKER)
+    assert told.of(RecordType.CORRECTION)[0].data["reason"] == "late_finish"
+    assert told.amount("a") == 3 * Decimal(price)
+
+
+def test_what_a_late_finish_took_back_without_a_price_stays_so_where_that_does_not_change() -> None:
+    events = [
+        spawned(0),
+        ready(0),
+        start(0, "a"),
+        finish(70 * SECOND, "a", Status.SUCCEEDED, 3 * SECOND),
+        seen(ODD, 75),
+    ]
+    told = tell(NONE, [*events, exited(80 * SECOND)], rules(cpu="0"), options=WORKER)
+    assert told.amount("a") == 0
+
+
 def test_a_prediction_whose_price_stays_has_no_correction() -> None:
     told = tell(ANY, served(seen(ONE, at_s=12)), rules(one="0.2", two="0.2"), WORKER)
     assert not told.of(RecordType.CORRECTION)
@@ -470,7 +498,10 @@ def test_the_rules_say_who_bills_on_a_mismatch_and_older_rules_say_cheaper() -> 
 
 
 CHANGES = st.lists(st.tuples(st.integers(0, 60), st.sampled_from([ONE, TWO, DEAR, ODD])), min_size=1, max_size=4)
-RUNS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.sampled_from(Status)), min_size=1, max_size=8)
+#: When it began, for how long it ran and how much later that was told, in quarters of a second; and how it ended.
+RUNS = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(0, 9), st.sampled_from(Status)), min_size=1, max_size=8
+)
 
 
 @settings(max_examples=40)
@@ -485,7 +516,7 @@ RUNS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.sampled_from
 def test_whatever_ended_when_and_whenever_it_is_looked_through_it_costs_what_the_last_verdict_says(
     declared: Hardware,
     looks: list[tuple[int, Hardware]],
-    runs: list[tuple[int, int, Status]],
+    runs: list[tuple[int, int, int, Status]],
     interim_s: int,
     choice: OnMismatch,
     turns: list[tuple[int, int, bool]],
@@ -493,10 +524,9 @@ def test_whatever_ended_when_and_whenever_it_is_looked_through_it_costs_what_the
     """The agent comes to it in slices, between any two facts, and may be killed and go on from what it had kept."""
     by = rules(interim_s, choice)
     events: list[Event] = [seen(hardware, at / 4, 0) for at, hardware in looks]
-    for number, (at, length, status) in enumerate(runs):
-        ends = finish(
-            (at + length) * SECOND // 4, f"p{number}", Status.FAILED if status is Status.PROCESSING else status
-        )
+    for number, (at, length, late, how) in enumerate(runs):
+        said_ns, status = (at + length) * SECOND // 4, Status.FAILED if how is Status.PROCESSING else how
+        ends = finish(said_ns + late * SECOND // 4, f"p{number}", status, said_ns)
         events += [start(at * SECOND // 4, f"p{number}"), ends]
     events.sort(key=lambda event: event.at_ns or 0)
     facts = with_looks([spawned(0), ready(0), *events, exited(16 * SECOND)], 600 * SECOND)
@@ -515,4 +545,11 @@ def test_whatever_ended_when_and_whenever_it_is_looked_through_it_costs_what_the
         data: Any = finals[f"p{number}"]
         tier = hardware_of(told.instances()[-1]).tier
         price = Decimal({"cpu": "0.0001", **PRICES}.get(tier, "0")) * (data["status"] != Status.ABORTED)
-        assert told.amount(f"p{number}") == price * Decimal(data["to_date"]["share_ns"]).scaleb(-9)
+        share_ns = data["to_date"]["share_ns"]
+        share_ns += sum(_changes_ns(record) for record in told.of(RecordType.CORRECTION, f"p{number}"))
+        assert told.amount(f"p{number}") == price * Decimal(share_ns).scaleb(-9)
+
+
+def _changes_ns(record: UsageRecord) -> int:
+    time: Any = record.data["time"]
+    return int(time["share_ns"])
