@@ -10,7 +10,6 @@ from taximeter.booking import End, Late
 from taximeter.events import OwnerEnded, OwnersHeld, Source, Status
 from taximeter.instance import Instance, Prediction
 from taximeter.moves import finish
-from taximeter.predictions import find
 from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
 from taximeter.spans import settle
 from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
@@ -58,9 +57,7 @@ def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, 
 
 
 def _end(instance: Instance, name: str, end: End, turn: Turn, unknown_ns: int = 0) -> Instance:
-    prediction = find(instance, name)
-    if prediction is None:
-        return instance
+    prediction = next(open_ for open_ in instance.predictions if open_.id == name)
     times = prediction.times
     ended = prediction._replace(times=times._replace(unknown=times.unknown + unknown_ns))
     return finish(instance, ended, end, turn)
