@@ -24,6 +24,8 @@ class RecordType(StrEnum):
     INSTANCE = "taximeter.usage.instance.v1"
     CORRECTION = "taximeter.usage.correction.v1"
     FACT = "taximeter.ledger.fact.v1"
+    THRESHOLD = "taximeter.charge.threshold.v1"
+    GRANT = "taximeter.credit.grant.v1"
 
 
 #: Why what was told beyond a prediction's true end is taken back: its finish came late, or its process was found to
