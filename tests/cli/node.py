@@ -9,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import orjson
@@ -16,7 +17,7 @@ import orjson
 from taximeter.cli import main
 from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
-from taximeter.records import UsageRecord
+from taximeter.records import Billing, Line, UsageRecord
 from tests.core.stories import INSTANCE
 
 NODE = NodeInfo("gpu-node-7", "eu-west", "taximeter 0.1.0", f"sha256:{'c0' * 32}")
@@ -51,8 +52,9 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
         written = orjson.dumps(record.data).decode().replace(INSTANCE, instance(number))
         if prediction:
             written = written.replace('"p1"', orjson.dumps(prediction).decode())
-        loaded: dict[str, object] = orjson.loads(written)
-        return loaded
+        loaded: dict[str, Any] = orjson.loads(written)
+        lines = tuple(Line(**line) for line in loaded["billing"].pop("lines"))
+        return loaded | {"billing": Billing(lines=lines, **loaded["billing"])}  # so that what is spent is added up
 
     return tuple(
         record._replace(

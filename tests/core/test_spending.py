@@ -15,13 +15,13 @@ from taximeter.billing.notices import grant_record, own_id, threshold_record
 from taximeter.billing.spending import Spending, parse_spending
 from taximeter.billing.tab import PurseKey, Tab
 from taximeter.billing.thresholds import (
+    Due,
     Key,
     Spent,
     Standing,
     Thresholds,
     begin_of,
     period_of,
-    spend_more,
     spent_by,
 )
 from taximeter.errors import ConfigError
@@ -63,6 +63,8 @@ def test_what_a_correction_takes_back_is_spent_less() -> None:
         usage("0.25", subject="platform"),
         usage("0.25", account="platform"),
         usage("0.25", account="unattributed"),
+        usage("much"),
+        usage("NaN"),
         usage("0.25")._replace(data={"fact": "config"}),
     ],
 )
@@ -91,28 +93,47 @@ def test_an_instant_lies_in_its_period(utc_ns: int) -> None:
 TEN_FIFTY = (D("10"), D("50"))
 
 
+def tab_at(spend: str = "0", thresholds: tuple[Decimal, ...] = TEN_FIFTY) -> Tab:
+    return Tab(lambda _: Standing(D(spend)), thresholds=Thresholds(thresholds))
+
+
+def due(tab: Tab, *amounts: str) -> list[tuple[int, str, str]]:
+    """What is due by amounts that are spent one after the other."""
+    spends = [(at, Spent("cus_7", "USD", "m", NOVEMBER, D(amount))) for at, amount in enumerate(amounts)]
+    return [(one.at, str(one.threshold), str(one.spend)) for one in tab.spend(spends)]
+
+
 def test_a_threshold_is_due_once_as_much_is_spent() -> None:
-    standing, due = spend_more(Standing(D("9.5")), D("0.5"), TEN_FIFTY)
-    assert (standing.spend, due) == (D("10.0"), [D("10")])
+    assert due(tab_at("9"), "0.25", "0.75", "1") == [(1, "10", "10.00")]
 
 
 def test_one_amount_may_reach_several() -> None:
-    assert spend_more(Standing(), D("60"), TEN_FIFTY)[1] == [D("10"), D("50")]
+    assert due(tab_at(), "60") == [(0, "10", "60"), (0, "50", "60")]
 
 
 def test_less_reaches_none() -> None:
-    assert spend_more(Standing(), D("9.999999999999999999"), TEN_FIFTY)[1] == []
+    assert due(tab_at(), "9.999999999999999999") == []
 
 
 def test_what_was_taken_back_and_is_spent_again_is_not_due_again() -> None:
-    standing, _ = spend_more(Standing(), D("11"), TEN_FIFTY)
-    standing, _ = spend_more(standing, D("-5"), TEN_FIFTY)
-    assert spend_more(standing, D("5"), TEN_FIFTY)[1] == []
+    assert due(tab_at(), "11", "-5", "5") == [(0, "10", "11")]
 
 
 def test_a_threshold_that_is_set_below_what_was_spent_is_due_with_the_next_amount() -> None:
-    standing, _ = spend_more(Standing(), D("20"), ())
-    assert spend_more(standing, D("0.01"), TEN_FIFTY)[1] == [D("10")]
+    tab = tab_at("20", ())
+    assert due(tab, "1") == []
+    tab.judge_by(Thresholds(TEN_FIFTY))
+    assert due(tab, "1") == [(0, "10", "22")]
+
+
+def test_sums_that_changed_are_taken_once_and_go_on() -> None:
+    tab = tab_at()
+    due(tab, "1")
+    assert {key.model: standing.spend for key, standing in tab.take_changed()[0].items()} == {"": 1, "m": 1}
+    assert tab.take_changed() == ({}, {})
+    due(tab, "2")
+    assert {standing.spend for standing in tab.take_changed()[0].values()} == {D("3")}
+    assert tab.size == 1
 
 
 def test_an_account_may_have_thresholds_of_its_own() -> None:
@@ -136,14 +157,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.standings: dict[Key, Standing] = {}
-        self.purses: dict[PurseKey, Purse] = {}
 
     def tab(self) -> Tab:
-        return Tab(lambda key: self.standings.get(key, Standing()), lambda key: self.purses.get(key, Purse()))
+        return Tab(lambda key: self.standings.get(key, Standing()), thresholds=Thresholds(TEN_FIFTY))
 
     def commit(self, tab: Tab) -> None:
-        self.standings |= tab.standings
-        self.purses |= tab.purses
+        standings, _ = tab.take_changed()
+        self.standings |= standings
 
 
 def charged(
@@ -156,10 +176,10 @@ def charged(
             return told, kept
         for is_lost in (True, False)[not crash :]:
             tab = kept.tab()
-            due = [tab.spend(record, TEN_FIFTY) for record in records[at : at + size]]
+            reached = tab.spend(enumerate(records[at : at + size]))
             if not is_lost:
                 kept.commit(tab)
-                told += [(key, threshold) for key, all_ in due for threshold in all_]
+                told += [(one.key, one.threshold) for one in reached]
         at += size
     raise AssertionError
 
@@ -177,7 +197,7 @@ def test_each_threshold_fires_once_for_any_batches_and_any_replay(
     for key, standing in kept.standings.items():
         if key.model:
             continue
-        own = [one.amount for one in records if (one.account, one.currency) == key[:2] and period_of(one.time_utc_ns) == key.period]  # fmt: skip
+        own = [one.amount for one in records if (one.account, one.currency, period_of(one.time_utc_ns)) == key[:3]]
         most = max(itertools.accumulate(own))
         assert standing.spend == sum(own)
         assert {threshold for of, threshold in told if of == key} == {each for each in TEN_FIFTY if each <= most}
@@ -224,7 +244,9 @@ def use(purse: Purse, amount: str, at_ns: int = NOVEMBER, *, prepaid: bool = Tru
 
 
 def test_usage_takes_from_the_grant_that_expires_first() -> None:
-    purse = of(granted("for_ever", "10"), granted("late", "10", NOVEMBER + 2 * DAY), granted("soon", "10", NOVEMBER + 1))
+    purse = of(
+        granted("for_ever", "10"), granted("late", "10", NOVEMBER + 2 * DAY), granted("soon", "10", NOVEMBER + 1)
+    )
     assert left(use(purse, "15")) == {"soon": 0, "late": 5, "for_ever": 10}
 
 
@@ -293,11 +315,13 @@ def test_a_tab_touches_credit_only_where_there_is_some_or_is_to_be_some() -> Non
     tab = Tab()
     usage_ = Spent("cus_7", "USD", None, NOVEMBER, D("3"))
     tab.use_credit(usage_, prepaid=False)
-    assert tab.purses == {}
+    assert tab.take_changed() == ({}, {})
     tab.use_credit(usage_, prepaid=True)
     tab.grant(granted("one", "5"))
     tab.use_credit(usage_, prepaid=False)
-    assert left(tab.purses[PurseKey("cus_7", "USD")]) == {"one": 0}
+    _, purses = tab.take_changed()
+    assert left(purses[PurseKey("cus_7", "USD")]) == {"one": 0}
+    assert tab.standing(Key("cus_7", "USD", "2026-11")) == Standing()
 
 
 # --- Admission ---
@@ -387,8 +411,13 @@ def test_nothing_is_in_force_where_nothing_was_said() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {**FULL, "charges": {"thresholds": ["-1"], "accounts": {}}}, {**FULL, "credit": {**FULL["credit"], "prepaid": "some"}}, {**FULL, "credit": 3}],
-)  # fmt: skip
+    [
+        {},
+        {**FULL, "charges": {"thresholds": ["-1"], "accounts": {}}},
+        {**FULL, "credit": {**FULL["credit"], "prepaid": "some"}},
+        {**FULL, "credit": 3},
+    ],
+)
 def test_what_are_no_rules_is_said(content: Any) -> None:
     with pytest.raises(ConfigError, match="ledger: expected charges and credit"):
         parse_spending(content, "ledger")
@@ -399,7 +428,7 @@ def test_what_are_no_rules_is_said(content: Any) -> None:
 
 def test_a_threshold_record_says_who_crossed_what_when_and_by_which_record() -> None:
     key = Key("cus_7", "USD", "2026-11")
-    record = threshold_record(own_id("L", 7), key, (D("10.0"), Standing(D("10.25"))), usage("1"), "/nodes/n1")
+    record = threshold_record(own_id("L", 7), Due(0, key, D("10.0"), D("10.25")), usage("1"), "/nodes/n1")
     assert (record.id, record.type, record.subject, record.time_utc_ns) == (
         "L-00000007",
         "taximeter.charge.threshold.v1",
@@ -418,7 +447,9 @@ def test_a_threshold_record_says_who_crossed_what_when_and_by_which_record() -> 
     }
 
 
-@pytest.mark.parametrize(("expires_ns", "text"), [(None, None), (begin_of("2027-01"), "2027-01-01T00:00:00.000000000Z")])
+@pytest.mark.parametrize(
+    ("expires_ns", "text"), [(None, None), (begin_of("2027-01"), "2027-01-01T00:00:00.000000000Z")]
+)
 def test_a_grant_record_says_what_was_granted(expires_ns: int | None, text: str | None) -> None:
     record = grant_record(own_id("L", 8), granted("g1", "5.50", expires_ns))
     assert (record.type, record.account) == ("taximeter.credit.grant.v1", "cus_7")

@@ -25,8 +25,11 @@ class Memory:
         sealed = seal(records, Author.of(self.ledger_id, NODE), 0, chain.GENESIS)
         self.rows = [Row(*row, Filed(*filed[1:])) for row, filed in zip(sealed.rows, sealed.lookups, strict=True)]
 
-    def walk(self) -> Iterator[Row]:
-        return iter(self.rows)
+    def walk(self, after_seq: int) -> Iterator[Row]:
+        return iter(self.rows[after_seq:])
+
+    def spends(self) -> None:
+        return None
 
     def strays(self) -> Iterator[tuple[int, str]]:
         return iter(())

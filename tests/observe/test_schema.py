@@ -4,6 +4,7 @@ import copy
 import importlib.resources
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -11,6 +12,9 @@ import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
+from taximeter.billing.credit import Grant
+from taximeter.billing.notices import grant_record, threshold_record
+from taximeter.billing.thresholds import Due, Key
 from taximeter.records import PLATFORM, RecordType, UsageRecord
 from tests.observe import histories
 
@@ -33,7 +37,7 @@ def test_every_record_of_the_meter_fits_the_schema(
 
 def test_the_histories_have_every_type_of_usage_record() -> None:
     types = {record.type for history in histories.ALL for record in history()}
-    assert types == set(RecordType) - {RecordType.FACT}
+    assert types == set(RecordType) - {RecordType.FACT, RecordType.THRESHOLD, RecordType.GRANT}
 
 
 @pytest.mark.parametrize("history", histories.ALL, ids=lambda history: history.__name__)
@@ -98,6 +102,18 @@ def test_no_field_may_be_missing(schema: jsonschema.Draft202012Validator, name: 
     event = a_prediction()
     del event["data"][name]
     assert not schema.is_valid(event)
+
+
+def test_what_the_ledger_says_of_accounts_fits_the_schema(schema: jsonschema.Draft202012Validator) -> None:
+    grant = Grant("g1", "cus_7", "USD", Decimal("5.50"), 0)
+    due = Due(0, Key("cus_7", "USD", "1970-01"), Decimal(10), Decimal("10.25"))
+    records = [
+        threshold_record("L1-00000000", due, histories.one_shot()[0], "/nodes/n1"),
+        grant_record("L1-00000001", grant),
+        grant_record("L1-00000002", grant._replace(expires_utc_ns=10**18)),
+    ]
+    for body in histories.bodies(records):
+        assert not list(schema.iter_errors(json.loads(body)))
 
 
 def test_a_fact_of_the_ledger_fits_the_schema(schema: jsonschema.Draft202012Validator) -> None:

@@ -1,9 +1,9 @@
 """Prepaid credit: what was granted to an account, and what of it is left.
 
-Usage takes from the grant that expires first, of those that had not expired when the usage began; what no grant covers is
-owed by a prepaid account, and the next grant pays it first. What corrections give back lowers what is owed, then fills
-the grants again, the one that expires last first. So, for a prepaid account, what is left of all grants, less what is
-owed, is always grants less usage, to the last digit. Refuses to know clocks, and who is prepaid.
+Usage takes from the grant that expires first, of those that had not expired when the usage began; what no grant covers
+is owed by a prepaid account, and the next grant pays it first. What corrections give back lowers what is owed, then
+fills the grants again, the one that expires last first. So, for a prepaid account, what is left of all grants, less
+what is owed, is always grants less usage, to the last digit. Refuses to know clocks, and who is prepaid.
 """
 
 from decimal import Decimal

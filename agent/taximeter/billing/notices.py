@@ -3,11 +3,9 @@
 Pure. Refuses to know when there is one.
 """
 
-from decimal import Decimal
-
 from taximeter.billing.credit import Grant
 from taximeter.billing.money import plain
-from taximeter.billing.thresholds import Key, Standing, begin_of
+from taximeter.billing.thresholds import Due, begin_of
 from taximeter.records import RecordType, UsageRecord, utc_text
 
 
@@ -16,19 +14,17 @@ def own_id(ledger_id: str, number: int) -> str:
     return f"{ledger_id}-{number:08d}"
 
 
-def threshold_record(
-    record_id: str, key: Key, reached: tuple[Decimal, Standing], by: UsageRecord, source: str
-) -> UsageRecord:
+def threshold_record(record_id: str, due: Due, by: UsageRecord, source: str) -> UsageRecord:
     """That an account's spend in a period is at or beyond a threshold, for the first time; `by` did it."""
-    threshold, standing = reached
+    key = due.key
     data: dict[str, object] = {
         "scope": "node",
         "account": key.account,
         "currency": key.currency,
         "period": key.period,
         "since_utc": utc_text(begin_of(key.period)),
-        "threshold": plain(threshold),
-        "spend": plain(standing.spend),
+        "threshold": plain(due.threshold),
+        "spend": plain(due.spend),
         "crossed_by": {"source": source, "id": by.id},
     }
     return UsageRecord(record_id, RecordType.THRESHOLD, key.account, by.time_utc_ns, data, account=key.account)

@@ -4,7 +4,7 @@ What is in force is a fact of the ledger, so that whoever reads it can find each
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -20,8 +20,8 @@ _NONE, _ALL = "none", "all"
 class Spending:
     """All of them."""
 
-    thresholds: Thresholds = Thresholds()
-    credit: Credit = Credit()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    credit: Credit = field(default_factory=Credit)
 
     def content(self) -> dict[str, Any]:
         """The rules as plain JSON values, from which `parse_spending` makes them again."""
@@ -74,7 +74,7 @@ def _accounts(said: object) -> frozenset[str] | None:
     if said == _NONE:
         return frozenset()
     if not isinstance(said, list | tuple):
-        raise ValueError(f"prepaid = {said!r}")
+        raise TypeError(f"prepaid = {said!r}")
     return frozenset(said)
 
 

@@ -4,14 +4,13 @@ A threshold is reached once an account's spend of one currency in one period is 
 corrections take back afterwards is not charged a second time. Refuses to know where sums are kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
 
-from taximeter.billing.money import EXACT
 from taximeter.records import PLATFORM, UNATTRIBUTED, Billing, BillingStatus, UsageRecord
 
 ZERO = Decimal(0)
@@ -47,6 +46,15 @@ class Standing(NamedTuple):
     crossed: frozenset[Decimal] = frozenset()
 
 
+class Due(NamedTuple):
+    """A threshold that is reached for the first time."""
+
+    at: int  #: by the amount at this place
+    key: Key
+    threshold: Decimal
+    spend: Decimal  #: with that amount
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """Amounts, each list in ascending order, that are told to billing once they are spent."""
@@ -57,13 +65,6 @@ class Thresholds:
     def of(self, account: str) -> tuple[Decimal, ...]:
         """The thresholds of one account."""
         return self.accounts.get(account, self.default)
-
-
-def spend_more(standing: Standing, amount: Decimal, thresholds: Sequence[Decimal]) -> tuple[Standing, list[Decimal]]:
-    """The standing with `amount` added, and the thresholds that are reached now and never were before."""
-    spend = EXACT.add(standing.spend, amount)
-    due = [threshold for threshold in thresholds if threshold <= spend and threshold not in standing.crossed]
-    return Standing(spend, standing.crossed.union(due) if due else standing.crossed), due
 
 
 def spent_by(record: UsageRecord) -> Spent | None:
@@ -84,7 +85,11 @@ def spent(
         return None
     if account is None or account != subject or account in (PLATFORM, UNATTRIBUTED):
         return None
-    return Spent(account, currency, model, time_utc_ns, Decimal(amount))
+    try:
+        number = Decimal(amount)
+    except InvalidOperation:
+        return None  # which the audit names
+    return Spent(account, currency, model, time_utc_ns, number) if number.is_finite() else None
 
 
 def period_of(utc_ns: int) -> str:

@@ -5,15 +5,18 @@ are where they say they are, and what they are found by (the lookups) is what th
 money is for the balance. Streams, in bounded memory; refuses to repair anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol
 
 import msgspec
 
+from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
+from taximeter.ledger.dues import Dues
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import utc_text
 
@@ -46,17 +49,20 @@ class Walked(Protocol):
     def ledger_id(self) -> str:
         """The ledger's own id."""
 
-    def walk(self) -> Iterator[Row]:
-        """Every row in the order of its number."""
+    def walk(self, after_seq: int) -> Iterator[Row]:
+        """Every row beyond that number, in the order of theirs."""
 
     def strays(self) -> Iterator[tuple[int, str]]:
         """What is filed and no record: number and id."""
+
+    def spends(self) -> tuple[int, Mapping[Key, Decimal]] | None:
+        """The newest record's number, and the sums that were kept of accounts then; None where there are none (yet)."""
 
 
 def audit(reader: Walked) -> Report:
     """Check every record of a ledger."""
     walk = _Walk(reader)
-    faults = tuple(walk.faults())
+    faults = tuple(walk.faults()) or tuple(walk.differing())
     return Report(walk.records, faults)
 
 
@@ -69,19 +75,38 @@ class _Walk:
         self._seq = 0
         self._links = {chain.digest_text(chain.GENESIS)}  # what the next record may name as the one before
         self._balance = Balance()
+        self._dues = Dues()
 
     def faults(self) -> Iterator[Fault]:
         try:
             ledger_id = self._reader.ledger_id
-            for row in self._reader.walk():
-                self.records += 1
+            for row in self._reader.walk(0):
                 yield from self._look_at(row, ledger_id)
             for seq, filed_as in self._reader.strays():
                 yield Fault(seq, filed_as, f"is no record, and is filed as {filed_as}: the lookups have a row too many")
+            for what in self._dues.missing():
+                yield Fault(self._seq, "", what)
         except LedgerError as error:
             yield Fault(self._seq + 1, "", f"cannot be read, nor can what follows: {error}")
 
+    def differing(self) -> Iterator[Fault]:
+        """Compare the sums that are kept with a sound ledger's records; those that came since are looked at first."""
+        try:
+            kept = self._reader.spends()
+            if kept is None:
+                return
+            newest, sums = kept
+            for row in self._reader.walk(self._seq):
+                if row.seq > newest:
+                    break
+                yield from self._look_at(row, self._reader.ledger_id)
+            for what in self._dues.differing(sums):
+                yield Fault(self._seq, "", what)
+        except LedgerError as error:
+            yield Fault(self._seq, "", f"the sums of accounts cannot be read: {error}")
+
     def _look_at(self, row: Row, ledger_id: str) -> Iterator[Fault]:
+        self.records += 1
         digest = chain.digest_of(row.body)
         try:
             event = _decode(row.body)
@@ -92,7 +117,7 @@ class _Walk:
         for what in self._misplaced(row, digest, event, ledger_id):
             yield Fault(row.seq, event.id, what)
         self._go_on(row, digest)
-        for what in self._balance.enter(event):
+        for what in (*self._balance.enter(event), *self._dues.enter(event)):
             yield Fault(row.seq, event.id, what)
 
     def _misplaced(self, row: Row, digest: bytes, event: Event, ledger_id: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ chain.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 
@@ -53,6 +54,8 @@ class Billing(msgspec.Struct):
 
     lines: list[Line]
     amount: str | None
+    status: str = ""
+    currency: str | None = None
 
 
 class Data(msgspec.Struct):
@@ -69,6 +72,15 @@ class Data(msgspec.Struct):
     time: dict[str, int] = {}
     to_date: dict[str, int] = {}
     billing: Billing | None = None
+    fact: str | None = None
+    content: Any = None
+    grant: str | None = None
+    amount: str | None = None
+    currency: str | None = None
+    expires_utc: str | None = None
+    period: str | None = None
+    threshold: str | None = None
+    spend: str | None = None
 
 
 class Event(msgspec.Struct):
@@ -78,6 +90,7 @@ class Event(msgspec.Struct):
     type: str
     data: Data
     time: str = ""
+    subject: str = ""
 
 
 @dataclass(slots=True)

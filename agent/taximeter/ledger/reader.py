@@ -6,13 +6,18 @@ checkpointing. Refuses to write and to know what a record says.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from taximeter.ledger import chain, runs
+from taximeter.billing.spending import Spending
+from taximeter.billing.thresholds import Key
+from taximeter.errors import LedgerError
+from taximeter.ledger import accounts, backfill, chain, runs
 from taximeter.ledger.database import door, open_for_reading
 from taximeter.ledger.runs import Call, Runs
+from taximeter.ledger.till import next_own
 from taximeter.ledger.values import Filed, Head, PoolTime, Row
 from taximeter.records import RecordType
 
@@ -135,6 +140,39 @@ class LedgerReader:
         """Which model was seen to call which."""
         with door("read", self._path):
             return runs.read_calls(self._connection)
+
+    def spends(self) -> tuple[int, dict[Key, Decimal]] | None:
+        """The newest record's number, and what accounts spent by then; None where no sums are kept (yet)."""
+        if not self._has_sums():
+            return None
+        newest, kept = 0, {}
+        with door("read", self._path), self._connection:  # one transaction: an agent may be writing
+            newest = self._connection.execute("SELECT coalesce(max(seq), 0) FROM records").get
+            kept = accounts.spends(self._connection)
+        return newest, kept
+
+    def statement(self, account: str) -> accounts.Statement:
+        """Everything that is kept of an account. Raises LedgerError."""
+        if not self._has_sums():
+            expected = "sums of accounts, which the next start of `taximeter agent` makes"
+            raise LedgerError(f"cannot read accounts of ledger {self._path}: expected {expected}")
+        with door("read", self._path):
+            return accounts.statement(self._connection, account)
+
+    def spending_rules(self) -> Spending:
+        """The rules of spending that were last in force."""
+        with door("read", self._path):
+            return backfill.kept_rules(self._connection)
+
+    def next_own(self) -> int:
+        """The number of the next record that is the ledger's own: facts, thresholds, grants."""
+        with door("read", self._path):
+            return next_own(self._connection, self.ledger_id)
+
+    def _has_sums(self) -> bool:
+        """Whether there are any, and none is still being made."""
+        with door("read", self._path):
+            return backfill.is_filled(self._connection)
 
     def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
         """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""

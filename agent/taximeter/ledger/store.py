@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from typing import Any
 import apsw
 import orjson
 
+from taximeter.billing.credit import Grant
+from taximeter.billing.spending import Spending
 from taximeter.errors import LedgerError
-from taximeter.ledger import chain, runs
+from taximeter.ledger import accounts, backfill, chain, runs
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
+from taximeter.ledger.till import Settled, Till, next_own
 from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
+from taximeter.records import UsageRecord
 
 __all__ = ["Batch", "Head", "JournalState", "Ledger", "NodeInfo", "Stored"]
 
@@ -64,7 +68,10 @@ class Ledger:
         self._seq, self._digest = _read_head(connection, self._id, path)
         self._node = node
         self._author = Author.of(self._id, node)
+        self._till = Till(self._id)
         self._in_doubt: list[Batch] = []  # failed, and perhaps in the file all the same
+        self._touched: set[str] = set()
+        self.told: Sequence[UsageRecord] = ()  #: the records of its own that the last commit led to
 
     @staticmethod
     def open(path: Path, node: NodeInfo) -> "Ledger":
@@ -75,6 +82,8 @@ class Ledger:
         connection = open_for_writing(path)
         try:
             with door("open", path):
+                backfill.make_tables(connection)
+                backfill.fill(connection)
                 return Ledger(path, node, connection)
         except LedgerError:
             connection.close()
@@ -110,31 +119,47 @@ class Ledger:
         doubted = batch in self._in_doubt
         if doubted and self._has_landed(batch):
             self._in_doubt.remove(batch)
+            self._touched |= {record.account for record in batch.records if record.account is not None}
+            self.told = ()
             return self.head
-        sealed = seal(batch.records, self._author, self._seq, self._digest)
+        with door("read", self._path):
+            settled = self._till.settle(connection, batch.records, self._author.source)
         try:
-            with door("commit to", self._path):
-                self._write(connection, batch, sealed, written)
+            self._store(connection, batch, settled, written)
         except LedgerError as error:
-            if _is_doubtful(error):
-                self._doubt(batch)
+            if _is_doubtful(error) and batch not in self._in_doubt:
+                self._in_doubt.append(batch)
             raise
-        self._seq, self._digest = sealed.seq, sealed.digest
         if doubted:
             self._in_doubt.remove(batch)
         return self.head
 
-    def _doubt(self, batch: Batch) -> None:
-        """Whether a failed commit reached the disk is known only to whoever reads the file afresh."""
-        if batch not in self._in_doubt:
-            self._in_doubt.append(batch)
-        self._drop_connection()
+    def _store(
+        self, connection: apsw.Connection, batch: Batch, settled: Settled, written: Callable[[], object] = lambda: None
+    ) -> None:
+        """Write what a batch comes to, and go on from there."""
+        try:
+            sealed = seal(settled.records, self._author, self._seq, self._digest)
+            with door("commit to", self._path):
+                self._write(connection, batch, (sealed, settled), written)
+        except BaseException as error:
+            self._till.forget()
+            if isinstance(error, LedgerError) and _is_doubtful(error):
+                self._drop_connection()  # whether it reached the disk is known only to whoever reads the file afresh
+            raise
+        self._seq, self._digest = sealed.seq, sealed.digest
+        self._touched |= settled.accounts
+        self.told = settled.told
 
-    def _write(self, connection: apsw.Connection, batch: Batch, sealed: Sealed, written: Callable[[], object]) -> None:
+    def _write(
+        self, connection: apsw.Connection, batch: Batch, whole: tuple[Sealed, Settled], written: Callable[[], object]
+    ) -> None:
+        sealed, settled = whole
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(_INSERT_RECORD, sealed.rows)
             connection.executemany(_INSERT_LOOKUP, sealed.lookups)
+            settled.write(connection)
             _book(connection, batch)
             if batch.pools:
                 _add_to_pools(connection, batch.pools)
@@ -154,6 +179,54 @@ class Ledger:
         return all(
             self._ask(f"{_JOURNALS} WHERE instance = ?", journal.instance) == [journal] for journal in batch.journals
         )
+
+    # --- Accounts ----------------------------------------------------------------------------------------------------
+
+    def charge_by(self, rules: Spending) -> None:
+        """Have what accounts spend judged by these rules from now on."""
+        with door("write", self._path):
+            backfill.keep_rules(self._live(), rules)
+        self._till.charge_by(rules)
+
+    def grant(self, grant: Grant) -> tuple[Grant, bool]:
+        """Grant credit; gives the grant of that id as it is kept, and whether it is new. Raises LedgerError.
+
+        After an error the same may be tried again, however often: it is granted once.
+        """
+        connection = self._live()
+        with door("read", self._path):
+            kept = accounts.grant_by(connection, grant.id)
+            if kept is not None:
+                self._touched.add(kept.account)  # a try before this one may have been told to have failed
+                return kept, False
+            settled = self._till.grant(connection, grant)
+        self._store(connection, Batch((), ()), settled)
+        return grant, True
+
+    def statement(self, account: str) -> accounts.Statement:
+        """Everything that is kept of an account."""
+        with door("read", self._path):
+            return accounts.statement(self._live(), account)
+
+    def with_credit(self) -> list[str]:
+        """Every account that has credit, or had, or owes."""
+        with door("read", self._path):
+            return accounts.with_credit(self._live())
+
+    def expired(self, after_utc_ns: int, until_utc_ns: int) -> list[str]:
+        """The accounts of grants that expired meanwhile."""
+        with door("read", self._path):
+            return accounts.expired(self._live(), after_utc_ns, until_utc_ns)
+
+    def take_touched(self) -> set[str]:
+        """The accounts whose sums changed since this was last asked."""
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def next_own(self) -> int:
+        """The number of the next record that is the ledger's own: facts, thresholds, grants."""
+        with door("read", self._path):
+            return next_own(self._live(), self._id)
 
     # --- Journals and facts ------------------------------------------------------------------------------------------
 
@@ -230,6 +303,7 @@ class Ledger:
         return self._connection
 
     def _drop_connection(self) -> None:
+        self._till.forget()
         if self._connection is not None:
             with contextlib.suppress(apsw.Error):
                 self._connection.close()

@@ -1,0 +1,118 @@
+"""Makes the sums of accounts anew from the records, where an older Taximeter kept none, or somebody dropped them.
+
+Owns how that goes on where it was interrupted: each stretch of records is added in one transaction with the number up
+to which the sums are of. Refuses to judge the records; the audit does.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from taximeter.billing.spending import Spending, parse_spending
+from taximeter.billing.tab import Tab
+from taximeter.billing.thresholds import Spent
+from taximeter.errors import TaximeterError
+from taximeter.ledger import accounts
+from taximeter.ledger.balance import Event
+from taximeter.ledger.sayings import SPENDING, crossing_in, grant_in, spent_in
+from taximeter.ledger.till import tab_on
+from taximeter.records import RecordType
+
+if TYPE_CHECKING:
+    import apsw
+
+logger = logging.getLogger(__name__)
+
+#: In `meta`, while sums are being made: the number of the last record that is in them.
+_SUMMED_TO, _RULES = "summed_to", "spending"
+_STRETCH = 5_000
+_NEXT = "SELECT seq, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+_NOTE = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2"
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def make_tables(connection: "apsw.Connection") -> None:
+    """The tables, where they are not there; and what is in the ledger already is to be added to them."""
+    if _tables(connection).issuperset(accounts.NAMES):
+        return
+    with connection:
+        for name in accounts.NAMES:
+            connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.execute(accounts.TABLES)
+        connection.execute(_NOTE, (_SUMMED_TO, "0"))
+
+
+def fill(connection: "apsw.Connection") -> None:
+    """Add to the sums what they lack of the records; returns at once where that is nothing."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_SUMMED_TO,)).fetchone()
+    if row is None:
+        return
+    seq, rules = int(row[0]), Spending()
+    kept = connection.execute("SELECT value FROM meta WHERE key = ?", (_RULES,)).fetchone()
+    if seq and kept is not None:
+        rules = parse_spending(msgspec.json.decode(kept[0]), "ledger")
+    rows: list[tuple[Any, ...]]
+    while rows := connection.execute(_NEXT, (seq, _STRETCH)).fetchall():
+        if seq == 0 and len(rows) == _STRETCH:
+            logger.warning("ledger.sums: adding up what accounts spent, once, from the records")
+        seq = rows[-1][0]
+        with connection:
+            rules = _add(connection, [body for _, body in rows], rules)
+            connection.execute(_NOTE, (_SUMMED_TO, str(seq)))
+            keep_rules(connection, rules)
+    connection.execute("DELETE FROM meta WHERE key = ?", (_SUMMED_TO,))
+
+
+def is_filled(connection: "apsw.Connection") -> bool:
+    """Whether there are sums of all records."""
+    if not _tables(connection).issuperset(accounts.NAMES):
+        return False
+    return connection.execute("SELECT 1 FROM meta WHERE key = ?", (_SUMMED_TO,)).fetchone() is None
+
+
+def keep_rules(connection: "apsw.Connection", rules: Spending) -> None:
+    """Have the rules in force beside the sums, so that whoever reads these need not look for the fact."""
+    connection.execute(_NOTE, (_RULES, msgspec.json.encode(rules.content()).decode()))
+
+
+def kept_rules(connection: "apsw.Connection") -> Spending:
+    """The rules that were last in force."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_RULES,)).fetchone()
+    return Spending() if row is None else parse_spending(msgspec.json.decode(row[0]), "ledger")
+
+
+def _add(connection: "apsw.Connection", bodies: Iterable[bytes], rules: Spending) -> Spending:
+    tab = tab_on(connection)
+    crossings = []
+    for body in bodies:
+        # What says no sense was put there by somebody: the audit names it, and it holds up nobody.
+        with contextlib.suppress(ValueError, TypeError, ArithmeticError, TaximeterError):
+            event = _decode(body)
+            if event.type == RecordType.FACT:
+                rules = parse_spending(event.data.content, "ledger") if event.data.fact == SPENDING else rules
+            elif event.type == RecordType.THRESHOLD:
+                crossings.append(crossing_in(event))
+            elif event.type == RecordType.GRANT:
+                tab.grant(grant_in(event))
+            else:
+                _use(tab, spent_in(event), rules)
+    standings, purses = tab.take_changed()
+    accounts.save_standings(connection, standings)
+    accounts.save_crossings(connection, crossings)
+    accounts.save_purses(connection, purses)
+    return rules
+
+
+def _tables(connection: "apsw.Connection") -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _use(tab: Tab, one: Spent | None, rules: Spending) -> None:
+    if one is not None:
+        tab.spend([(0, one)])
+        tab.use_credit(one, prepaid=rules.credit.is_prepaid(one.account))

@@ -1,0 +1,75 @@
+"""The dues: what accounts spent by the records, and which thresholds had to be told, as the audit walks by.
+
+Owns the laws between records of accounts: a threshold's record stands right behind the one that crossed it, says what
+was spent by then, and there is no other; kept sums are those of the records. Keeps a sum for each account, currency,
+month and model. Refuses to know the chain.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+
+from taximeter.billing.money import plain
+from taximeter.billing.spending import parse_spending
+from taximeter.billing.tab import Tab
+from taximeter.billing.thresholds import Due, Key
+from taximeter.errors import ConfigError
+from taximeter.ledger.balance import Event
+from taximeter.ledger.sayings import SPENDING, crossing_in, spent_in
+from taximeter.records import RecordType
+
+
+class Dues:
+    """The running sums of a ledger that is walked in order."""
+
+    def __init__(self) -> None:
+        self._tab = Tab()
+        self._due: deque[tuple[str, Due]] = deque()  # and the record that it is due to
+
+    def enter(self, event: Event) -> Iterator[str]:
+        """Add a record; says what was due before it, or is not due."""
+        try:
+            if event.type == RecordType.THRESHOLD:
+                yield from self._told(event)
+                return
+            yield from self.missing()
+            if event.type == RecordType.FACT and event.data.fact == SPENDING:
+                self._tab.judge_by(parse_spending(event.data.content, "its rules").thresholds)
+            elif (one := spent_in(event)) is not None:
+                self._due.extend((event.id, due) for due in self._tab.spend([(0, one)]))
+        except ConfigError as error:
+            yield str(error)
+        except InvalidOperation:
+            yield "threshold: expected a number written as a decimal string"
+        except ValueError:
+            yield f"time: expected an instant, got {event.time!r}"
+
+    def missing(self) -> Iterator[str]:
+        """What was due and was not told, right behind the record that crossed it."""
+        while self._due:
+            by, due = self._due.popleft()
+            yield f"stands where the record is missing that {by} {_crossed(due)}"
+
+    def differing(self, kept: Mapping[Key, Decimal]) -> Iterator[str]:
+        """Where the sums that are kept beside the records are not those of the records."""
+        summed, _ = self._tab.take_changed()
+        for key in sorted({*kept, *summed}):
+            expected = summed[key].spend if key in summed else Decimal(0)
+            if kept.get(key, Decimal(0)) != expected:
+                found = plain(kept[key]) if key in kept else "none"
+                model = f", model {key.model}" if key.model else ""
+                whose = f"account {key.account}, {key.period}{model}"
+                yield f"the sum that is kept of {whose} is {found} {key.currency}, expected {plain(expected)}"
+
+    def _told(self, event: Event) -> Iterator[str]:
+        key, threshold, _ = crossing_in(event)
+        if not self._due or (self._due[0][1].key, self._due[0][1].threshold) != (key, threshold):
+            yield f"says that {key.account} crossed {plain(threshold)} {key.currency} in {key.period}: nothing did here"
+            return
+        _, due = self._due.popleft()
+        if event.data.spend != plain(due.spend):
+            yield f"spend is {event.data.spend}, expected {plain(due.spend)}"
+
+
+def _crossed(due: Due) -> str:
+    return f"crossed {plain(due.threshold)} {due.key.currency} of account {due.key.account}"
