@@ -23,7 +23,8 @@ def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
     if event.ended_ns is None:
         return _end_unseen(instance, owned, instance.sign_ns, Status.FAILED, turn)
     at_ns = max(event.ended_ns, instance.since_ns, instance.cut.at_ns)
-    instance = settle(arrive(instance, at_ns, turn), at_ns)
+    # Whoever goes on without a wrapper is in the hands of the agent that tells this: no silence of its own is unknown.
+    instance = settle(arrive(instance, at_ns, turn, held=instance.adopted), at_ns)
     within_ns = KERNEL_NS if event.source is Source.KERNEL else PIDFD_NS
     late = Late(event.ended_ns, at_ns, OWNER_ENDED) if event.ended_ns < at_ns else None
     end = End(at_ns, Status.FAILED, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)

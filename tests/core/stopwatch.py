@@ -92,6 +92,7 @@ class Life:
         self.stop: tuple[int, str] | None = None
         self.leaves: int | None = None  #: when it was first said that it stops
         self.held: tuple[int, ...] = ()
+        self.adopted = False
         self.interrupted: int | None = None
         self.end: int | None = None
         self.status = "processing"
@@ -121,6 +122,7 @@ class Life:
             case OwnersHeld(pids=pids):
                 self.held = pids
             case Alive(clock=clock):
+                self.adopted = True
                 self.told = max(self.told, self._grid(at))
                 self.last = at
                 self._look(clock)
@@ -292,7 +294,7 @@ class Life:
             self._fade(leaving, self.last, "failed")
         elif leaving and fact.ended_ns is not None:
             at = max(fact.ended_ns, self.changed, self.told)
-            self._see(at)
+            self._see(at, self.adopted)
             self._change(at)
             for guest in leaving:
                 guest.ends, guest.status, guest.over = at, "failed", (fact.ended_ns, at)

@@ -141,6 +141,11 @@ def test_a_child_that_ends_in_a_silence_leaves_it_unknown() -> None:
     assert (time["active_ns"], time["unknown_ns"], told.amount()) == (0, 29 * SECOND, 0)
 
 
+def test_a_child_of_an_adopted_command_is_billed_to_its_end_however_seldom_the_agent_looks() -> None:
+    events = [*BEGUN, start(SECOND, "a", pid=CHILD), beat_at(2), gone(30 * SECOND)]
+    assert tell(WORKER, events, silent=True).amount() == 29 * PER_S
+
+
 # --- what nobody saw ---
 
 
