@@ -188,6 +188,7 @@ class Instance(NamedTuple):
     review: Review | None = None
     reviewed: Reviewed | None = None
     held: tuple[int, ...] = ()  #: owners that the agent holds, as told before the end
+    stop_ns: int = 0  #: when the stop was
 
     @property
     def service_class(self) -> ServiceClass:

@@ -42,7 +42,7 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     if instance.stop is not None:
         return instance
     stage = advance(instance.stage, Input.STOPPING)
-    instance = settle(instance, at_ns)._replace(stop=reason, stage=stage)
+    instance = settle(instance, at_ns)._replace(stop=reason, stop_ns=at_ns, stage=stage)
     if reason is StopReason.DRAIN or not instance.opened.options.worker:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED

@@ -7,7 +7,7 @@ know how processes are watched.
 from collections.abc import Sequence
 
 from taximeter.booking import End, Late
-from taximeter.events import OwnerEnded, OwnersHeld, Source, Status
+from taximeter.events import OwnerEnded, OwnersHeld, Source, Status, StopReason
 from taximeter.instance import Instance, Prediction
 from taximeter.moves import finish
 from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
@@ -16,21 +16,28 @@ from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
 
 
 def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
-    """What the process had begun fails: where it was seen to end, else at the last word on each."""
+    """What the process had begun is over: where it was seen to end, else at the last word on each."""
     owned = [open_ for open_ in instance.predictions if open_.owner == event.pid and open_.start_ns <= event.until_ns]
     if not owned:
         return instance
+    status = _status(instance, event.ended_ns)
     if event.ended_ns is None:
-        return _end_unseen(instance, owned, instance.sign_ns, Status.FAILED, turn)
+        return _end_unseen(instance, owned, instance.sign_ns, status, turn)
     at_ns = max(event.ended_ns, instance.since_ns, instance.cut.at_ns)
     # Whoever goes on without a wrapper is in the hands of the agent that tells this: no silence of its own is unknown.
     instance = settle(arrive(instance, at_ns, turn, held=instance.adopted), at_ns)
     within_ns = KERNEL_NS if event.source is Source.KERNEL else PIDFD_NS
     late = Late(event.ended_ns, at_ns, OWNER_ENDED) if event.ended_ns < at_ns else None
-    end = End(at_ns, Status.FAILED, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)
+    end = End(at_ns, status, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)
     for prediction in owned:
         instance = _end(instance, prediction.id, end, turn)
     return instance
+
+
+def _status(instance: Instance, ended_ns: int | None) -> Status:
+    """What a drain leaves undone is the platform's doing, as at the command's own end; a crash before it was not."""
+    drained = instance.stop is StopReason.DRAIN and (ended_ns is None or ended_ns >= instance.stop_ns)
+    return Status.ABORTED if drained else Status.FAILED
 
 
 def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:

@@ -290,14 +290,16 @@ class Life:
 
     def _lose_owner(self, fact: OwnerEnded) -> None:
         leaving = [guest for guest in self.here if guest.owner == fact.pid and guest.begins <= fact.until_ns]
+        drains = self.stop is not None and (fact.ended_ns is None or self.stop[0] <= fact.ended_ns)
+        status = "aborted" if drains else "failed"
         if leaving and fact.ended_ns is None:
-            self._fade(leaving, self.last, "failed")
+            self._fade(leaving, self.last, status)
         elif leaving and fact.ended_ns is not None:
             at = max(fact.ended_ns, self.changed, self.told)
             self._see(at, self.adopted)
             self._change(at)
             for guest in leaving:
-                guest.ends, guest.status, guest.over = at, "failed", (fact.ended_ns, at)
+                guest.ends, guest.status, guest.over = at, status, (fact.ended_ns, at)
 
     def _fade(self, leaving: list[Guest], until: int, status: str) -> None:
         """Nobody knows since when they are over; what was said of them last is certain."""

@@ -78,6 +78,20 @@ def test_the_record_says_who_saw_that_end_and_how_far_off_it_may_be(source: Sour
     assert (end.source, end.uncertainty_ns) == (source, within_ns)
 
 
+@pytest.mark.parametrize("end", [gone(6 * SECOND), unseen(6 * SECOND)])
+def test_what_a_drain_leaves_undone_in_a_child_is_the_platforms_doing(end: OwnerEnded) -> None:
+    """A server that is asked to stop kills its workers once its own patience is over."""
+    events = [start(SECOND, "a", pid=CHILD), Signaled(2 * SECOND, 15, False, True), end]
+    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
+    assert (last(told, "a")["status"], told.amount()) == (Status.ABORTED, 0)
+
+
+def test_a_child_that_crashed_before_the_drain_failed() -> None:
+    events = [start(SECOND, "a", pid=CHILD), Signaled(3 * SECOND, 15, False, True), gone(2 * SECOND)]
+    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
+    assert (last(told, "a")["status"], told.amount()) == (Status.FAILED, PER_S)
+
+
 def test_the_others_on_the_instance_go_on() -> None:
     events = [start(SECOND, "a", pid=CHILD), start(SECOND, "b", pid=OTHER), start(SECOND, "c")]
     told = tell(WORKER, [*BEGUN, *events, gone(4 * SECOND)])

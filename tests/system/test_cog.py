@@ -196,13 +196,15 @@ def test_a_worker_that_crashes_fails_what_it_was_at(node: Node) -> None:
         server.begin("crashed-1", "cus_1", text=PROMPT, words=ENDLESS)
         server.begin("crashed-2", "cus_2", text=PROMPT, words=ENDLESS)
         begun(node, "crashed-1", "crashed-2")
+        crashed_ns = time.monotonic_ns()
         os.kill(server.worker_pid(), signal.SIGKILL)
         wait_until(lambda: server.health()["status"] == "UNHEALTHY", "Cog's word of it")
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(20)
     for prediction in ("crashed-1", "crashed-2"):
         record = last(node, prediction=prediction)
-        assert record["status"] in ("failed", "aborted")
+        assert record["status"] == "failed"
+        assert abs(record["interval"]["end_ns"] - crashed_ns) < 100_000_000
 
 
 def test_a_server_that_is_killed_fails_what_was_open_and_what_its_worker_goes_on_with_costs_nobody(node: Node) -> None:
