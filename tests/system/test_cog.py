@@ -245,6 +245,7 @@ def test_a_plain_predictor_has_cogs_ids_too_and_a_client_that_hangs_up_cancels_i
     (tmp_path / "plain.py").write_text(PLAIN)
     with cog(node, predictor=tmp_path / "plain.py", slots=1) as server:
         server.predict("plain", "cus_1", rounds=3)
+        wait_until(lambda: server.health()["status"] == "READY", "the one slot, which is freed after the answer")
         with server.asking("plain-hung-up", "cus_1", rounds=10**9):
             begun(node, "plain-hung-up")
         whole, part = last(node, prediction="plain"), last(node, prediction="plain-hung-up")
