@@ -55,7 +55,7 @@ def prediction_records(
 ) -> tuple[UsageRecord, ...]:
     """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
     hardware = billed_hardware(instance, prediction, book)
-    rating = rate_prediction(instance, prediction, times, end.status, (book, hardware.tier))
+    rating = rate_prediction(instance, prediction, times, end.status, (book, hardware))
     began = _began(instance, prediction, times)
     data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, hardware))
     record = _record(instance, RecordType.PREDICTION, prediction, began, data)
@@ -70,7 +70,7 @@ def instance_records(
 ) -> tuple[UsageRecord, ...]:
     """The record of `instance` since its last cut, and a correction where its end changes what was billed before."""
     hardware = billed_hardware(instance, None, book)
-    rating = rate_instance(instance, phases, end.status, (book, hardware.tier))
+    rating = rate_instance(instance, phases, end.status, (book, hardware))
     data = _instance_data(instance, phases, end, (rating.billing, hardware))
     if left is not None:
         data["exit"] = left
@@ -132,6 +132,8 @@ def _prediction_data(
     }
     data["concurrency"] = concurrency(times.crowd - before.crowd, times.active - before.active, prediction.crowd_max)
     data["units"] = prediction.units
+    if prediction.last_interim is not None:
+        data["units_to_date"] = prediction.units_to_date
     data["attributes"] = prediction.attributes
     data["labels"] = opened.options.labels
     data["hardware"] = hardware_use(instance, hardware)
@@ -223,7 +225,7 @@ def _correction(
 def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRecord | None:
     """What another tier changes of a prediction whose last record is written; nothing where that bills no time."""
     prediction, hardware = ended.prediction, billed_hardware(instance, ended.prediction, book)
-    rating = rate_ended(instance, ended, (book, hardware.tier))
+    rating = rate_ended(instance, ended, (book, hardware))
     if rating.correction is None:
         return None
     until = Moment(prediction.cut_ns, ended.slept_ns)
@@ -247,7 +249,7 @@ def take_back(
         return ()
     left = times._replace(load=times.load - load_ns, active=times.active - active_ns, share=times.share - share_ns)
     hardware = billed_hardware(instance, prediction, book)
-    billing = rate_less(instance, prediction, left, end.status, (book, hardware.tier))
+    billing = rate_less(instance, prediction, left, end.status, (book, hardware))
     slept_ns = instance.phases.suspended
     began = Moment(late.told_ns - beyond_ns, slept_ns)
     data = _told(instance, prediction, end)
@@ -257,6 +259,8 @@ def take_back(
         "reason": late.reason,
         "interval": interval(instance.opened, began, Moment(late.told_ns, slept_ns)),
         "time": {"load_ns": -load_ns, "active_ns": -active_ns, "share_ns": -share_ns},
+        "units_to_date": prediction.units_to_date,
+        "attributes": prediction.attributes,
         "to_date": {"load_ns": left.load, "active_ns": left.active, "share_ns": left.share},
         "hardware": hardware_use(instance, hardware),
         "billing": billing,

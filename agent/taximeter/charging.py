@@ -1,98 +1,147 @@
-"""Which time is charged to whom: the phases of a class's row, at the tier that bills.
+"""Which totals are charged to whom: of a prediction or an instance, by its class's row, on the hardware that bills.
 
-Refuses to know prices (billing) and which tier that is (sold); it is given a rulebook and a tier.
+Refuses to know prices (billing) and which hardware that is (sold); it is given a rulebook and the hardware.
 """
 
-from decimal import Decimal
+from collections.abc import Mapping
 
-from taximeter.billing.classes import ONLINE, Quantity, Terms
-from taximeter.billing.rating import Charge, Rating, informative, rate_time, take_back, take_back_anew
-from taximeter.events import Status
+from taximeter.billing.classes import ONLINE, Quantity
+from taximeter.billing.dues import Dues, Sale, Totals, dues, multiplied, of_time
+from taximeter.billing.money import EXACT, plain
+from taximeter.billing.rates import RateCard
+from taximeter.billing.rating import Rating, informative, rate, taken_back, taken_back_anew
+from taximeter.events import ServiceClass, Status
+from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Ended, Instance, Phases, Prediction, Times
 from taximeter.records import Billing
-from taximeter.rulebook import Rulebook
+from taximeter.rulebook import Rulebook, Rules
 
-_ONE = Decimal(1)
-
-
-def rate_prediction(
-    instance: Instance, prediction: Prediction, times: Times, status: Status, by: tuple[Rulebook, str]
-) -> Rating:
-    """What a prediction used since its last record; where the instance is what is sold, that bills it."""
-    book, tier = by
-    card, service_class = book.card_of(prediction.card), prediction.service_class
-    if service_class in ONLINE or instance.service_class in ONLINE:
-        return Rating(informative(card))
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    factor = terms.on(status)
-    cut = prediction.cut_times
-    charges = (
-        Charge("load", cut.load, times.load, terms.load * factor, terms.load),
-        Charge(terms.quantity, *_quantities(terms, cut, times), terms.active * factor, terms.active),
-    )
-    return rate_time(charges, tier, card, prediction.tier)
+By = tuple[Rulebook, Hardware]
 
 
-def rate_ended(instance: Instance, ended: Ended, by: tuple[Rulebook, str]) -> Rating:
-    """What another tier changes of a prediction whose last record is written: no time is new."""
-    (book, tier), prediction = by, ended.prediction
-    if prediction.service_class in ONLINE or instance.service_class in ONLINE:
+def rate_prediction(instance: Instance, prediction: Prediction, times: Times, status: Status, by: By) -> Rating:
+    """What a prediction used since its last record; where the instance is what is sold, that bills its time."""
+    sale = _sale(instance, prediction, status, by)
+    if sale.online and not (sale.model and sale.model.online_units):
+        return Rating(informative(sale.card))
+    units = prediction.units_to_date
+    now = dues(sale, _totals(sale, prediction, times, units, status is not Status.PROCESSING))
+    if prediction.last_interim is None:
+        return rate(now)
+    cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
+    billed = _as_billed(sale._replace(status=Status.PROCESSING), prediction)
+    return rate(now, dues(sale, cut), dues(billed, cut))
+
+
+def rate_ended(instance: Instance, ended: Ended, by: By) -> Rating:
+    """What other hardware changes of a prediction whose last record is written, or of what was taken back of one."""
+    prediction = ended.prediction
+    sale = _sale(instance, prediction, ended.status, by)
+    if sale.online:
         return Rating(informative(None))
-    terms, times = book.rules_of(instance.rules).classes.terms[prediction.service_class], prediction.cut_times
-    factor = terms.on(ended.status)
-    load, active = terms.load * factor, terms.active * factor
-    before, less = times, ended.less
-    if less is not None:
-        before = Times(load=times.load + less.load, active=times.active + less.active, share=times.share + less.share)
-    charges = (
-        Charge("load", before.load, times.load, load, load),
-        Charge(terms.quantity, *_quantities(terms, before, times), active, active),
-    )
-    card = book.card_of(prediction.card)
-    if less is not None:
-        return take_back_anew(charges, (prediction.tier or tier, tier), card)
-    return rate_time(charges, tier, card, prediction.tier)
+    was = _as_billed(sale, prediction)
+    totals = _totals(sale, prediction, prediction.cut_times, prediction.units_to_date, ended=True)
+    due, billed = dues(sale, totals), dues(was, totals)
+    if ended.less is None:
+        return rate(due, due, billed)
+    whole = _totals(sale, prediction, _plus(prediction.cut_times, ended.less), prediction.units_to_date, ended=True)
+    return taken_back_anew((dues(sale, whole), due), (dues(was, whole), billed))
 
 
-def rate_less(
-    instance: Instance, prediction: Prediction, left: Times, status: Status, by: tuple[Rulebook, str]
-) -> Billing:
+def rate_less(instance: Instance, prediction: Prediction, left: Times, status: Status, by: By) -> Billing:
     """What it changes of a prediction's bill, which is whole, that only `left` of its times is to be billed."""
-    (book, tier), times = by, prediction.times
-    card, service_class = book.card_of(prediction.card), prediction.service_class
-    if service_class in ONLINE or instance.service_class in ONLINE:
-        return informative(card)
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    factor = terms.on(status)
-    load, active = terms.load * factor, terms.active * factor
-    charges = (
-        Charge("load", times.load, left.load, load, load),
-        Charge(terms.quantity, *_quantities(terms, times, left), active, active),
+    sale = _sale(instance, prediction, status, by)
+    if sale.online:
+        return informative(sale.card)
+    whole, less = (
+        _totals(sale, prediction, times, prediction.units_to_date, ended=True) for times in (prediction.times, left)
     )
-    return take_back(charges, tier, card)
+    return taken_back(dues(sale, whole), dues(sale, less))
 
 
-def rate_instance(instance: Instance, phases: Phases, status: Status, by: tuple[Rulebook, str]) -> Rating:
+def _plus(times: Times, more: Times) -> Times:
+    return Times(times.load + more.load, times.active + more.active, times.share + more.share)
+
+
+def due_of_ended(ended: Ended, rules: Rules, card: RateCard | None, online: bool) -> Dues:
+    """What a prediction that has ended costs in all, by these rules and this card, on the hardware that billed it.
+
+    For whoever prices it anew: `billing.settling` makes what was billed into that. `online`: its instance is sold.
+    """
+    prediction = ended.prediction
+    model = card.model(prediction.model) if card else None
+    currency, known_as = (card.currency, card.hash) if card else (None, None)
+    if online and not (model and model.online_units):
+        return Dues((), currency, known_as)
+    terms = rules.classes.terms[prediction.service_class]
+    sale = Sale(
+        card, model, terms, ended.status, prediction.tier or "", prediction.devices, prediction.attributes, online
+    )
+    units = prediction.units_to_date
+    return dues(sale, _totals(sale, prediction, prediction.cut_times, units, ended=True))
+
+
+def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) -> Rating:
     """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
-    book, tier = by
-    card, cut, before = book.card_of(instance.card), instance.cut, instance.cut.phases
-    service_class = instance.service_class
-    terms = book.rules_of(instance.rules).classes.terms[service_class]
-    online = service_class in ONLINE
+    (book, hardware), cut = by, instance.cut
+    card, online = book.card_of(instance.card), instance.service_class in ONLINE
+    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
     if not online and not (terms.boot or terms.idle or terms.teardown):
         return Rating(informative(card))
-    factor = terms.on(status) if online else _ONE
-    boot_before, boot_now = before.boot if cut.readied else 0, phases.boot if instance.readied else 0
-    charges = (
-        Charge("boot", boot_before, boot_now, terms.boot * factor, terms.boot),
-        Charge("idle", before.idle, phases.idle, terms.idle * factor, terms.idle),
-        Charge("active", before.active, phases.active, terms.active * factor, terms.active),
-        Charge("teardown", before.teardown, phases.teardown, terms.teardown * factor, terms.teardown),
+
+    def due(spent: Phases, readied: bool, ends: Status, tier: str) -> Dues:
+        boot, idle, active, teardown = (
+            multiplied(terms, ends, phase) for phase in (terms.boot, terms.idle, terms.active, terms.teardown)
+        )
+        own = (("active", spent.active, active),) if online else ()
+        parts = (("boot", spent.boot if readied else 0, boot), ("idle", spent.idle, idle), *own)
+        return of_time((*parts, ("teardown", spent.teardown, teardown)), tier, card)
+
+    how = status if online else Status.PROCESSING
+    now = due(phases, instance.readied, how, hardware.tier)
+    if cut.interim is None:
+        return rate(now)
+    before = due(cut.phases, cut.readied, how, hardware.tier)
+    return rate(now, before, due(cut.phases, cut.readied, Status.PROCESSING, cut.tier or hardware.tier))
+
+
+def units_before(prediction: Prediction) -> Mapping[str, str]:
+    """What a prediction had counted when it was last cut."""
+    since, total = prediction.units, prediction.units_total
+    if not since:
+        return total
+    return {
+        name: plain(EXACT.subtract(EXACT.create_decimal(amount), EXACT.create_decimal(since[name])))
+        if name in since
+        else amount
+        for name, amount in total.items()
+    }
+
+
+def _sale(instance: Instance, prediction: Prediction, status: Status, by: By) -> Sale:
+    book, hardware = by
+    card, service_class = book.card_of(prediction.card), prediction.service_class
+    return Sale(
+        card,
+        card.model(prediction.model) if card else None,
+        book.rules_of(instance.rules).classes.terms[service_class],
+        status,
+        hardware.tier,
+        hardware.count,
+        prediction.attributes,
+        service_class in ONLINE or instance.service_class in ONLINE,
     )
-    own = charges if online else tuple(charge for charge in charges if charge.meter != "active")
-    return rate_time(own, tier, card, cut.tier)
 
 
-def _quantities(terms: Terms, before: Times, now: Times) -> tuple[int, int]:
-    """What a prediction is billed by: at its last record, and now."""
-    return (before.share, now.share) if terms.quantity is Quantity.SHARE else (before.active, now.active)
+def _as_billed(sale: Sale, prediction: Prediction) -> Sale:
+    """On the hardware that its last record was billed on."""
+    if prediction.tier is None:
+        return sale
+    return sale._replace(tier=prediction.tier, devices=prediction.devices)
+
+
+def _totals(sale: Sale, prediction: Prediction, times: Times, units: Mapping[str, str], ended: bool) -> Totals:
+    """A prediction is billed by its share or its active time; one that loads brings nothing before it has processed."""
+    busy_ns = times.share if sale.terms.quantity is Quantity.SHARE else times.active
+    processed = times.active > 0 or (prediction.active and prediction.service_class is not ServiceClass.FAST_BOOT)
+    return Totals(times.load, busy_ns, units, processed, ended)

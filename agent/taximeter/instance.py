@@ -95,6 +95,13 @@ class Prediction(NamedTuple):
     peaks: Peaks = Peaks()
     owner: int | None = None  #: pid of the process that it ends with, as its start mark has it; None: the command
     marked_ns: int = 0  #: when something was last said of it
+    units_total: Mapping[str, str] = _NONE  #: counted to date
+    devices: int = 0  #: of the tier that its last interim record was billed at
+
+    @property
+    def units_to_date(self) -> Mapping[str, str]:
+        """All that was counted; an older agent kept what it had counted since the last cut, and no more."""
+        return self.units_total or self.units
 
 
 class Ended(NamedTuple):

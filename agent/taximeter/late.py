@@ -84,5 +84,5 @@ def _by(instance: Instance, verdict: Verdict) -> Instance:
 
 
 def _billed_as(instance: Instance, ended: Ended, book: Rulebook) -> Ended:
-    tier = billed_hardware(instance, ended.prediction, book).tier
-    return ended._replace(prediction=ended.prediction._replace(tier=tier))
+    billed = billed_hardware(instance, ended.prediction, book)
+    return ended._replace(prediction=ended.prediction._replace(tier=billed.tier, devices=billed.count))

@@ -55,6 +55,7 @@ def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Ruleb
         active=True,
         units=options.units,
         cut_ns=at_ns,
+        units_total=options.units,
     )
 
 
@@ -118,15 +119,22 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     counted = find(instance, prediction)
     if counted is None:
         return "no_such_prediction"
-    total = dict(counted.units)
-    for name, amount in units.items():
-        total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))
+    total = _added(counted.units_to_date, units)
     if len(total) > MOST_UNITS:
         return "too_many_units"
-    changed = counted._replace(units=total, marked_ns=max(counted.marked_ns, at_ns))
+    since = total if counted.last_interim is None else _added(counted.units, units)
+    marked_ns = max(counted.marked_ns, at_ns)
+    changed = counted._replace(units=since, units_total=total, marked_ns=marked_ns)
     at = instance.predictions.index(counted)
     predictions = (*instance.predictions[:at], changed, *instance.predictions[at + 1 :])
     return instance._replace(predictions=predictions)
+
+
+def _added(before: Mapping[str, str], units: Mapping[str, str]) -> Mapping[str, str]:
+    total = dict(before)
+    for name, amount in units.items():
+        total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))
+    return total
 
 
 def ended_status(instance: Instance, event: Exited) -> Status:

@@ -69,15 +69,17 @@ def _prediction(record_id: str, data: Mapping[str, Any]) -> Prediction:
         pool=data["pool"],
         parent=data["parent"],
         root=data["root"],
-        attributes=NOTHING,
+        attributes=data.get("attributes", NOTHING),
         traceparent=None,
         card=data["billing"]["rate_card"],
         start_ns=data["interval"]["start_ns"],
         start=_UNTOLD,
-        active=False,
+        active=True,
         cut_ns=data["interval"]["end_ns"],
         last_interim=record_id,
         tier=data["hardware"]["tier"],
+        units_total=data.get("units_to_date") or data.get("units", NOTHING),
+        devices=data["hardware"]["count"],
     )
 
 

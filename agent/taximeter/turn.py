@@ -74,6 +74,7 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     instance = note_crowd(instance, at_ns)
     kept: list[Prediction] = []
     for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
+        hardware = billed_hardware(instance, prediction, turn.book)
         records = prediction_records(instance, prediction, times, end, turn.book)
         turn.records.extend(records)
         instance = instance._replace(records=instance.records + len(records))
@@ -85,7 +86,8 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
                 crowd_max=0,
                 last_interim=records[0].id,
                 faults=turn.moved,
-                tier=billed_hardware(instance, prediction, turn.book).tier,
+                tier=hardware.tier,
+                devices=hardware.count,
                 drawn=told(prediction.drawn),
             )
         )

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.billing.classes import Quantity, parse_classes
+from taximeter.billing.dues import Dues, of_time
 from taximeter.billing.money import decimal_of, plain, rounded, seconds, seconds_text
-from taximeter.billing.rates import card_in_force, parse_card
-from taximeter.billing.rating import Charge, rate_time
+from taximeter.billing.rates import RateCard, card_in_force, parse_card
+from taximeter.billing.rating import rate
 from taximeter.errors import ConfigError
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.evidence import OnMismatch
@@ -211,37 +212,66 @@ def test_rules_that_were_lost_give_way_to_todays() -> None:
 # --- rating ---
 
 
-def charge(before_ns: int, now_ns: int, multiplier: str = "1", before: str = "1") -> Charge:
-    return Charge("share", before_ns, now_ns, Decimal(multiplier), Decimal(before))
+def due(duration_ns: int, multiplier: str = "1", tier: str = "cpu", rates: RateCard | None = None) -> Dues:
+    return of_time([("share", duration_ns, Decimal(multiplier))], tier, rates or card("0.1"))
 
 
 def test_a_line_is_quantity_times_rate_times_multiplier() -> None:
-    billing = rate_time([charge(0, 1_500_000_000, "0.5", "0.5")], "cpu", card("0.001525")).billing
+    billing = rate(due(1_500_000_000, "0.5", rates=card("0.001525"))).billing
     line = billing.lines[0]
     assert (line.quantity, line.rate, line.multiplier, line.amount) == ("1.5", "0.001525", "0.5", "0.00114375")
     assert (billing.status, billing.amount, billing.currency) == ("rated", "0.00114375", "USD")
 
 
 def test_lines_add_up_to_the_amount() -> None:
-    billing = rate_time([charge(0, SECOND), charge(0, 2 * SECOND)], "cpu", card("0.1")).billing
+    parts = [("load", SECOND, ONE), ("share", 2 * SECOND, ONE)]
+    billing = rate(of_time(parts, "cpu", card("0.1"))).billing
     assert (len(billing.lines), billing.amount) == (2, "0.3")
 
 
 def test_time_that_nobody_pays_for_is_free() -> None:
-    assert rate_time([charge(0, SECOND, "0", "0")], "cpu", card()).billing.status == "free"
+    assert rate(due(SECOND, "0")).billing.status == "free"
 
 
 def test_free_time_needs_no_price() -> None:
-    assert rate_time([charge(0, SECOND, "0", "0")], "nowhere", None).billing.status == "free"
+    assert rate(of_time([("share", SECOND, Decimal(0))], "nowhere", None)).billing.status == "free"
+
+
+def test_time_without_a_card_is_unrated() -> None:
+    billing = rate(of_time([("share", SECOND, ONE)], "cpu", None)).billing
+    assert (billing.status, billing.reason) == ("unrated", "no rate card was in force")
 
 
 def test_an_end_at_another_multiplier_corrects_what_was_billed() -> None:
-    rating = rate_time([charge(2 * SECOND, 3 * SECOND, "0.5", "1")], "cpu", card("0.1"))
+    rating = rate(due(3 * SECOND, "0.5"), due(2 * SECOND, "0.5"), due(2 * SECOND))
     assert rating.billing.amount == "0.05"
     correction: Any = rating.correction
     assert (correction.lines[0].multiplier, correction.amount) == ("-0.5", "-0.1")
 
 
+def test_a_total_that_turns_out_to_be_less_is_taken_back_and_more_is_billed() -> None:
+    less: Any = rate(due(SECOND), due(SECOND), due(3 * SECOND)).correction
+    assert [(line.quantity, line.multiplier, line.amount) for line in less.lines] == [("2", "-1", "-0.2")]
+    more: Any = rate(due(3 * SECOND), due(3 * SECOND), due(SECOND)).correction
+    assert [(line.quantity, line.multiplier, line.amount) for line in more.lines] == [("2", "1", "0.2")]
+
+
 def test_a_correction_of_an_unrated_run_is_unrated() -> None:
-    rating = rate_time([charge(2 * SECOND, 3 * SECOND, "0")], "nowhere", card())
+    rating = rate(due(3 * SECOND, "1", "nowhere"), due(2 * SECOND, "1", "nowhere"), due(2 * SECOND, "1", "nowhere"))
     assert (rating.billing.status, rating.correction) == ("unrated", None)
+
+
+def test_no_new_time_is_free_also_without_a_price() -> None:
+    was = due(2 * SECOND, "1", "nowhere")
+    assert rate(was, was, was).billing.status == "free"
+
+
+def test_a_price_that_turns_out_to_be_none_takes_back_what_was_billed() -> None:
+    rating = rate(due(3 * SECOND, "1", "nowhere"), due(2 * SECOND, "1", "nowhere"), due(2 * SECOND))
+    correction: Any = rating.correction
+    assert (rating.billing.status, correction.amount) == ("unrated", "-0.2")
+
+
+def test_a_price_that_is_found_bills_what_was_unrated() -> None:
+    correction: Any = rate(due(3 * SECOND), due(2 * SECOND), due(2 * SECOND, "1", "nowhere")).correction
+    assert correction.amount == "0.2"

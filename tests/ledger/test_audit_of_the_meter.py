@@ -12,8 +12,24 @@ from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import UsageRecord
 from tests.core.stories import SECOND, book, card, tell
-from tests.core.test_laws import PRICES, histories
+from tests.core.test_laws import PRICES, _ended, _said_in_time, histories
+from tests.core.test_models import parsed
 from tests.ledger.samples import NODE
+
+MODELS = st.sampled_from(
+    [
+        {"unit": "image", "amount": "0.03"},
+        {"unit": "image", "amount": "0.03", "plus_hardware": True, "on_failure": "units"},
+        {"unit": "gpu", "amount": "0.007"},
+        {
+            "prices": [
+                {"unit": "prediction", "amount": "1"},
+                {"unit": "computing_second", "amount": "2", "above": "1.5"},
+            ]
+        },
+        {"unit": "image", "amount": "1", "online_units": True, "on_failure": "none"},
+    ]
+)
 
 
 class Memory:
@@ -43,3 +59,25 @@ def test_no_history_of_an_instance_leads_to_records_that_the_audit_would_fault(
     options, events = history
     told = tell(options, events, book(interim_ns, rates=(card(price, cpu=price),)))
     assert audit(Memory(told.records)) == Report(len(told.records), ())
+
+
+@settings(deadline=None)
+@given(histories(), MODELS, st.integers(SECOND, 100 * SECOND))
+def test_nor_do_models_with_a_price_of_their_own(
+    history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
+) -> None:
+    options, events = history
+    told = tell(options._replace(model="m"), events, book(interim_ns, rates=(parsed({"name": "m", **model}),)))
+    assert audit(Memory(told.records)) == Report(len(told.records), ())
+
+
+@settings(deadline=None)
+@given(histories(), MODELS, st.integers(SECOND, 30 * SECOND))
+def test_no_cut_changes_what_a_model_with_a_price_of_its_own_costs(
+    history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
+) -> None:
+    options, events = history[0]._replace(model="m"), [_said_in_time(event) for event in history[1]]
+    rates = (parsed({"name": "m", **model}),)
+    whole = tell(options, events, book(10**18, rates))
+    if _ended(whole):
+        assert tell(options, events, book(interim_ns, rates)).amount() == whole.amount()

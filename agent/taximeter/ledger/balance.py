@@ -8,15 +8,16 @@ chain.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from taximeter.ledger import metered
 from taximeter.records import RecordType
 
 #: Each amount is the difference of two totals that were rounded once, to 18 places.
 _SLACK = Decimal("1e-18")
-_EXACT = Context(prec=120)
+_EXACT = Context(prec=250)
 _GIGA = Decimal(1_000_000_000)
 _PHASES = ("boot_ns", "idle_ns", "active_ns", "teardown_ns", "suspended_ns", "unknown_ns")
 _PARTS = ("load_ns", "active_ns", "suspended_ns", "unknown_ns")
@@ -58,6 +59,12 @@ class Billing(msgspec.Struct):
     currency: str | None = None
 
 
+class Hardware(msgspec.Struct):
+    """How many devices bill."""
+
+    count: int = 0
+
+
 class Data(msgspec.Struct):
     """What the audit reads of a record; the rest is chained, and needs no sum."""
 
@@ -81,6 +88,9 @@ class Data(msgspec.Struct):
     period: str | None = None
     threshold: str | None = None
     spend: str | None = None
+    units: dict[str, str] = {}
+    units_to_date: dict[str, str] | None = None
+    hardware: Hardware | None = None
 
 
 class Event(msgspec.Struct):
@@ -93,13 +103,27 @@ class Event(msgspec.Struct):
     subject: str = ""
 
 
+class _Sum(NamedTuple):
+    """What one meter's lines add up to, as long as neither its rate nor its multiplier changes."""
+
+    rate: str = ""
+    multiplier: str = ""
+    quantity: Decimal = Decimal(0)
+    due: Decimal = Decimal(0)
+    billed: Decimal = Decimal(0)
+
+
+_NO_SUM = _Sum()
+
+
 @dataclass(slots=True)
 class _Tiles:
     """The intervals of one prediction or instance, so far."""
 
     end_ns: int | None = None
     to_date: dict[str, int] = field(default_factory=dict)
-    runs: dict[str, tuple[str, str, Decimal, Decimal]] = field(default_factory=dict)  # rate, multiplier, due, billed
+    runs: dict[str, _Sum] = field(default_factory=dict)  # by meter
+    units: dict[str, Decimal] = field(default_factory=dict)  # counted
 
 
 @dataclass(slots=True)
@@ -208,16 +232,20 @@ def _billed(tiles: _Tiles, data: Data) -> Iterator[str]:
     """Each line is its quantity at its price, also summed over all records; its quantity was measured."""
     if data.billing is None:
         raise KeyError("billing")
+    metered.add(tiles.units, data.units)
+    yield from metered.miscounted(tiles.units, data.units_to_date)
     yield from _priced(data.billing)
     for line in data.billing.lines:
         yield from _measured(line, data)
-        rate, multiplier, due, billed = tiles.runs.get(line.meter, ("", "", Decimal(0), Decimal(0)))
-        if (rate, multiplier) != (line.rate, line.multiplier):
-            due = billed = Decimal(0)
-        due, billed = _EXACT.add(due, _due(line)), _EXACT.add(billed, Decimal(line.amount))
-        tiles.runs[line.meter] = (line.rate, line.multiplier, due, billed)
+        before = tiles.runs.get(line.meter, _NO_SUM)
+        if (before.rate, before.multiplier) != (line.rate, line.multiplier):
+            before = _NO_SUM
+        quantity = _EXACT.add(before.quantity, Decimal(line.quantity))
+        due, billed = _EXACT.add(before.due, _due(line)), _EXACT.add(before.billed, Decimal(line.amount))
+        tiles.runs[line.meter] = _Sum(line.rate, line.multiplier, quantity, due, billed)
         if abs(_EXACT.subtract(due, billed)) > _SLACK:
             yield f"billing: {line.meter} adds up to {billed} so far, expected {due:f}, rounded once"
+        yield from metered.overbilled(line.meter, line.unit, quantity, tiles.units)
 
 
 def _priced(billing: Billing) -> Iterator[str]:
@@ -242,6 +270,8 @@ def _measured(line: Line, data: Data) -> Iterator[str]:
     known = [times[part] for times in (data.time, data.to_date) if part in times]
     if line.unit == "computing_second" and known and _EXACT.multiply(quantity, _GIGA) not in known:
         yield f"billing: {line.meter} bills {line.quantity} s, expected the {data.time[part]} ns that were measured"
+    most_ns = max(data.time.get("active_ns", 0), data.to_date.get("active_ns", 0))
+    yield from metered.overtimed(line.meter, line.unit, quantity, most_ns, data.hardware.count if data.hardware else 0)
 
 
 def _due(line: Line) -> Decimal:

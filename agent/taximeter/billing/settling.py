@@ -1,0 +1,51 @@
+"""Settling: from what was billed of a run, line by line, to what is due for it.
+
+For whoever prices a run anew, long after its records were written: by another card, or since its units came. What was
+billed is read from the records themselves, corrections included, so settling twice yields nothing the second time.
+Refuses to know what is due (dues) and where lines come from.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from taximeter.billing.dues import Dues
+from taximeter.billing.money import EXACT, plain, rounded
+from taximeter.records import Billing, BillingStatus, Line
+
+_ZERO = Decimal(0)
+_Key = tuple[str, str, Decimal]  # meter, unit, rate
+
+
+def settle(due: Dues, billed: Iterable[Line]) -> Billing | None:
+    """The signed lines that make what was `billed` into what is `due`; None where nothing is missing.
+
+    A line is so many more units (multiplier 1), or less (-1): units here are already times their multipliers. What is
+    not priced is due nothing, so what was billed of it is taken back. The lines must all be of the currency of `due`.
+    """
+    owed: dict[_Key, tuple[Decimal, Decimal]] = {}
+    for line in billed:
+        quantity = EXACT.multiply(Decimal(line.quantity), Decimal(line.multiplier))
+        _add(
+            owed, (line.meter, line.unit, Decimal(line.rate)), EXACT.minus(quantity), EXACT.minus(Decimal(line.amount))
+        )
+    for one in due.lines if due.reason is None else ():
+        quantity, rate = EXACT.multiply(one.quantity, one.multiplier), one.rate or _ZERO
+        _add(owed, (one.meter, one.unit, rate), quantity, rounded(EXACT.multiply(quantity, rate)))
+    lines = tuple(_line(key, quantity, amount) for key, (quantity, amount) in owed.items() if quantity or amount)
+    if not lines:
+        return None
+    total = _ZERO
+    for line in lines:
+        total = EXACT.add(total, Decimal(line.amount))
+    return Billing(BillingStatus.RATED, lines, plain(total), due.currency, due.card)
+
+
+def _add(owed: dict[_Key, tuple[Decimal, Decimal]], key: _Key, quantity: Decimal, amount: Decimal) -> None:
+    before = owed.get(key, (_ZERO, _ZERO))
+    owed[key] = (EXACT.add(before[0], quantity), EXACT.add(before[1], amount))
+
+
+def _line(key: _Key, quantity: Decimal, amount: Decimal) -> Line:
+    meter, unit, rate = key
+    multiplier = "-1" if quantity < _ZERO else "1"
+    return Line(meter, plain(EXACT.abs(quantity)), unit, plain(rate), multiplier, plain(amount))

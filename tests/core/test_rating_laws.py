@@ -1,0 +1,278 @@
+"""The laws of prices: telescoping, monotone, whatever the order of marks; nothing unrated is billed; no float."""
+
+import ast
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import taximeter
+from taximeter.billing.dues import Dues, Sale, Totals, dues
+from taximeter.billing.money import plain
+from taximeter.billing.rates import RateCard
+from taximeter.billing.rating import NOTHING_DUE, rate
+from taximeter.billing.settling import settle
+from taximeter.billing.units import COUNTED, HARDWARE, PREDICTION, UNITS
+from taximeter.events import Event, FinishMark, Marked, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
+from taximeter.meter import fold, open_instance
+from taximeter.records import Billing, Line
+from tests.core.stories import SECOND, Told, book, classes, exited, finish, opened, ready, spawned, start, tell
+from tests.core.test_models import parsed
+
+AMOUNTS = st.decimals("0", "100", places=9).map(plain)
+COUNTS = st.decimals("0", "1000000", places=3).map(plain)
+NAMES = ("image", "second", "token", "token_input", "token_output", "video_second")
+STATUSES = st.sampled_from(list(Status))
+CLASSES = st.sampled_from([ServiceClass.PUBLIC, ServiceClass.TRAINING, ServiceClass.FAST_BOOT])
+
+
+@st.composite
+def prices(draw: st.DrawFn) -> list[dict[str, str]]:
+    """One price, or several that count different things."""
+    made: list[dict[str, str]] = []
+    for unit in draw(
+        st.lists(st.sampled_from(sorted(UNITS)), min_size=1, max_size=3, unique_by=lambda u: UNITS[u].base)
+    ):
+        price = {"unit": unit, "amount": draw(AMOUNTS)}
+        if draw(st.booleans()):
+            price["above"] = draw(st.sampled_from(["1", "2.5", "30"]))
+        made.append(price)
+    return made
+
+
+@st.composite
+def cards(draw: st.DrawFn) -> RateCard:
+    """A card with one model of any kind."""
+    said: dict[str, Any] = {"name": "m", "prices": draw(prices())}
+    said["plus_hardware"] = draw(st.booleans())
+    said["on_failure"] = draw(st.sampled_from(["time", "units", "none"]))
+    if draw(st.booleans()):
+        other = {"unit": PREDICTION, "amount": draw(AMOUNTS), "field": "x", "operator": "==", "value": "1"}
+        free = all(price["unit"] != PREDICTION for price in said["prices"])
+        said["criterias"] = [other] if free else []
+    return parsed(said)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Totals]:
+    """Totals that grow, from nothing to an end."""
+    load_ns = busy_ns = 0
+    units: dict[str, Decimal] = {}
+    told = []
+    for _ in range(draw(st.integers(1, 4))):
+        load_ns += draw(st.integers(0, 2 * SECOND))
+        busy_ns += draw(st.integers(0, 90 * SECOND))
+        for name, count in draw(st.dictionaries(st.sampled_from(NAMES), COUNTS, max_size=3)).items():
+            units[name] = units.get(name, Decimal(0)) + Decimal(count)
+        told.append(Totals(load_ns, busy_ns, {name: plain(count) for name, count in units.items()}, True, False))
+    return [*told[:-1], told[-1]._replace(ended=True)]
+
+
+def sale(card: RateCard, status: Status = Status.SUCCEEDED, tier: str = "cpu", x: str = "0") -> Sale:
+    """The model of that card, sold to the public on two devices."""
+    terms = classes().terms[ServiceClass.PUBLIC]
+    return Sale(card, card.models["m"], terms, status, tier, 2, {"x": x})
+
+
+def total(*billings: Billing | None) -> Decimal:
+    """What they bill together."""
+    return sum((Decimal(billing.amount or 0) for billing in billings if billing is not None), Decimal(0))
+
+
+def told(sold: Sale, history: Sequence[Totals]) -> list[Billing]:
+    """What the records of a history bill, cut at each of its totals; only the last knows how it ends."""
+    open_ = sold._replace(status=Status.PROCESSING)
+    billings: list[Billing] = []
+    before: Totals | None = None
+    for totals in history:
+        as_ = sold if totals.ended else open_
+        if before is None:
+            rating = rate(dues(as_, totals))
+        else:
+            rating = rate(dues(as_, totals), dues(as_, before), dues(open_, before))
+        billings += [one for one in (rating.billing, rating.correction) if one is not None]
+        before = totals
+    return billings
+
+
+def amount(due: Dues) -> Decimal:
+    """What is due in all."""
+    return total(rate(due).billing)
+
+
+def lines(*billings: Billing) -> list[Line]:
+    """All of their lines."""
+    return [line for billing in billings for line in billing.lines]
+
+
+@given(cards(), histories(), STATUSES, st.sampled_from(["0", "1"]))
+def test_no_cut_changes_what_a_model_costs(card: RateCard, history: list[Totals], status: Status, x: str) -> None:
+    sold = sale(card, status, x=x)
+    assert total(*told(sold, history)) == total(*told(sold, history[-1:]))
+
+
+@given(cards(), histories(), STATUSES)
+def test_each_line_is_quantity_times_rate_times_multiplier(
+    card: RateCard, history: list[Totals], status: Status
+) -> None:
+    for line in lines(*told(sale(card, status), history)):
+        exact = Decimal(line.quantity) * Decimal(line.rate) * Decimal(line.multiplier)
+        assert abs(exact - Decimal(line.amount)) <= Decimal("1e-18")
+        assert Decimal(line.quantity) > 0
+
+
+@given(cards(), histories())
+def test_more_time_and_more_units_never_cost_less(card: RateCard, history: list[Totals]) -> None:
+    sold = sale(card)._replace(status=Status.PROCESSING)
+    amounts = [amount(dues(sold, totals)) for totals in history]
+    assert all(before <= after for before, after in pairwise(amounts))
+
+
+@given(st.sampled_from(sorted(UNITS)), AMOUNTS, AMOUNTS, histories())
+def test_a_higher_price_never_costs_less(unit: str, one: str, other: str, history: list[Totals]) -> None:
+    low, high = sorted((Decimal(one), Decimal(other)))
+    amounts = [
+        amount(dues(sale(parsed({"name": "m", "unit": unit, "amount": plain(price)}), Status.FAILED), history[-1]))
+        for price in (low, high)
+    ]
+    assert amounts[0] <= amounts[1]
+
+
+@given(cards(), histories())
+def test_an_aborted_run_costs_nothing_however_it_was_cut(card: RateCard, history: list[Totals]) -> None:
+    assert total(*told(sale(card, Status.ABORTED), history)) == 0
+
+
+@given(cards(), histories())
+def test_what_is_unrated_is_not_billed_at_all(card: RateCard, history: list[Totals]) -> None:
+    sold = sale(card)
+    billings = told(sold, history)
+    if dues(sold, history[-1]).reason is not None:
+        assert total(*billings) == 0
+        assert "unrated" in [billing.status for billing in billings]
+
+
+@given(cards(), histories(), STATUSES, st.permutations(NAMES))
+def test_the_order_of_what_was_counted_changes_nothing(
+    card: RateCard, history: list[Totals], status: Status, order: list[str]
+) -> None:
+    units = history[-1].units
+    other = history[-1]._replace(units={name: units[name] for name in order if name in units})
+    assert dues(sale(card, status), other) == dues(sale(card, status), history[-1])
+
+
+@given(cards(), histories(), STATUSES)
+def test_what_only_loaded_costs_no_units(card: RateCard, history: list[Totals], status: Status) -> None:
+    last = history[-1]._replace(processed=False, busy_ns=0)
+    assert all(line.unit in HARDWARE for line in dues(sale(card, status), last).lines)
+
+
+@given(cards(), cards(), histories(), STATUSES)
+def test_settling_makes_what_was_billed_into_what_is_due_and_then_there_is_nothing_to_settle(
+    card: RateCard, other: RateCard, history: list[Totals], status: Status
+) -> None:
+    billed = told(sale(card, status), history)
+    due = dues(sale(other, status), history[-1])
+    settled = settle(due, lines(*billed))
+    assert total(*billed, settled) == amount(due)
+    assert settle(due, [*lines(*billed), *(settled.lines if settled else ())]) is None
+
+
+def test_settling_what_was_never_billed_bills_it() -> None:
+    card = parsed({"name": "m", "unit": "image", "amount": "0.03"})
+    due = dues(sale(card), Totals(0, SECOND, {"image": "2"}, True, True))
+    settled: Any = settle(due, ())
+    assert [(line.meter, line.quantity, line.amount) for line in settled.lines] == [("image", "2", "0.06")]
+    assert settle(NOTHING_DUE, ()) is None
+
+
+# --- through the meter ---
+
+
+def by_the_image(**said: Any) -> RateCard:
+    return parsed({"name": "m", "unit": "image", "amount": "0.03", **said})
+
+
+def run(events: list[Event], card: RateCard, interim_ns: int = 3 * SECOND) -> Told:
+    """A worker's history of ten seconds."""
+    events = [spawned(0), ready(0), *sorted(events, key=lambda event: event.at_ns or 0), exited(20 * SECOND)]
+    return tell(Options(worker=True), events, book(interim_ns, (card,)))
+
+
+def counted(at_s: int, **units: str) -> Marked:
+    return Marked(at_s * SECOND, UnitsMark("p", units))
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(1, 30),
+    STATUSES.filter(lambda s: s != "processing"),
+)
+def test_when_units_come_changes_no_price(times: list[int], interim_s: int, status: Status) -> None:
+    if status is Status.ABORTED:
+        end: Event = Stopping(10 * SECOND, StopReason.ABORTED)
+    else:
+        end = Marked(10 * SECOND, FinishMark("p", status))
+    events = [start(SECOND, "p", model="m"), *(counted(at, image="1") for at in times), end]
+    due = {Status.FAILED: Decimal("0.0009"), Status.ABORTED: Decimal(0)}.get(status, len(times) * Decimal("0.03"))
+    assert run(events, by_the_image(), interim_s * SECOND).amount() == due
+
+
+def test_units_are_told_to_date_as_well_once_there_were_interim_records() -> None:
+    events = [
+        start(0, "p", model="m"),
+        counted(1, image="1"),
+        counted(4, image="2"),
+        Marked(5 * SECOND, FinishMark("p", Status.SUCCEEDED)),
+    ]
+    first, last = (record.data for record in run(events, by_the_image()).predictions())
+    assert (first["units"], "units_to_date" in first) == ({"image": "1"}, False)
+    assert (last["units"], last["units_to_date"]) == ({"image": "2"}, {"image": "3"})
+
+
+def test_a_state_that_an_older_agent_kept_counts_from_what_it_had() -> None:
+    rules = book(rates=(by_the_image(),))
+    events = [spawned(0), ready(0), start(0, "p", model="m"), counted(1, image="1")]
+    state = fold(open_instance(opened(Options(worker=True)), rules), events, rules).instance
+    older = state._replace(predictions=tuple(open_._replace(units_total={}) for open_ in state.predictions))
+    rest = [counted(2, image="1"), finish(3 * SECOND, "p")]
+    (record,) = fold(older, rest, rules).records
+    billing: Any = record.data["billing"]
+    assert billing.amount == "0.06"
+
+
+def test_more_units_than_are_kept_are_refused_over_the_whole_life() -> None:
+    events: list[Event] = [start(0, "p", model="m")]
+    events += [counted(at, **{f"u{at}-{n}": "1" for n in range(33)}) for at in (1, 5)]
+    assert run(events, by_the_image()).rejected == ["too_many_units"]
+
+
+# --- no float ---
+
+
+def _core() -> list[Path]:
+    root = Path(taximeter.__file__).parent if taximeter.__file__ else Path(taximeter.__path__[0])
+    names = ("charging", "rulebook", "booking", "predictions", "recall", "records", "digest")
+    return [*(root / "billing").glob("*.py"), *(root / f"{name}.py" for name in names)]
+
+
+def test_no_float_comes_near_money() -> None:
+    """Neither a literal, nor the type, nor a division that makes one."""
+    found: list[str] = []
+    for path in _core():
+        for node in ast.walk(ast.parse(path.read_text())):
+            literal = isinstance(node, ast.Constant) and isinstance(node.value, float)
+            named = isinstance(node, ast.Name) and node.id == "float"
+            divided = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+            if literal or named or divided:
+                found.append(f"{path.name}:{getattr(node, 'lineno', 0)}")
+    assert found == []
+    assert len(_core()) > 10
+
+
+def test_what_is_counted_is_never_hardware_time() -> None:
+    assert not COUNTED & HARDWARE
