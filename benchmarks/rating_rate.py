@@ -1,7 +1,7 @@
 """Ratings a second on one core: what one prediction's record costs, from its totals to its lines, by kind of price.
 
-A rating is all that pricing does for one record: which price holds, the totals at it, the lines and their sum. What else
-a record takes is in agent_throughput.py.
+A rating is all that pricing does for one record: which price holds, the totals at it, the lines and their sum, by the
+time of the processor that it takes. What else a record takes is in agent_throughput.py.
 
     python benchmarks/rating_rate.py [--ratings 100000] [--rounds 5]
 """

@@ -78,16 +78,14 @@ def dues(sale: Sale, totals: Totals) -> Dues:
     return Dues(lines, model.currency, sale.card.hash if sale.card else None, reason)
 
 
-def of_time(
-    parts: Iterable[tuple[str, int, Decimal]], tier: str, card: RateCard | None, lines: tuple[Due, ...] = ()
-) -> Dues:
+def of_time(parts: Iterable[tuple[str, int, Decimal]], tier: str, card: RateCard | None) -> Dues:
     """What stretches of hardware time cost on a tier: meter, nanoseconds and multiplier of each."""
     price = card.tiers.get(tier) if card else None
-    made = [Due(meter, COMPUTING_SECOND, seconds(ns), price, by) for meter, ns, by in parts if ns and by]
+    lines = tuple([Due(meter, COMPUTING_SECOND, seconds(ns), price, by) for meter, ns, by in parts if ns and by])
     if card is None:
-        return Dues((*made, *lines), None, None, "no rate card was in force" if made else None)
-    reason = f"the rate card has no tier {tier!r}" if made and price is None else None
-    return Dues((*made, *lines), card.currency, card.hash, reason)
+        return Dues(lines, None, None, "no rate card was in force" if lines else None)
+    reason = f"the rate card has no tier {tier!r}" if lines and price is None else None
+    return Dues(lines, card.currency, card.hash, reason)
 
 
 def multiplied(terms: Terms, status: Status, phase: Decimal) -> Decimal:
@@ -98,11 +96,10 @@ def multiplied(terms: Terms, status: Status, phase: Decimal) -> Decimal:
 
 def _of_tier(sale: Sale, totals: Totals) -> Dues:
     terms, status = sale.terms, sale.status
-    parts = (
-        ("load", totals.load_ns, multiplied(terms, status, terms.load)),
-        (terms.quantity.value, totals.busy_ns, multiplied(terms, status, terms.active)),
-    )
-    return of_time(parts, sale.tier, sale.card)
+    busy = (terms.quantity, totals.busy_ns, multiplied(terms, status, terms.active))
+    if not totals.load_ns:
+        return of_time((busy,), sale.tier, sale.card)
+    return of_time((("load", totals.load_ns, multiplied(terms, status, terms.load)), busy), sale.tier, sale.card)
 
 
 def _nothing(model: ModelPrice, card: RateCard | None) -> Dues:
@@ -114,37 +111,39 @@ def _of_model(model: ModelPrice, sale: Sale, totals: Totals) -> tuple[tuple[Due,
     by = multiplied(sale.terms, sale.status, sale.terms.active)
     if sale.online and sale.status is Status.ABORTED:
         by = _ZERO  # of an online class, what is certain of its time is paid; what the platform broke off is not
+    if not by:
+        return (), None
     lines: list[Due] = []
-    for price in model.prices_for(sale.attributes) if by else ():
-        if price.unit in HARDWARE:
-            if not sale.online:
-                lines.extend(_measured(price, sale, totals, by))
+    for price in model.prices_for(sale.attributes):
+        if price.unit not in HARDWARE:
+            quantity = _counted(price, model, sale, totals)
+            if quantity is None:
+                what = price.counts or price.unit
+                return (), f"nothing was counted that is {what!r}, by which {model.name!r} is priced"
+            quantity = price.part_of(quantity)
+            if quantity:
+                lines.append(Due(price.meter, price.unit, quantity, price.amount, by))
+        elif sale.online:
             continue
-        quantity = _counted(price, model, sale, totals)
-        if quantity is None:
-            return (), f"nothing was counted that is {price.counts or price.unit!r}, by which {model.name!r} is priced"
-        part = price.part_of(quantity)
-        if part:
-            lines.append(Due(price.meter, price.unit, part, price.amount, by))
-    if any(line.rate is None for line in lines):
-        return (), f"it ran on no device, and {model.name!r} is priced by {GPU}"
+        elif price.unit == GPU and not sale.devices and totals.busy_ns:
+            return (), f"it ran on no device, and {model.name!r} is priced by {GPU}"
+        else:
+            lines.extend(_measured(price, sale, totals, by))
     return tuple(lines), None
 
 
 def _measured(price: Price, sale: Sale, totals: Totals, by: Decimal) -> Iterable[Due]:
     """Hardware time at the model's own price; loading, too, where its class pays for that."""
-    busy_s = seconds(totals.busy_ns)
+    busy = seconds(totals.busy_ns)
     if price.unit == GPU:
-        part = price.part_of(EXACT.multiply(busy_s, Decimal(sale.devices or 1)))
-        if part:
-            yield Due(price.meter, GPU, part, price.amount if sale.devices else None, by)
-        return
-    load = multiplied(sale.terms, sale.status, sale.terms.load)
-    if totals.load_ns and load and not price.above and price.up_to is None:
-        yield Due(f"{price.meter} load", COMPUTING_SECOND, seconds(totals.load_ns), price.amount, load)
-    part = price.part_of(busy_s)
+        busy = EXACT.multiply(busy, Decimal(sale.devices))
+    elif totals.load_ns and not price.above and price.up_to is None:
+        load = multiplied(sale.terms, sale.status, sale.terms.load)
+        if load:
+            yield Due(f"{price.meter} load", COMPUTING_SECOND, seconds(totals.load_ns), price.amount, load)
+    part = price.part_of(busy)
     if part:
-        yield Due(price.meter, COMPUTING_SECOND, part, price.amount, by)
+        yield Due(price.meter, price.unit, part, price.amount, by)
 
 
 def _counted(price: Price, model: ModelPrice, sale: Sale, totals: Totals) -> Decimal | None:
@@ -157,7 +156,7 @@ def _counted(price: Price, model: ModelPrice, sale: Sale, totals: Totals) -> Dec
     if price.counts is not None:
         found = [units[price.counts]] if price.counts in units else []
     else:
-        found = [amount for name, amount in units.items() if model.is_counted_as(name, unit.base)]
+        found = [units[name] for name in model.names_of(unit.base) if name in units]
     if not found:
         return None if totals.ended and sale.status is Status.SUCCEEDED and price.amount else _ZERO
     total = Decimal(found[0])

@@ -12,7 +12,7 @@ from enum import StrEnum
 from operator import ge, gt, le, lt
 
 from taximeter.billing.money import EXACT, plain
-from taximeter.billing.units import HARDWARE, PREDICTION, UNITS, USUAL_COUNTS
+from taximeter.billing.units import HARDWARE, PREDICTION, UNITS, USUAL_NAMES
 
 _ZERO = Decimal(0)
 _NUMBER = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
@@ -40,6 +40,8 @@ class Price:
     def meter(self) -> str:
         """What its lines are called."""
         name = self.counts or self.unit
+        if not self.above and self.up_to is None:
+            return name
         from_ = f" above {plain(self.above)}" if self.above else ""
         return f"{name}{from_}" if self.up_to is None else f"{name}{from_} up to {plain(self.up_to)}"
 
@@ -150,6 +152,8 @@ class ModelPrice:
 
         A criterion that holds replaces the price that counts the same thing, else the first; the first that holds wins.
         """
+        if not self.criterias or not attributes:
+            return self.prices
         replaced: dict[int, Price] = {}
         for criterion in self.criterias:
             if criterion.holds(attributes):
@@ -165,9 +169,13 @@ class ModelPrice:
                 return at
         return 0
 
-    def is_counted_as(self, counted: str, base: str) -> bool:
-        """Whether what a worker calls `counted` is some of the priced unit `base`."""
-        return self.counted.get(counted, USUAL_COUNTS.get(counted, counted)) == base
+    def names_of(self, base: str) -> tuple[str, ...]:
+        """What workers may call some of the priced unit `base`."""
+        usual = USUAL_NAMES[base]
+        if not self.counted:
+            return usual
+        own = tuple(name for name, unit in self.counted.items() if unit == base)
+        return (*own, *(name for name in usual if name not in self.counted))
 
     def content(self) -> dict[str, object]:
         """The model as plain JSON values, less what is as usual; a card's hash is over this."""

@@ -10,41 +10,19 @@ Refuses to know files, and what any of it comes to.
 """
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import NamedTuple
 
 from taximeter.billing.currencies import CURRENCIES
-from taximeter.billing.models import OPERATORS, SIZES, Criteria, ModelPrice, OnFailure, Price, number_of
-from taximeter.billing.money import decimal_of, plain
-from taximeter.billing.units import COUNTED, HARDWARE, PREDICTION, UNITS
+from taximeter.billing.models import Criteria, ModelPrice, OnFailure, Price, counts_of
+from taximeter.billing.prices_file import Faults, criterias_of, name_of, price_of, prices_of, their_criterias
+from taximeter.billing.units import COUNTED, UNITS
 
-_LONGEST = 256
-_PRICE = ("amount", "unit", "counts", "above", "up_to")
-_CRITERIA = ("field", "operator", "value", *_PRICE)
 _OURS = (
     *("currency", "prices", "criterias", "plus_hardware", "online_units", "on_failure", "billable", "counted"),
     *("versions", "hardware", "namespace", "type", "privacy"),
 )
 _OWN = ("name", "amount", "unit", *_OURS)
 _PRICING = ("amount", "currency", "unit", "criterias", "formula")
-_THEIR_CRITERIA = ("field", "operator", "value", "billable_price", "unit")
-
-
-class Faults:
-    """What is wrong with a document's models."""
-
-    def __init__(self, source: str, found: list[str]) -> None:
-        self.source, self.found = source, found
-
-    def add(self, path: str, value: object, expected: str) -> None:
-        """Note that the value at a path is not what was expected."""
-        self.found.append(f"{self.source}: {path} = {_shown(value)}: expected {expected}")
-
-    def others(self, said: Mapping[str, object], path: str, known: tuple[str, ...]) -> None:
-        """Note every key that is none of the known ones."""
-        self.found.extend(
-            f"{self.source}: {path}.{key}: expected one of {', '.join(known)}" for key in said if key not in known
-        )
 
 
 class Document(NamedTuple):
@@ -85,25 +63,25 @@ def _theirs(item: Mapping[str, object], where: str, currency: str, faults: Fault
     faults.others(pricing, path, _PRICING)
     if pricing.get("formula"):
         faults.add(f"{path}.formula", pricing["formula"], "none: a price that depends on a formula is not known")
-    first = _price({"amount": pricing.get("amount"), "unit": pricing.get("unit")}, path, faults)
-    criterias = tuple(_their_criterias(pricing.get("criterias"), path, first, faults))
+    first = price_of({"amount": pricing.get("amount"), "unit": pricing.get("unit")}, path, faults)
+    criterias = tuple(their_criterias(pricing.get("criterias"), path, first, faults))
     own = {key: item[key] for key in ("prices", *_OURS) if item.get(key) is not None}
     own["currency"] = pricing.get("currency")
     metadata = item.get("metadata")
     deployed = metadata.get("deployment_hardware") if isinstance(metadata, Mapping) else None
     if "hardware" not in own and isinstance(deployed, Mapping) and deployed.get("slug"):
         own["hardware"] = deployed["slug"]
-    more = tuple(_prices(own.get("prices"), where, faults))
+    more = tuple(prices_of(own.get("prices"), where, faults))
     return _model(item, own, (first, *more), criterias, (where, currency, faults))
 
 
 def _own(item: Mapping[str, object], where: str, currency: str, faults: Faults) -> ModelPrice:
     faults.others(item, where, _OWN)
-    prices = list(_prices(item.get("prices"), where, faults))
+    prices = list(prices_of(item.get("prices"), where, faults))
     if "amount" in item or "unit" in item or not item.get("prices"):
         first = {key: item[key] for key in ("amount", "unit") if key in item}
-        prices.insert(0, _price(first, where, faults))
-    criterias = tuple(_criterias(item.get("criterias"), where, prices[0], faults)) if prices else ()
+        prices.insert(0, price_of(first, where, faults))
+    criterias = tuple(criterias_of(item.get("criterias"), where, prices[0], faults)) if prices else ()
     return _model(item, item, tuple(prices), criterias, (where, currency, faults))
 
 
@@ -130,7 +108,7 @@ def _model(
     if foreign and plus_hardware:
         faults.add(f"{where}.plus_hardware", True, f"false: the hardware's price is in {card_currency}")
     model = ModelPrice(
-        name=_name(item.get("name"), f"{where}.name", faults) or "",
+        name=name_of(item.get("name"), f"{where}.name", faults) or "",
         currency=str(currency),
         prices=prices,
         criterias=criterias,
@@ -148,105 +126,6 @@ def _model(
     )
     _check_meters(model, where, faults)
     return model
-
-
-def _prices(value: object, where: str, faults: Faults) -> Iterator[Price]:
-    if value is None:
-        return
-    if not isinstance(value, list | tuple):
-        faults.add(f"{where}.prices", value, "a list of prices, each with amount and unit")
-        return
-    for at, item in enumerate(value):
-        path = f"{where}.prices[{at}]"
-        if isinstance(item, Mapping):
-            faults.others(item, path, _PRICE)
-            yield _price(item, path, faults)
-        else:
-            faults.add(path, item, "a price with amount and unit")
-
-
-def _price(said: Mapping[str, object], path: str, faults: Faults, amount: str = "amount") -> Price:
-    unit = said.get("unit")
-    if not isinstance(unit, str) or unit not in UNITS:
-        faults.add(f"{path}.unit", unit, f"one of {', '.join(UNITS)}")
-        unit = PREDICTION
-    counts = None if said.get("counts") is None else _name(said["counts"], f"{path}.counts", faults)
-    if counts is not None and (unit in HARDWARE or unit == PREDICTION):
-        faults.add(f"{path}.counts", counts, f"nothing: {unit} is not counted by anybody")
-    above = _amount(said.get("above", "0"), f"{path}.above", faults, "a number of units")
-    up_to = None if said.get("up_to") is None else _amount(said["up_to"], f"{path}.up_to", faults, "a number of units")
-    if up_to is not None and up_to <= above:
-        faults.add(f"{path}.up_to", plain(up_to), f"more than {plain(above)}")
-    return Price(_amount(said.get(amount), f"{path}.{amount}", faults, "a price"), unit, counts, above, up_to)
-
-
-def _amount(value: object, path: str, faults: Faults, what: str) -> Decimal:
-    """A number that was written as a string, or read from JSON as it is written; never a float."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    elif isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _LONGEST:
-        value = plain(value)
-    try:
-        return decimal_of(value)
-    except ValueError:
-        faults.add(path, value, f"{what}, none below zero, as a string such as '0.03'")
-        return Decimal(0)
-
-
-def _their_criterias(value: object, path: str, first: Price, faults: Faults) -> Iterator[Criteria]:
-    for where, item in _each(value, f"{path}.criterias", faults):
-        faults.others(item, where, _THEIR_CRITERIA)
-        unit = item.get("unit") or first.unit
-        said = {"billable_price": item.get("billable_price"), "unit": unit, "counts": None}
-        yield _criteria(item, _price(said, where, faults, "billable_price"), where, faults)
-
-
-def _criterias(value: object, path: str, first: Price, faults: Faults) -> Iterator[Criteria]:
-    for where, item in _each(value, f"{path}.criterias", faults):
-        faults.others(item, where, _CRITERIA)
-        yield _criteria(item, _price({"unit": first.unit, **item}, where, faults), where, faults)
-
-
-def _each(value: object, path: str, faults: Faults) -> Iterator[tuple[str, Mapping[str, object]]]:
-    if value is None:
-        return
-    if not isinstance(value, list | tuple):
-        faults.add(path, value, "a list of criteria")
-        return
-    for at, item in enumerate(value):
-        if isinstance(item, Mapping):
-            yield f"{path}[{at}]", item
-        else:
-            faults.add(f"{path}[{at}]", item, "a criterion with field, operator and value")
-
-
-def _criteria(item: Mapping[str, object], price: Price, where: str, faults: Faults) -> Criteria:
-    field, operator, value = item.get("field"), item.get("operator"), item.get("value")
-    if not isinstance(field, str) or not field:
-        faults.add(f"{where}.field", field, "the name of an attribute")
-    if operator not in OPERATORS:
-        faults.add(f"{where}.operator", operator, f"one of {' '.join(OPERATORS)}")
-    compared: str | tuple[str, ...] = ""
-    if operator == "in" and isinstance(value, list | tuple):
-        compared = tuple(_value(one, f"{where}.value[{at}]", faults) for at, one in enumerate(value))
-    elif operator == "in":
-        faults.add(f"{where}.value", value, "a list of values")
-    else:
-        compared = _value(value, f"{where}.value", faults)
-        if operator in SIZES and number_of(compared) is None:
-            faults.add(f"{where}.value", value, f"a number, for {operator} compares sizes")
-    return Criteria(str(field), str(operator), compared, price)
-
-
-def _value(value: object, path: str, faults: Faults) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | int):
-        return str(value)
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _LONGEST:
-        return plain(value)
-    faults.add(path, value, "a text, a number, true or false")
-    return ""
 
 
 def _flag(own: Mapping[str, object], key: str, usual: bool, at: tuple[str, Faults]) -> bool:
@@ -290,15 +169,8 @@ def _versions(value: object, path: str, faults: Faults) -> Mapping[str, bool]:
     return versions
 
 
-def _name(value: object, path: str, faults: Faults) -> str | None:
-    if isinstance(value, str) and 0 < len(value) <= _LONGEST:
-        return value
-    faults.add(path, value, f"a name of 1 to {_LONGEST} characters")
-    return None
-
-
 def _optional(own: Mapping[str, object], key: str, where: str, faults: Faults) -> str | None:
-    return None if own.get(key) in (None, "") else _name(own[key], f"{where}.{key}", faults)
+    return None if own.get(key) in (None, "") else name_of(own[key], f"{where}.{key}", faults)
 
 
 def _check_meters(model: ModelPrice, where: str, faults: Faults) -> None:
@@ -310,13 +182,9 @@ def _check_meters(model: ModelPrice, where: str, faults: Faults) -> None:
         keys = [(price.counts or UNITS[price.unit].base, price.above, price.up_to) for price in prices]
         twice = [key[0] for at, key in enumerate(keys) if key in keys[:at]]
         for price in prices:
-            named = [other.counts for other in prices if other.counts] if price.counts is None else []
-            twice += [name for name in named if model.is_counted_as(name, UNITS[price.unit].base)]
+            if price.counts is None and counts_of(price) is not None:
+                names = model.names_of(UNITS[price.unit].base)
+                twice += [other.counts for other in prices if other.counts in names]
         if twice:
             faults.add(f"{where}.prices", twice[0], "prices of which no two count the same thing")
             return
-
-
-def _shown(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, Decimal) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -4,7 +4,7 @@ Amounts telescope: a record's amount is price(totals to date) - price(totals bef
 cutting a run changes nothing. Refuses to know what is due (dues), phases and statuses.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
@@ -38,10 +38,8 @@ def rate(now: Dues, before: Dues = NOTHING_DUE, billed: Dues = NOTHING_DUE) -> R
     grown = [pair for pair in _paired(now.lines, before.lines) if pair[0].quantity != pair[1]]
     if now.reason is not None:
         billing = _unrated(now) if grown or not now.lines else _free(now)
-    elif grown:
-        billing = _billing(tuple([_line(due, was) for due, was in grown]), now)
     else:
-        billing = _free(now)
+        billing = _billing(tuple([_line(due, was) for due, was in grown]), now) if grown else _free(now)
     if not billed.lines and not before.lines:
         return Rating(billing)
     lines = tuple(changed(() if billed.reason else billed.lines, () if now.reason else before.lines))
@@ -113,11 +111,12 @@ def _unrated(now: Dues) -> Billing:
     return Billing(BillingStatus.UNRATED, (), None, None, now.card, now.reason)
 
 
-def _paired(now: Iterable[Due], before: Sequence[Due]) -> Iterator[tuple[Due, Decimal]]:
+def _paired(now: Sequence[Due], before: Sequence[Due]) -> Sequence[tuple[Due, Decimal]]:
     """Each line that is due, and how much of it was before."""
-    was = {(due.meter, due.unit): due.quantity for due in before} if before else {}
-    for due in now:
-        yield due, was.get((due.meter, due.unit), _ZERO) if was else _ZERO
+    if not before:
+        return [(due, _ZERO) for due in now]
+    was = {(due.meter, due.unit): due.quantity for due in before}
+    return [(due, was.get((due.meter, due.unit), _ZERO)) for due in now]
 
 
 def _price(due: Due, quantity: Decimal | None = None) -> Decimal:
@@ -126,10 +125,10 @@ def _price(due: Due, quantity: Decimal | None = None) -> Decimal:
 
 
 def _line(due: Due, before: Decimal) -> Line:
-    if not before:
-        return _written(due, due.quantity, due.multiplier, _price(due))
-    amount = EXACT.subtract(_price(due), _price(due, before))
-    return _written(due, EXACT.subtract(due.quantity, before), due.multiplier, amount)
+    quantity, amount = due.quantity, _price(due)
+    if before:
+        quantity, amount = EXACT.subtract(quantity, before), EXACT.subtract(amount, _price(due, before))
+    return _written(due, quantity, due.multiplier, amount)
 
 
 def _redone(was: Due, now: Due) -> Line:

@@ -43,6 +43,10 @@ HARDWARE = frozenset({COMPUTING_SECOND, GPU})
 COUNTED = frozenset({unit.base for name, unit in UNITS.items() if name not in HARDWARE}) - {PREDICTION}
 #: What workers count as it comes, where a card says nothing else; whatever else they count is what it is called.
 USUAL_COUNTS: Mapping[str, str] = {"token_input": "token", "token_output": "token"}
+#: The names under which each of these is counted, then.
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    base: (base, *(name for name, unit in USUAL_COUNTS.items() if unit == base)) for base in COUNTED
+}
 
 
 def priced(counted: Decimal, size: int) -> Decimal:
