@@ -14,12 +14,14 @@ import taximeter
 from taximeter.billing.dues import Dues, Sale, Totals, dues
 from taximeter.billing.money import plain
 from taximeter.billing.rates import RateCard
-from taximeter.billing.rating import NOTHING_DUE, rate
+from taximeter.billing.rating import NOTHING_DUE, rate, taken_back, taken_back_anew
 from taximeter.billing.settling import settle
 from taximeter.billing.units import COUNTED, HARDWARE, PREDICTION, UNITS
+from taximeter.charging import due_of_ended
 from taximeter.events import Event, FinishMark, Marked, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
+from taximeter.instance import Ended, Prediction
 from taximeter.meter import fold, open_instance
-from taximeter.records import Billing, Line
+from taximeter.records import Billing, Line, RecordType, Witness
 from tests.core.stories import SECOND, Told, book, classes, exited, finish, opened, ready, spawned, start, tell
 from tests.core.test_models import parsed
 
@@ -276,3 +278,93 @@ def test_no_float_comes_near_money() -> None:
 
 def test_what_is_counted_is_never_hardware_time() -> None:
     assert not COUNTED & HARDWARE
+
+
+# --- single facts ---
+
+
+def test_a_model_that_is_not_billable_costs_nothing() -> None:
+    card = by_the_image(billable=False)
+    assert rate(dues(sale(card), Totals(0, SECOND, {"image": "2"}, True, True))).billing.status == "free"
+
+
+def test_loading_is_billed_at_the_models_price_where_its_class_pays_for_loading() -> None:
+    card = parsed({"name": "m", "unit": "computing_second", "amount": "0.5"})
+    terms = classes(public={"load": "0.5"}).terms[ServiceClass.PUBLIC]
+    totals = Totals(4 * SECOND, SECOND, {}, True, True)
+    billing = rate(dues(sale(card)._replace(terms=terms), totals)).billing
+    assert [(line.meter, line.amount) for line in billing.lines] == [
+        ("computing_second load", "1"),
+        ("computing_second", "0.5"),
+    ]
+    assert [line.meter for line in dues(sale(card), totals).lines] == ["computing_second"]
+
+
+def test_hardware_time_is_billed_by_an_online_instance_alone() -> None:
+    two = [{"unit": "gpu", "amount": "1"}, {"unit": "image", "amount": "0.03"}]
+    card = parsed({"name": "m", "prices": two, "online_units": True})
+    due = dues(sale(card)._replace(online=True), Totals(0, SECOND, {"image": "2"}, True, True))
+    assert [line.meter for line in due.lines] == ["image"]
+
+
+LAST = Totals(0, SECOND, {"image": "1"}, True, True)
+
+
+def test_a_failed_run_of_an_online_instance_pays_for_its_time_there() -> None:
+    due = dues(sale(by_the_image(online_units=True), Status.FAILED)._replace(online=True), LAST)
+    assert due.lines == ()
+
+
+def test_what_is_unrated_is_not_taken_back_either() -> None:
+    unpriced = dues(sale(by_the_image()), LAST._replace(units={}))
+    assert taken_back(unpriced, unpriced).status == "unrated"
+
+
+def test_time_that_is_taken_back_changes_no_units() -> None:
+    whole, left = (dues(sale(by_the_image()), LAST._replace(busy_ns=ns)) for ns in (3 * SECOND, SECOND))
+    assert taken_back(whole, left).status == "free"
+
+
+def test_time_taken_back_is_of_the_models_price_where_that_is_of_time() -> None:
+    card = parsed({"name": "m", "unit": "gpu", "amount": "0.5"})
+    whole, left = (dues(sale(card), LAST._replace(busy_ns=ns)) for ns in (3 * SECOND, SECOND))
+    assert taken_back(whole, left).amount == "-2"
+    one_device = sale(card)._replace(devices=1)
+    was = tuple(dues(one_device, LAST._replace(busy_ns=ns)) for ns in (3 * SECOND, SECOND))
+    correction: Any = taken_back_anew((whole, left), (was[0], was[1])).correction
+    assert correction.amount == "-1"
+    assert taken_back_anew((whole, left), (whole, left)).correction is None
+
+
+def test_a_late_finish_takes_back_hardware_time_and_keeps_what_was_counted() -> None:
+    card = by_the_image(plus_hardware=True)
+    events = [start(0, "p", model="m"), counted(1, image="1"), finish(10 * SECOND, "p", said_ns=2 * SECOND)]
+    story = run(events, card)
+    assert story.amount() == Decimal("0.03") + 2 * Decimal("0.0001")
+    (correction,) = story.of(RecordType.CORRECTION)
+    assert correction.data["units_to_date"] == {"image": "1"}
+
+
+def test_a_prediction_prices_anew_from_what_its_record_says() -> None:
+    rules, card = book(), parsed({"name": "m", "unit": "image", "amount": "0.05", "online_units": True})
+    events = [start(0, "p", model="m"), counted(1, image="2"), finish(5 * SECOND, "p")]
+    (record,) = run(events, by_the_image(), 60 * SECOND).predictions()
+    billing: Any = record.data["billing"]
+    prediction = Prediction(
+        **{name: record.data[name] for name in ("model", "version", "account", "pool", "parent", "root", "attributes")},
+        id="p",
+        service_class=ServiceClass.PUBLIC,
+        traceparent=None,
+        card=None,
+        start_ns=0,
+        start=Witness("mark", None),
+        active=True,
+        units_total={"image": "2"},
+        tier="cpu",
+    )
+    ended = Ended(prediction, Status.SUCCEEDED)
+    settled: Any = settle(due_of_ended(ended, rules.rules_of(""), card, online=False), billing.lines)
+    assert settled.amount == "0.04"
+    assert amount(due_of_ended(ended, rules.rules_of(""), card, online=True)) == Decimal("0.1")
+    assert amount(due_of_ended(ended, rules.rules_of(""), by_the_image(), online=True)) == 0
+    assert due_of_ended(ended, rules.rules_of(""), None, online=True).card is None
