@@ -135,9 +135,7 @@ def _sale(instance: Instance, prediction: Prediction, status: Status, by: By) ->
 
 def _as_billed(sale: Sale, prediction: Prediction) -> Sale:
     """On the hardware that its last record was billed on."""
-    if prediction.tier is None:
-        return sale
-    return sale._replace(tier=prediction.tier, devices=prediction.devices)
+    return sale._replace(tier=prediction.tier or sale.tier, devices=prediction.devices)
 
 
 def _totals(sale: Sale, prediction: Prediction, times: Times, units: Mapping[str, str], ended: bool) -> Totals:

@@ -88,11 +88,6 @@ def _opposite(line: Line) -> Line:
     return replace(line, multiplier=plain(multiplier), amount=plain(amount))
 
 
-def free(card: RateCard | None) -> Billing:
-    """Nothing of this interval is billed to anybody."""
-    return _without_lines(BillingStatus.FREE, "0", *((card.currency, card.hash) if card else (None, None)))
-
-
 def informative(card: RateCard | None) -> Billing:
     """Another record bills this time."""
     return _without_lines(BillingStatus.INFORMATIVE, None, *((card.currency, card.hash) if card else (None, None)))
