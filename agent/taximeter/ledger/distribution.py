@@ -19,8 +19,8 @@ _SUB = 5  # bits of a bucket's place within its doubling
 
 def bucket_of(number: int) -> int:
     """The bucket that a number, not negative, lies in."""
-    shift = max(0, number.bit_length() - _SUB - 1)
-    return (shift << _SUB) + (number >> shift)
+    shift = number.bit_length() - _SUB - 1
+    return (shift << _SUB) + (number >> shift) if shift > 0 else number
 
 
 def middle_of(bucket: int) -> int:

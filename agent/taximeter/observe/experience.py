@@ -6,11 +6,11 @@ agent ended counts for its time, and not for its cost. Refuses to know where sum
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from taximeter.billing.money import EXACT
+from taximeter.billing.money import EXACT, plain
 from taximeter.events import Status
 from taximeter.ledger.distribution import Spread
 from taximeter.ledger.runs import Call, Kind, Runs
@@ -29,36 +29,36 @@ _CALLED_MAX = 16
 #: Numbers from here on are no measurement of anything.
 _MOST = 10**30
 
-_ZERO = Decimal(0)
 _Key = tuple[str | None, str | None]
 
 
-class _SoFar(NamedTuple):
-    """What an open prediction came to with its records until now; None: that is not known."""
+class _Open(NamedTuple):
+    """What a prediction came to with its records until now; None: that is not known."""
 
     cost: Decimal | None
-    units: Mapping[str, Decimal] | None
+    units: Mapping[str, str] | None
 
-    def with_more(self, amount: str | None) -> "_SoFar":
-        """With an amount on top, positive or not."""
-        known = self.cost is not None and amount is not None
-        return self._replace(cost=EXACT.add(self.cost, Decimal(amount)) if known else None)  # type: ignore[arg-type]
+    def with_more(self, amount: str | None, units: Mapping[str, str]) -> "_Open":
+        """With an amount, positive or not, and units on top."""
+        return _Open(_sum_of(self.cost, amount), _units_of(self.units, units))
 
 
-_NOTHING = _SoFar(Decimal(0), {})
-_UNKNOWN = _SoFar(None, None)
+_NOTHING = _Open(Decimal(0), {})
+_UNKNOWN = _Open(None, None)
+#: A prediction's last record, and what came before that: nothing, mostly.
+_Ended = dict[_Key, tuple[UsageRecord, _Open]]
 
 
 class Experience:
     """Adds up what records say of models' runs."""
 
     def __init__(self) -> None:
-        self._open: dict[_Key, _SoFar] = {}
+        self._open: dict[_Key, _Open] = {}
         self._callers = _Callers()
 
     def of(self, records: Iterable[UsageRecord]) -> tuple[tuple[Runs, ...], tuple[Call, ...]]:
         """What `records` add to what is known of each kind of run, and of who calls whom."""
-        ended: dict[_Key, tuple[UsageRecord, _SoFar]] = {}
+        ended: _Ended = {}
         for record in records:
             if record.type is RecordType.PREDICTION:
                 self._callers.take(record)
@@ -66,46 +66,50 @@ class Experience:
             elif record.type is RecordType.CORRECTION and record.prediction is not None:
                 self._correct(record, ended)
         kinds: dict[Kind, _Sums] = {}
-        for record, so_far in ended.values():
-            kind = _kind_of(record)
+        for record, before in ended.values():
+            data: Mapping[str, Any] = record.data
+            kind = Kind(record.model or "", data["version"] or "", data["hardware"].tier)
             if kind not in kinds:
                 kinds[kind] = _Sums(kind)
-            kinds[kind].add(record, so_far)
+            kinds[kind].add(record, before)
         return tuple(sums.done() for sums in kinds.values()), self._callers.calls()
 
-    def _take(self, record: UsageRecord, ended: dict[_Key, tuple[UsageRecord, _SoFar]]) -> None:
+    def _take(self, record: UsageRecord, ended: _Ended) -> None:
         data: Mapping[str, Any] = record.data
         key, before = (record.instance, record.prediction), _NOTHING
         if data["time"]["wall_ns"] != data["to_date"]["wall_ns"]:  # it has records before this one
             before = self._open.pop(key, _UNKNOWN)
-        so_far = before.with_more(data["billing"].amount)._replace(units=_sum(before.units, data["units"]))
-        if not data["final"]:
-            if len(self._open) < _OPEN_MAX:
-                self._open[key] = so_far
-        elif record.model is not None:
-            ended[key] = record, so_far
+        if data["final"]:
+            if record.model is not None:
+                ended[key] = record, before
+        elif len(self._open) < _OPEN_MAX:
+            self._open[key] = before.with_more(data["billing"].amount, data["units"])
 
-    def _correct(self, record: UsageRecord, ended: dict[_Key, tuple[UsageRecord, _SoFar]]) -> None:
+    def _correct(self, record: UsageRecord, ended: _Ended) -> None:
         """Put right what was billed; of what ended in another batch it is too late for that."""
         billing: Any = record.data["billing"]
         key = record.instance, record.prediction
         if key in ended:
-            last, so_far = ended[key]
-            ended[key] = last, so_far.with_more(billing.amount)
+            last, before = ended[key]
+            ended[key] = last, before.with_more(billing.amount, {})
         elif key in self._open:
-            self._open[key] = self._open[key].with_more(billing.amount)
+            self._open[key] = self._open[key].with_more(billing.amount, {})
 
 
-def _sum(before: Mapping[str, Decimal] | None, units: Mapping[str, str]) -> Mapping[str, Decimal] | None:
-    if before is None:
+def _sum_of(before: Decimal | None, amount: str | None) -> Decimal | None:
+    if before is None or amount is None:
         return None
-    more = {unit: Decimal(count) for unit, count in units.items()}
-    return {**before, **{unit: EXACT.add(before.get(unit, _ZERO), count) for unit, count in more.items()}}
+    return EXACT.add(before, Decimal(amount)) if before else Decimal(amount)
 
 
-def _kind_of(record: UsageRecord) -> Kind:
-    data: Mapping[str, Any] = record.data
-    return Kind(record.model or "", data["version"] or "", data["hardware"].tier)
+def _units_of(before: Mapping[str, str] | None, units: Mapping[str, str]) -> Mapping[str, str] | None:
+    """Units with those of the records before."""
+    if not before:
+        return units if before is not None else None
+    return {
+        **before,
+        **{unit: plain(EXACT.add(Decimal(before.get(unit, "0")), Decimal(units[unit]))) for unit in units},
+    }
 
 
 class _Sums:
@@ -118,32 +122,34 @@ class _Sums:
         self._began: list[int] = []
         self._spreads: dict[str, Spread] = {}
 
-    def add(self, record: UsageRecord, so_far: _SoFar) -> None:
+    def add(self, record: UsageRecord, before: _Open) -> None:
         data: Mapping[str, Any] = record.data
+        to_date = data["to_date"]
         self._ended += 1
-        self._began.append(record.time_utc_ns - (data["to_date"]["wall_ns"] - data["time"]["wall_ns"]))
+        self._began.append(record.time_utc_ns - (to_date["wall_ns"] - data["time"]["wall_ns"]))
         if data["status"] != Status.SUCCEEDED:
             return
         self._succeeded += 1
-        for measure, number in _measured(data, so_far):
-            if 0 <= number < _MOST:
-                if measure not in self._spreads:
-                    self._spreads[measure] = Spread()
-                self._spreads[measure].add(number)
+        self._measure(ACTIVE, to_date["active_ns"])
+        self._measure(SHARE, to_date["share_ns"])
+        billing = data["billing"]
+        cost = _sum_of(before.cost, billing.amount)
+        if cost is not None and billing.currency is not None:
+            self._measure(COST + billing.currency, int(EXACT.scaleb(cost, COST_PLACES)))
+        for unit, count in (_units_of(before.units, data["units"]) or {}).items():
+            self._measure(UNITS + unit, int(EXACT.scaleb(Decimal(count), UNIT_PLACES)))
+
+    def _measure(self, what: str, number: int) -> None:
+        spread = self._spreads.get(what)
+        if spread is None:
+            spread = self._spreads[what] = Spread()
+        if 0 <= number < _MOST:
+            spread.add(number)
 
     def done(self) -> Runs:
-        measures = {measure: spread.done() for measure, spread in self._spreads.items()}
+        spreads = ((measure, spread.done()) for measure, spread in self._spreads.items())
+        measures = {measure: spread for measure, spread in spreads if spread.n}
         return Runs(self._kind, self._ended, self._succeeded, min(self._began), max(self._began), measures)
-
-
-def _measured(data: Mapping[str, Any], so_far: _SoFar) -> Iterator[tuple[str, int]]:
-    to_date, currency = data["to_date"], data["billing"].currency
-    yield ACTIVE, to_date["active_ns"]
-    yield SHARE, to_date["share_ns"]
-    if so_far.cost is not None and currency is not None:
-        yield COST + currency, int(EXACT.scaleb(so_far.cost, COST_PLACES))
-    for unit, count in (so_far.units or {}).items():
-        yield UNITS + unit, int(EXACT.scaleb(count, UNIT_PLACES))
 
 
 class _Callers:
