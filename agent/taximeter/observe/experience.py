@@ -8,9 +8,9 @@ agent ended counts for its time, and not for its cost. Refuses to know where sum
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
-from taximeter.billing.money import EXACT, plain
+from taximeter.billing.money import EXACT
 from taximeter.events import Status
 from taximeter.ledger.distribution import Spread
 from taximeter.ledger.runs import Call, Kind, Runs
@@ -32,28 +32,16 @@ _MOST = 10**30
 _Key = tuple[str | None, str | None]
 
 
-class _Open(NamedTuple):
-    """What a prediction came to with its records until now; None: that is not known."""
-
-    cost: Decimal | None
-    units: Mapping[str, str] | None
-
-    def with_more(self, amount: str | None, units: Mapping[str, str]) -> "_Open":
-        """With an amount, positive or not, and units on top."""
-        return _Open(_sum_of(self.cost, amount), _units_of(self.units, units))
-
-
-_NOTHING = _Open(Decimal(0), {})
-_UNKNOWN = _Open(None, None)
-#: A prediction's last record, and what came before that: nothing, mostly.
-_Ended = dict[_Key, tuple[UsageRecord, _Open]]
+_NOTHING = Decimal(0)
+#: A prediction's last record, and what those before it had cost: nothing, mostly; None: that is not known.
+_Ended = dict[_Key, tuple[UsageRecord, Decimal | None]]
 
 
 class Experience:
     """Adds up what records say of models' runs."""
 
     def __init__(self) -> None:
-        self._open: dict[_Key, _Open] = {}
+        self._open: dict[_Key, Decimal | None] = {}  # what each has cost so far
         self._callers = _Callers()
 
     def of(self, records: Iterable[UsageRecord]) -> tuple[tuple[Runs, ...], tuple[Call, ...]]:
@@ -76,14 +64,15 @@ class Experience:
 
     def _take(self, record: UsageRecord, ended: _Ended) -> None:
         data: Mapping[str, Any] = record.data
-        key, before = (record.instance, record.prediction), _NOTHING
+        key = record.instance, record.prediction
+        before: Decimal | None = _NOTHING
         if data["time"]["wall_ns"] != data["to_date"]["wall_ns"]:  # it has records before this one
-            before = self._open.pop(key, _UNKNOWN)
+            before = self._open.pop(key, None)
         if data["final"]:
             if record.model is not None:
                 ended[key] = record, before
         elif len(self._open) < _OPEN_MAX:
-            self._open[key] = before.with_more(data["billing"].amount, data["units"])
+            self._open[key] = _sum(before, data["billing"].amount)
 
     def _correct(self, record: UsageRecord, ended: _Ended) -> None:
         """Put right what was billed; of what ended in another batch it is too late for that."""
@@ -91,25 +80,15 @@ class Experience:
         key = record.instance, record.prediction
         if key in ended:
             last, before = ended[key]
-            ended[key] = last, before.with_more(billing.amount, {})
+            ended[key] = last, _sum(before, billing.amount)
         elif key in self._open:
-            self._open[key] = self._open[key].with_more(billing.amount, {})
+            self._open[key] = _sum(self._open[key], billing.amount)
 
 
-def _sum_of(before: Decimal | None, amount: str | None) -> Decimal | None:
+def _sum(before: Decimal | None, amount: str | None) -> Decimal | None:
     if before is None or amount is None:
         return None
     return EXACT.add(before, Decimal(amount)) if before else Decimal(amount)
-
-
-def _units_of(before: Mapping[str, str] | None, units: Mapping[str, str]) -> Mapping[str, str] | None:
-    """Units with those of the records before."""
-    if not before:
-        return units if before is not None else None
-    return {
-        **before,
-        **{unit: plain(EXACT.add(Decimal(before.get(unit, "0")), Decimal(units[unit]))) for unit in units},
-    }
 
 
 class _Sums:
@@ -122,7 +101,7 @@ class _Sums:
         self._began: list[int] = []
         self._spreads: dict[str, Spread] = {}
 
-    def add(self, record: UsageRecord, before: _Open) -> None:
+    def add(self, record: UsageRecord, before: Decimal | None) -> None:
         data: Mapping[str, Any] = record.data
         to_date = data["to_date"]
         self._ended += 1
@@ -133,10 +112,10 @@ class _Sums:
         self._measure(ACTIVE, to_date["active_ns"])
         self._measure(SHARE, to_date["share_ns"])
         billing = data["billing"]
-        cost = _sum_of(before.cost, billing.amount)
+        cost = _sum(before, billing.amount)
         if cost is not None and billing.currency is not None:
             self._measure(COST + billing.currency, int(EXACT.scaleb(cost, COST_PLACES)))
-        for unit, count in (_units_of(before.units, data["units"]) or {}).items():
+        for unit, count in data.get("units_to_date", data["units"]).items():
             self._measure(UNITS + unit, int(EXACT.scaleb(Decimal(count), UNIT_PLACES)))
 
     def _measure(self, what: str, number: int) -> None:
