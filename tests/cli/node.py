@@ -17,6 +17,7 @@ import orjson
 from taximeter.cli import main
 from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
+from taximeter.observe.experience import Experience
 from taximeter.records import Billing, Line, UsageRecord
 from tests.core.stories import INSTANCE
 
@@ -68,8 +69,11 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
     )
 
 
-def write(state: Path, *runs: tuple[UsageRecord, ...]) -> Path:
-    """Book runs into the ledger of a state directory, with a sink that has taken none of them."""
+def write(state: Path, *runs: tuple[UsageRecord, ...], learnt: Iterable[UsageRecord] = ()) -> Path:
+    """Book runs into the ledger of a state directory, with a sink that has taken none of them.
+
+    What models take is learnt from `learnt`, records as the meter makes them.
+    """
     (state / "journal").mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(state / "ledger.db", NODE)
     ledger.node_id_kept(NODE.id)
@@ -77,6 +81,8 @@ def write(state: Path, *runs: tuple[UsageRecord, ...]) -> Path:
     for records in runs:
         journals = tuple({JournalState(record.instance, 0, 100, None) for record in records if record.instance})
         ledger.commit(Batch(records, journals))
+    learnt_runs, calls = Experience().of(learnt)
+    ledger.commit(Batch((), (), runs=learnt_runs, calls=calls))
     ledger.close()
     return state
 

@@ -52,6 +52,16 @@ def test_a_quantile_is_the_number_at_that_rank_within_1_6_percent(numbers: list[
     assert abs(spread(numbers).quantile(percent) - at_rank) <= ERROR * at_rank
 
 
+@given(NUMBERS, st.sampled_from([1, 10, 10**9]))
+def test_a_number_is_told_as_a_whole_one_where_it_may_have_been_that(number: int, step: int) -> None:
+    assert abs(spread([number]).quantile(50, step) - number) <= 2 * ERROR * number
+
+
+@given(st.integers(0, 32))
+def test_few_whole_units_are_told_as_they_were(units: int) -> None:
+    assert spread([units * 10**9]).quantile(50, 10**9) == units * 10**9
+
+
 @given(SOME, SOME)
 def test_two_spreads_add_up_to_that_of_all_numbers(some: list[int], others: list[int]) -> None:
     assert together([spread(some), spread(others)]) == spread(some + others)

@@ -16,6 +16,7 @@ from taximeter.agent.devices import Devices
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.clockwork import utc_ns
+from taximeter.events import ServiceClass
 from taximeter.hardware.inventory import UNKNOWN_TIER, Device
 from taximeter.instance import Instance, Prediction
 from taximeter.kernel import ProcessEvents
@@ -59,13 +60,11 @@ class Scene:
 
 def draw(scene: Scene) -> Snapshot:
     """The node at this moment."""
-    desk = scene.desk
+    desk, book = scene.desk, scene.books.book
     head = desk.head
     whole_node = scene.placer.whole_node
     instances = tuple(
-        _instance(account.instance, scene.books.book)
-        for account in scene.books.accounts.values()
-        if account.instance is not None
+        _instance(account.instance, book) for account in scene.books.accounts.values() if account.instance is not None
     )
     return Snapshot(
         node=scene.node.id,
@@ -86,7 +85,8 @@ def draw(scene: Scene) -> Snapshot:
         sinks=tuple(_sink(scene, name, state) for name, state in scene.ships.items()),
         hardware=scene.devices.inventory,
         catalogue=scene.placer.catalogue,
-        card=scene.books.book.card_at(time.time_ns()),
+        card=book.card_at(time.time_ns()),
+        terms=book.rules[book.current].classes.terms[ServiceClass.PUBLIC],
         node_tier=whole_node.tier,
         node_tier_rule=whole_node.rule,
         sampling=_sampling(scene.devices, instances),

@@ -16,6 +16,7 @@ import typer
 
 from taximeter import wire
 from taximeter.cli.config import check
+from taximeter.cli.estimate import estimate
 from taximeter.cli.hardware import hardware
 from taximeter.cli.receipt import receipt
 from taximeter.cli.records import records
@@ -52,7 +53,7 @@ def make_app() -> typer.Typer:
     app.callback()(_taximeter)
     app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
     app.command("agent")(_agent)
-    for verb in (status, receipt, records, hardware, verify):
+    for verb in (status, receipt, records, estimate, hardware, verify):
         app.command(verb.__name__)(guarded(verb))
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say what is wrong with the configuration.")
     group.callback()(lambda: None)

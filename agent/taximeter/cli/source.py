@@ -97,6 +97,23 @@ class Source:
         answer = self._asked("/v1/devices/explained")
         return answer if answer and answer.get("node") else None
 
+    def estimate(self, model: str, version: str | None, tier: str | None) -> Json:
+        """Estimate what a run of a model takes and costs; without an agent, by the prices of the configuration."""
+        narrowed = {name: said for name, said in (("version", version), ("tier", tier)) if said}
+        answer = self._asked(f"/v1/estimates/{quote(model, safe='')}?{urlencode(narrowed)}")
+        if answer is not None:
+            return answer
+        from taximeter.config import load  # noqa: PLC0415 - only where no agent knows the prices
+        from taximeter.events import ServiceClass  # noqa: PLC0415
+        from taximeter.ledger.runs import Kind  # noqa: PLC0415
+        from taximeter.observe.estimate import prices_of  # noqa: PLC0415
+
+        config = load(None, os.environ)
+        terms = config.billing.classes.terms[ServiceClass.PUBLIC]
+        with self._ledger() as queries:
+            wanted = Kind(model, version or "", tier or "")
+            return queries.estimate(wanted, prices_of(config.rate_card, terms, config.catalogue))
+
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
         if self.agent and not os.access(self.directories.ledger, os.R_OK):

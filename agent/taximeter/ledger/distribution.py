@@ -23,11 +23,19 @@ def bucket_of(number: int) -> int:
     return (shift << _SUB) + (number >> shift) if shift > 0 else number
 
 
-def middle_of(bucket: int) -> int:
-    """The number in the middle of a bucket."""
+def bounds_of(bucket: int) -> tuple[int, int]:
+    """The least and the greatest number that lie in a bucket."""
     shift = max(0, (bucket >> _SUB) - 1)
-    lowest = (bucket - (shift << _SUB)) << shift
-    return lowest + ((1 << shift) - 1) // 2
+    least = (bucket - (shift << _SUB)) << shift
+    return least, least + (1 << shift) - 1
+
+
+def middle_of(bucket: int, step: int = 1) -> int:
+    """The number in the middle of a bucket; of multiples of `step` the one next to it, if there is any in there."""
+    least, greatest = bounds_of(bucket)
+    middle = (least + greatest) // 2
+    nearest = (middle + step // 2) // step * step
+    return nearest if least <= nearest <= greatest else middle
 
 
 class Distribution(NamedTuple):
@@ -37,14 +45,17 @@ class Distribution(NamedTuple):
     total: Decimal  #: the sum of all, exact, in steps
     buckets: tuple[tuple[int, int], ...]  #: bucket and how many are in it, in ascending order; no bucket is empty
 
-    def quantile(self, percent: int) -> int:
-        """The number below which so many percent of all lie, by nearest rank; within ERROR of it."""
+    def quantile(self, percent: int, step: int = 1) -> int:
+        """The number below which so many percent of all lie, by nearest rank; within ERROR of it.
+
+        Of what mostly comes in multiples of `step`, one of these, where that may have been it: within twice ERROR.
+        """
         if not self.n:
             raise ValueError("cannot tell a quantile of nothing: expected at least one number")
         rank = max(1, -(-self.n * percent // 100))
         up_to = accumulate(count for _, count in self.buckets)
         reached = (bucket for (bucket, _), number in zip(self.buckets, up_to, strict=True) if number >= rank)
-        return middle_of(next(reached))
+        return middle_of(next(reached), step)
 
     @property
     def mean(self) -> Decimal:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from taximeter.errors import LedgerError
 from taximeter.observe.guard import Guard, problem
 from taximeter.observe.metrics import render
-from taximeter.observe.queries import Queries, QuestionError, filter_of
+from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.summary import line_of
@@ -52,6 +52,7 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/instances", faces.instances),
         Route("/v1/records", faces.records),
         Route("/v1/receipts/{asked:path}", faces.receipt),
+        Route("/v1/estimates/{asked:path}", faces.estimate),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
@@ -114,6 +115,10 @@ class _Faces:
         if plain:
             return _in_a_line(receipt)
         return _json(receipt)
+
+    async def estimate(self, request: Request) -> Response:
+        wanted = kind_of(request.path_params["asked"], dict(request.query_params))
+        return _json(await self._ask(lambda queries: queries.estimate(wanted)))
 
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())

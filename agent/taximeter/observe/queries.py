@@ -18,10 +18,12 @@ from taximeter.hardware.tiers import match
 from taximeter.ledger.audit import audit
 from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.ledger.runs import Kind
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
 from taximeter.observe import receipt as receipts
 from taximeter.observe import tree
 from taximeter.observe.calling import Calls, all_calls, calls_of
+from taximeter.observe.estimate import Known, Prices, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
 from taximeter.observe.offers import offers
 from taximeter.observe.since import since_ns
@@ -159,6 +161,23 @@ class Queries:
             return {"node": None, "devices": [], "instances": []}
         return explained(view.hardware, view.catalogue, view.instances)
 
+    def estimate(self, wanted: Kind, prices: Prices | None = None) -> Json:
+        """Estimate what a run of a model takes and costs; by `prices`, or by those of the living agent."""
+        prices = prices or self._prices()
+        runs = [one for name in names_of(prices.card, wanted.model) for one in self._reader.runs(name)]
+        return estimate(wanted, Known(runs, self._reader.calls(), [] if runs else self._models()), prices)
+
+    def _prices(self) -> Prices:
+        view = self._snapshot() if self._snapshot else None
+        return Prices() if view is None else prices_of(view.card, view.terms, view.catalogue)
+
+    def _models(self) -> list[str]:
+        """The models of which runs are known, those with most runs first."""
+        ended: dict[str, int] = {}
+        for one in self._reader.kinds():
+            ended[one.kind.model] = ended.get(one.kind.model, 0) + one.ended
+        return sorted(ended, key=lambda name: (-ended[name], name))
+
     def verify(self) -> Json:
         """Audit the whole ledger: every fault, by record; and what is worth a look in who called whom, no fault."""
         report = audit(self._reader)
@@ -251,6 +270,14 @@ def filter_of(asked: Mapping[str, str]) -> RecordFilter:
         newest=_number("newest", asked["newest"], 1, LIMIT_MAX) if "newest" in asked else None,
         after_seq=_number("after", asked.get("after", "0"), 0, SEQ_MAX),
     )
+
+
+def kind_of(model: str, asked: Mapping[str, str]) -> Kind:
+    """Read of what an estimate is wanted, and what it is narrowed to; QuestionError names what is wrong."""
+    unknown = sorted(set(asked) - {"version", "tier"})
+    if unknown:
+        raise QuestionError(f"cannot estimate by {unknown[0][:40]!r}: expected version or tier")
+    return Kind(model, asked.get("version", ""), asked.get("tier", ""))
 
 
 def _since_ns(text: str, now_ns: int) -> int:

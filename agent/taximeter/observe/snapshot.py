@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from taximeter.billing.classes import Terms
 from taximeter.billing.rates import RateCard
 from taximeter.hardware.inventory import Device, Inventory
 from taximeter.hardware.samples import DeviceSample
@@ -162,6 +163,7 @@ class Snapshot:
     hardware: Inventory | None = None  #: None until it was read
     catalogue: Catalogue | None = None  #: the tiers in force
     card: RateCard | None = None  #: the prices in force
+    terms: Terms | None = None  #: of the public class, as they are in force
     node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
     node_tier_rule: str = ""
     witness: WitnessView = WitnessView()
