@@ -209,7 +209,7 @@ def test_ids_and_models_of_wide_characters_keep_the_columns(called: Path) -> Non
     for node in told["nodes"][1:]:
         node |= {"prediction": "予測" * 20, "model": "模型" * 20, "under": "p-root", "depth": 1}
     sheet = Sheet(79)
-    branches.draw(told, sheet)
+    sheet.tree(*branches.drawn(told))
     assert {cell_len(line.plain) for line in sheet.lines[:4]} == {79}
 
 

@@ -6,15 +6,12 @@ ids, then the time. Draws those nearest to the top, and says how many more there
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from taximeter.cli import text
-
-if TYPE_CHECKING:
-    from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
 
@@ -30,7 +27,7 @@ _NO_COST = {"informative": "by instance", "unrated": "no price", "free": "free"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """A call, or how many more there are where it stands; what it costs is an amount with its currency, or a word."""
 
     rails: str
@@ -43,24 +40,27 @@ class _Line:
     more: str = ""  #: behind the name: how many it called that are not drawn
 
 
-def draw(tree: Json, sheet: "Sheet") -> None:
-    """Write the nodes of a tree on a sheet, and what they come to without the first."""
+def drawn(tree: Json) -> tuple[list[Line], list[Line]]:
+    """The nodes of a tree, those nearest to its top, and what all of them come to without the first."""
     below = tree["downstream"]
     amounts = list(below["amounts"].items()) or [("", text.NOTHING)]
     calls = _lines(tree["nodes"])
     named, time = f"{below['predictions']:,} downstream", text.duration(below["active_ns"])
     sums = [
-        _Line("", "" if at else named, time="" if at else time, cost=amount, currency=currency)
+        Line("", "" if at else named, time="" if at else time, cost=amount, currency=currency)
         for at, (currency, amount) in enumerate(amounts)
     ]
     lines = _with_currencies([*calls, *sums])
-    columns = _Columns.of(lines, sheet.width - 1)
-    sheet.lines.extend(columns.line(line) for line in lines[: len(calls)])
-    sheet.lines.append(columns.rule())
-    sheet.lines.extend(columns.line(line) for line in lines[len(calls) :])
+    return lines[: len(calls)], lines[len(calls) :]
 
 
-def _with_currencies(lines: Sequence[_Line]) -> list[_Line]:
+def laid_out(calls: Sequence[Line], sums: Sequence[Line], width: int) -> list[Text]:
+    """A tree in lines of text, at most `width` wide."""
+    columns = Columns.of([*calls, *sums], width)
+    return [*map(columns.line, calls), columns.rule(), *map(columns.line, sums)]
+
+
+def _with_currencies(lines: Sequence[Line]) -> list[Line]:
     """The same with amounts whose points stand below each other, each with its currency."""
     amounts = text.aligned([line.cost if line.currency else "" for line in lines])
     return [
@@ -69,18 +69,18 @@ def _with_currencies(lines: Sequence[_Line]) -> list[_Line]:
     ]
 
 
-def _lines(nodes: Sequence[Json]) -> list[_Line]:
+def _lines(nodes: Sequence[Json]) -> list[Line]:
     """Those that are drawn, each below its caller; how many more there are stands where they would."""
     shown = _nearest(nodes)
     below: dict[str | None, list[Json]] = {}
     for node in shown[1:]:
         below.setdefault(node["under"], []).append(node)
-    lines: list[_Line] = []
+    lines: list[Line] = []
     ahead: list[tuple[Json | int, str, str]] = [(shown[0], "", "")]
     while ahead:
         item, rails, inner = ahead.pop()
         if isinstance(item, int):
-            lines.append(_Line(rails, f"… and {item:,} more"))
+            lines.append(Line(rails, f"… and {item:,} more"))
             continue
         called = below.get(item["prediction"], [])
         hidden = item["downstream"]["predictions"] - sum(map(_size, called))
@@ -101,13 +101,13 @@ def _size(node: Json) -> int:
     return int(node["link"] != "elsewhere") + int(node["downstream"]["predictions"])
 
 
-def _line(node: Json, rails: str, hidden: int) -> _Line:
+def _line(node: Json, rails: str, hidden: int) -> Line:
     more = f" +{hidden:,}" if hidden else ""
     if node["link"] == "elsewhere":
-        return _Line(rails, text.safe(node["prediction"]), status="elsewhere", more=more)
+        return Line(rails, text.safe(node["prediction"]), status="elsewhere", more=more)
     name = ("↺ " if node["link"] == "cut" else "") + text.safe(node["prediction"])
     time = text.NOTHING if node["pending"] and not node["active_ns"] else text.duration(node["active_ns"])
-    line = _Line(
+    line = Line(
         rails, name, text.safe(node["model"]) if node["model"] else "", text.safe(node["status"]), time, more=more
     )
     if node["amount"] is None:
@@ -116,7 +116,7 @@ def _line(node: Json, rails: str, hidden: int) -> _Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class Columns:
     """How wide each column is; 0: there is no room for it."""
 
     name: int
@@ -126,7 +126,7 @@ class _Columns:
     cost: int
 
     @classmethod
-    def of(cls, lines: Sequence[_Line], width: int) -> "_Columns":
+    def of(cls, lines: Sequence[Line], width: int) -> "Columns":
         """Share out a width."""
         status, time, cost = (
             max(len(cell) for cell in column)
@@ -143,7 +143,7 @@ class _Columns:
             model = 0
         return cls(room - (model + len(_GAP) if model else 0), model, status, time, cost)
 
-    def line(self, line: _Line) -> Text:
+    def line(self, line: Line) -> Text:
         """Lay out one line."""
         rails = line.rails
         if len(rails) > 4 and len(rails) + min(cell_len(line.name), _NAME_LEAST) + len(line.more) > self.name:

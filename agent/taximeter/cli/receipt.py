@@ -16,6 +16,7 @@ from taximeter.cli import ride, text, tree
 from taximeter.cli.source import Source
 
 if TYPE_CHECKING:
+    from taximeter.cli.paper import Paper
     from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
@@ -26,8 +27,11 @@ _LISTED = 8
 def receipt(
     asked: Annotated[str, typer.Argument(metavar="PREDICTION|INSTANCE", help="Whose ride: an id from the records.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_page: Annotated[bool, typer.Option("--html", help="Print it as a page: > receipt.html")] = False,
 ) -> int:
     """Explain one run: timeline, hardware, prices, witness."""
+    if as_json and as_page:
+        raise typer.BadParameter("expected --json or --html, got both")
     if not asked:
         raise typer.BadParameter("expected the id of a prediction or an instance, got an empty word")
     source = Source(os.environ)
@@ -41,14 +45,21 @@ def receipt(
     if as_json:
         print_json(found)
         return 0
+    if as_page:
+        from taximeter.cli.paper import Paper  # noqa: PLC0415
+
+        paper = Paper()
+        write(found, paper)
+        sys.stdout.write(paper.page(found))
+        return 0
     sheet = Sheet()
     write(found, sheet)
     sheet.show()
     return 0
 
 
-def write(found: Json, sheet: "Sheet") -> None:
-    """Write a receipt on a sheet."""
+def write(found: Json, sheet: "Sheet | Paper") -> None:
+    """Write a receipt on a sheet, or on paper."""
     status = "pending" if found["status"] is None else found["status"]
     sheet.title("TAXIMETER RECEIPT", text.safe(status), text.STATUS_STYLES.get(status, "yellow"))
     if found["pending"]:
@@ -62,7 +73,7 @@ def write(found: Json, sheet: "Sheet") -> None:
     ride.evidence(found, sheet)
 
 
-def _who(found: Json, sheet: "Sheet") -> None:
+def _who(found: Json, sheet: "Sheet | Paper") -> None:
     if found["prediction"]:
         sheet.row("prediction", found["prediction"])
     accounts, instances, runs = found.get("accounts") or (), found.get("instances") or (), found.get("runs") or 1
@@ -93,7 +104,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(text.safe, names[:_LISTED])) + more
 
 
-def _price(found: Json, sheet: "Sheet") -> None:
+def _price(found: Json, sheet: "Sheet | Paper") -> None:
     billing = found["billing"]
     sheet.section("Price")
     if billing["status"] in ("unrated", "free", "informative", None):
@@ -116,7 +127,7 @@ def _price(found: Json, sheet: "Sheet") -> None:
         sheet.total("TOTAL", f"{text.safe(total['amount'])} {text.safe(total['currency'])}")
 
 
-def _others(name: str, runs: Iterable[Json], sheet: "Sheet") -> None:
+def _others(name: str, runs: Iterable[Json], sheet: "Sheet | Paper") -> None:
     runs = list(runs)
     if not runs:
         return

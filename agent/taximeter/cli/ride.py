@@ -4,12 +4,13 @@ Owns how these look. Refuses to know prices, and what else is on a receipt.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taximeter.cli import text
 from taximeter.observe.words import WITNESSES, exit_text
 
 if TYPE_CHECKING:
+    from taximeter.cli.paper import Paper
     from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
@@ -39,7 +40,17 @@ CLOCKS = {
 _LISTED = 8
 
 
-def ride(found: Json, sheet: "Sheet") -> None:
+class Part(NamedTuple):
+    """A phase in a bar."""
+
+    name: str
+    glyph: str
+    style: str
+    ns: int
+    share: str  #: how long it was, and how much of the whole, in words
+
+
+def ride(found: Json, sheet: "Sheet | Paper") -> None:
     """Write when it ran, for how long, in which phases, how it ended and what it used."""
     sheet.section("Ride")
     sheet.row("from", f"{text.instant(found['started_utc'])} UTC" if found["started_utc"] else None)
@@ -63,26 +74,21 @@ def ride(found: Json, sheet: "Sheet") -> None:
     _resources(found.get("resources") or {}, sheet)
 
 
-def _bar(whose: str, time: Json, sheet: "Sheet") -> None:
-    """Draw the phases side by side, each as wide as it was long, and name them below."""
-    from rich.text import Text  # noqa: PLC0415
-
+def _bar(whose: str, time: Json, sheet: "Sheet | Paper") -> None:
+    """Draw the phases side by side, each as wide as it was long, and name them."""
     parts = {name: time.get(f"{name}_ns", 0) for name in PHASES}
-    cells = text.portions(parts, sheet.width - 13)
-    if not cells:
-        return
-    bar, legend = Text(), []
     whole = sum(parts.values())
-    for name, width in cells.items():
-        glyph, style = PHASES[name]
-        bar.append(glyph * width, style=style)
-        share = f"{text.duration(parts[name])} ({text.percent(parts[name], whole)})"
-        legend.append(Text.assemble((glyph, style), f" {name} {share}"))
-    sheet.row(whose, bar)
-    sheet.flow("", legend)
+    sheet.bar(
+        whose,
+        [
+            Part(name, *PHASES[name], ns, f"{text.duration(ns)} ({text.percent(ns, whole)})")
+            for name, ns in parts.items()
+            if ns > 0
+        ],
+    )
 
 
-def _resources(used: Json, sheet: "Sheet") -> None:
+def _resources(used: Json, sheet: "Sheet | Paper") -> None:
     shown = []
     if used.get("cpu_ns") is not None:
         shown.append(f"CPU {text.duration(used['cpu_ns'])}")
@@ -97,7 +103,7 @@ def _resources(used: Json, sheet: "Sheet") -> None:
         sheet.row("used", ", ".join(shown))
 
 
-def hardware(used: Json | None, sheet: "Sheet") -> None:
+def hardware(used: Json | None, sheet: "Sheet | Paper") -> None:
     """Write what it ran on, and how that is known."""
     sheet.section("Hardware")
     if not used:
@@ -113,7 +119,7 @@ def hardware(used: Json | None, sheet: "Sheet") -> None:
     _known_by(used, sheet)
 
 
-def _known_by(hardware: Json, sheet: "Sheet") -> None:
+def _known_by(hardware: Json, sheet: "Sheet | Paper") -> None:
     """Say how it is known which devices it used, where there are any; on a mismatch, both lists."""
     known, declared, observed = (hardware.get(name) or () for name in ("evidence", "declared", "observed"))
     if hardware.get("devices") or declared or observed:
@@ -125,7 +131,7 @@ def _known_by(hardware: Json, sheet: "Sheet") -> None:
         sheet.row("shared", f"others were on, or given, {', '.join(hardware['shared_devices'])} as well")
 
 
-def evidence(found: Json, sheet: "Sheet") -> None:
+def evidence(found: Json, sheet: "Sheet | Paper") -> None:
     """Write who saw it, which records say so, and at whose prices."""
     timing = found["timing"]
     if not (timing or found["records"] or found["node"]):
@@ -141,15 +147,15 @@ def evidence(found: Json, sheet: "Sheet") -> None:
         amount = f"  {record['amount']}" if record.get("amount") is not None else ""
         final = "" if record["final"] is None or record["final"] else " interim"
         sheet.row(
-            f"record {record['seq']}", f"{text.short_hash(record['hash'])}{final}{text.safe(amount) if amount else ''}"
+            f"record {record['seq']}", f"{sheet.hash(record['hash'])}{final}{text.safe(amount) if amount else ''}"
         )
     if found["records_total"] > _LISTED:
         sheet.row("", f"{found['records_total'] - _LISTED} earlier ones: --json lists them")
     for card in found["billing"]["rate_cards"]:
-        sheet.row("rate card", text.short_hash(card))
+        sheet.row("rate card", sheet.hash(card))
     if found["node"]:
         sheet.row(
-            "measured by", f"{text.safe(found['node']['software'])}, config {text.short_hash(found['node']['config'])}"
+            "measured by", f"{text.safe(found['node']['software'])}, config {sheet.hash(found['node']['config'])}"
         )
 
 

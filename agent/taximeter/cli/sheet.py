@@ -8,13 +8,17 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from taximeter.cli.text import safe
+from taximeter.cli.text import portions, safe, short_hash
+
+if TYPE_CHECKING:
+    from taximeter.cli.branches import Line
+    from taximeter.cli.ride import Part
 
 _LABEL = 12
 _NARROWEST, _WIDEST = 60, 100
@@ -69,6 +73,23 @@ class Sheet:
         for at, line in enumerate(lines):
             self.row(label if at == 0 else "", line)
 
+    def bar(self, label: str, parts: "Sequence[Part]") -> None:
+        """Draw parts side by side, each as wide as it was long, and name them below."""
+        cells = portions({part.name: part.ns for part in parts}, self.width - _LABEL - 1)
+        if not cells:
+            return
+        bar = Text()
+        for part in parts:
+            bar.append(part.glyph * cells[part.name], style=part.style)
+        self.row(label, bar)
+        self.flow("", [Text.assemble((part.glyph, part.style), f" {part.name} {part.share}") for part in parts])
+
+    def tree(self, calls: "Sequence[Line]", sums: "Sequence[Line]") -> None:
+        """Draw calls below their callers, and what they come to."""
+        from taximeter.cli.branches import laid_out  # noqa: PLC0415 - only where there is a tree
+
+        self.lines += laid_out(calls, sums, self.width - 1)
+
     def leader(self, label: str, left: str, right: str, style: str = "") -> None:
         """Write `label   left ········ right`; what does not fit on one line takes two."""
         start, room = _LABEL + 1 + cell_len(left), self.width - cell_len(right)
@@ -91,6 +112,16 @@ class Sheet:
     def blank(self) -> None:
         """Leave a line free."""
         self.lines.append(Text())
+
+    def close_up(self) -> None:
+        """Take back a blank line, if one is the last."""
+        if self.lines and not self.lines[-1].plain:
+            self.lines.pop()
+
+    @staticmethod
+    def hash(value: object) -> str:
+        """A hash as there is room for it."""
+        return short_hash(value)
 
     def show(self) -> None:
         """Print the sheet."""

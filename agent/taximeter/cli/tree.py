@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taximeter.cli import text
 
 if TYPE_CHECKING:
+    from taximeter.cli.paper import Paper
     from taximeter.cli.sheet import Sheet
 
 Json = Mapping[str, Any]
@@ -18,7 +19,7 @@ _LISTED = 8
 _ENDED = {"failed": "failed", "canceled": "was canceled", "aborted": "the platform aborted"}
 
 
-def place(found: Json, sheet: "Sheet") -> None:
+def place(found: Json, sheet: "Sheet | Paper") -> None:
     """Write who called a run: its parent, the first of all, and the way from there."""
     tree = found.get("tree")
     path = tree["path"] if tree else ()
@@ -34,7 +35,7 @@ def place(found: Json, sheet: "Sheet") -> None:
         _notes(tree, sheet)
 
 
-def downstream(found: Json, sheet: "Sheet") -> None:
+def downstream(found: Json, sheet: "Sheet | Paper") -> None:
     """Write whom a run called, and they in turn, what each of them came to, and what is owed."""
     tree = found.get("tree")
     if not tree or not has_downstream(tree):
@@ -42,15 +43,14 @@ def downstream(found: Json, sheet: "Sheet") -> None:
     from taximeter.cli import branches  # noqa: PLC0415 - rich, only where something is shown
 
     sheet.section(f"Downstream ({tree['downstream']['predictions']:,})")
-    branches.draw(tree, sheet)
+    sheet.tree(*branches.drawn(tree))
     for currency, amount in tree["total"]["amounts"].items():
         sheet.total("TOTAL with downstream", f"{text.safe(amount)} {text.safe(currency)}")
     sheet.blank()
     _payers(tree["payers"], sheet)
     _owed(found["status"], tree, sheet)
     _notes(tree, sheet)
-    if not sheet.lines[-1].plain:
-        sheet.lines.pop()
+    sheet.close_up()
 
 
 def has_downstream(tree: Json) -> bool:
@@ -71,7 +71,7 @@ def _way(names: list[str]) -> str:
     return " › ".join([*steps, "this one"])
 
 
-def _payers(payers: list[Json], sheet: "Sheet") -> None:
+def _payers(payers: list[Json], sheet: "Sheet | Paper") -> None:
     """Say whose bill it is, where it is not one account's."""
     if len(payers) < 2:
         return
@@ -82,7 +82,7 @@ def _payers(payers: list[Json], sheet: "Sheet") -> None:
         sheet.row("", f"and {len(payers) - _LISTED:,} more accounts: --json lists them")
 
 
-def _owed(status: str | None, tree: Json, sheet: "Sheet") -> None:
+def _owed(status: str | None, tree: Json, sheet: "Sheet | Paper") -> None:
     own, below = tree["own"], tree["downstream"]
     runs = text.plural(below["predictions"], "downstream run")
     if status in _ENDED:
@@ -102,7 +102,7 @@ def _owed(status: str | None, tree: Json, sheet: "Sheet") -> None:
             sheet.row(name, f"{below[name]:,} of {runs} {one if below[name] == 1 else many}", "yellow")
 
 
-def _notes(tree: Json, sheet: "Sheet") -> None:
+def _notes(tree: Json, sheet: "Sheet | Paper") -> None:
     """Say what is worth a look; whose bill a call is, the payers above have said."""
     notes = [finding for finding in tree["findings"] if finding["kind"] != "account"]
     for note in notes[:_LISTED]:
