@@ -35,7 +35,7 @@ def commit(directory: Path, number: int, *some: Runs, calls: tuple[Call, ...] = 
 
 def kept(directory: Path, model: str = "m") -> list[Runs]:
     with LedgerReader(directory / "ledger.db") as reader:
-        return reader.runs(model)
+        return reader.runs([one.kind for one in reader.kinds(model)])
 
 
 def models(directory: Path) -> list[str]:
@@ -108,6 +108,12 @@ def test_of_what_workers_count_so_many_things_are_kept(tmp_path: Path) -> None:
     assert found.measures["active"].n == 2
 
 
+def test_of_what_is_not_known_nothing_is_read(tmp_path: Path) -> None:
+    commit(tmp_path, 1, of("m", 1))
+    with LedgerReader(tmp_path / "ledger.db") as reader:
+        assert reader.runs([Kind("other", "1", "cpu")]) == []
+
+
 def test_calls_add_up(tmp_path: Path) -> None:
     commit(tmp_path, 1, calls=(Call("a", "b", 2, 10), Call("a", "c", 1, 11)))
     commit(tmp_path, 2, calls=(Call("a", "b", 1, 9),))
@@ -162,5 +168,5 @@ def test_what_is_asked_of_runs_reads_no_record(tmp_path: Path) -> None:
 
     with LedgerReader(tmp_path / "ledger.db") as reader:
         reader._connection.authorizer = look
-        reader.runs("m"), reader.kinds(), reader.calls()
+        reader.runs([one.kind for one in reader.kinds("m")]), reader.kinds(), reader.calls()
     assert asked == {"runs", "run_sums", "run_buckets", "run_calls", "sqlite_master"}

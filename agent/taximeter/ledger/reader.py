@@ -4,7 +4,7 @@ Owns a read-only connection of its own. Reads in pages, so that no reader howeve
 checkpointing. Refuses to write and to know what a record says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +16,7 @@ from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
 from taximeter.ledger import accounts, backfill, chain, runs
 from taximeter.ledger.database import door, open_for_reading
-from taximeter.ledger.runs import Call, Runs
+from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.till import next_own
 from taximeter.ledger.values import Filed, Head, PoolTime, Row
 from taximeter.records import RecordType
@@ -126,15 +126,15 @@ class LedgerReader:
             return {}  # an agent wrote it that kept no such sums, and none since
         return {pool: PoolTime(*time) for pool, *time in self._ask(_POOLS, since_hour)}
 
-    def runs(self, model: str) -> list[Runs]:
-        """What a model's runs took so far, by version and tier."""
+    def kinds(self, model: str | None = None) -> list[Runs]:
+        """Every model, version and tier of which runs are known, or those of one model; what they took is not read."""
         with door("read", self._path):
-            return runs.read_runs(self._connection, model)
+            return runs.read_kinds(self._connection, model)
 
-    def kinds(self) -> list[Runs]:
-        """Every model, version and tier of which runs are known; what they took is not read."""
+    def runs(self, kinds: Iterable[Kind]) -> list[Runs]:
+        """What runs of these kinds took so far."""
         with door("read", self._path):
-            return runs.read_kinds(self._connection)
+            return runs.read_runs(self._connection, kinds)
 
     def calls(self) -> list[Call]:
         """Which model was seen to call which."""

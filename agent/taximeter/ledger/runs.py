@@ -106,6 +106,7 @@ DELETE FROM run_calls WHERE (caller, called) IN (
 """
 _HAS_RUNS = "SELECT 1 FROM sqlite_schema WHERE name = 'run_calls'"
 _RUNS = "SELECT run, model, version, tier, ended, succeeded, first_utc_ns, last_utc_ns FROM runs"
+_OF_KIND = "WHERE model = ? AND version = ? AND tier = ?"
 _IN_ORDER = "ORDER BY model, version, tier"
 _SUMS = "SELECT measure, count, total FROM run_sums WHERE run = ?"
 _BUCKETS = "SELECT measure, bucket, count FROM run_buckets WHERE run = ? ORDER BY measure, bucket"
@@ -158,18 +159,19 @@ def _make_room(connection: "apsw.Connection") -> None:
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_runs(connection: "apsw.Connection", model: str | None = None) -> list[Runs]:
-    """What is known of a model's runs, or of every model's; nothing where an older agent kept no such sums."""
-    where, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
+def read_kinds(connection: "apsw.Connection", model: str | None = None) -> list[Runs]:
+    """Every kind that is known, or every one of a model, without what was measured."""
+    where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+    return [_runs(row, {}) for row in _rows(connection, f"{_RUNS} {where} {_IN_ORDER}", *values)]
+
+
+def read_runs(connection: "apsw.Connection", kinds: Iterable[Kind]) -> list[Runs]:
+    """What is known of these kinds, in their order; of what is not known any more, nothing."""
     read: list[Runs] = []
     with connection:  # all of it as it was at one moment
-        read += [_read(connection, row) for row in _rows(connection, f"{_RUNS}{where} {_IN_ORDER}", *values)]
+        for kind in kinds:
+            read += [_read(connection, row) for row in _rows(connection, f"{_RUNS} {_OF_KIND}", *kind)]
     return read
-
-
-def read_kinds(connection: "apsw.Connection") -> list[Runs]:
-    """Every kind that is known, without what was measured."""
-    return [_runs(row, {}) for row in _rows(connection, f"{_RUNS} {_IN_ORDER}")]
 
 
 def read_calls(connection: "apsw.Connection") -> list[Call]:

@@ -72,7 +72,8 @@ def prices_of(card: RateCard | None, terms: Terms | None, catalogue: Catalogue |
 class Known:
     """What is known of models, as a ledger has it."""
 
-    runs: Sequence[Runs]  #: of the model that is asked for
+    runs: Sequence[Runs]  #: of the model that is asked for, as `chosen` from them
+    more: int = 0  #: how many kinds were left out of these
     calls: Sequence[Call] = ()
     models: Sequence[str] = ()  #: of all models, the names
 
@@ -90,9 +91,7 @@ def estimate(wanted: Kind, known: Known, prices: Prices) -> Json:
     """Estimate a run of a model, of one version or on one tier where `wanted` names it (else it is "")."""
     card, names = prices.card, names_of(prices.card, wanted.model)
     priced = card.model(wanted.model) if card else None
-    kinds = [one for one in merged(known.runs) if wanted.version in ("", one.kind.version)]
-    seen = [one for one in kinds if wanted.tier in ("", one.kind.tier)] or kinds
-    seen.sort(key=lambda one: (-one.succeeded, -one.ended, one.kind))
+    seen = chosen(merged(known.runs), wanted)
     return {
         "model": wanted.model,
         "version": wanted.version or None,
@@ -101,13 +100,20 @@ def estimate(wanted: Kind, known: Known, prices: Prices) -> Json:
         "price": price_texts(priced),
         "currency": card.currency if card else None,
         "rate_card": card.hash if card else None,
-        "kinds": [_kind(one, wanted.tier, priced, prices) for one in seen[:KINDS_LISTED]],
-        "kinds_more": max(0, len(seen) - KINDS_LISTED),
+        "kinds": [_kind(one, wanted.tier, priced, prices) for one in seen],
+        "kinds_more": known.more,
         "thin": sum(one.succeeded for one in seen) < THIN,
         "calls": sorted({call.called for call in known.calls if call.caller in names}),
         "within": plain(_MEAN.plus(ERROR)),
         "models": [] if seen else list(known.models[:MODELS_LISTED]),
     }
+
+
+def chosen(runs: Iterable[Runs], wanted: Kind) -> list[Runs]:
+    """Of a model's runs those that are asked for, most of them first; on a tier where it never ran, all others."""
+    kinds = [one for one in runs if wanted.version in ("", one.kind.version)]
+    seen = [one for one in kinds if wanted.tier in ("", one.kind.tier)] or kinds
+    return sorted(seen, key=lambda one: (-one.succeeded, -one.ended, one.kind))
 
 
 def merged(runs: Iterable[Runs]) -> list[Runs]:

@@ -23,7 +23,7 @@ from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
 from taximeter.observe import receipt as receipts
 from taximeter.observe import tree
 from taximeter.observe.calling import Calls, all_calls, calls_of
-from taximeter.observe.estimate import Known, Prices, estimate, names_of, prices_of
+from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, chosen, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
 from taximeter.observe.offers import offers
 from taximeter.observe.since import since_ns
@@ -164,8 +164,11 @@ class Queries:
     def estimate(self, wanted: Kind, prices: Prices | None = None) -> Json:
         """Estimate what a run of a model takes and costs; by `prices`, or by those of the living agent."""
         prices = prices or self._prices()
-        runs = [one for name in names_of(prices.card, wanted.model) for one in self._reader.runs(name)]
-        return estimate(wanted, Known(runs, self._reader.calls(), [] if runs else self._models()), prices)
+        kinds = [one for name in names_of(prices.card, wanted.model) for one in self._reader.kinds(name)]
+        seen = chosen(kinds, wanted)
+        runs = self._reader.runs(one.kind for one in seen[:KINDS_LISTED])
+        known = Known(runs, len(seen) - len(runs), self._reader.calls(), [] if runs else self._models())
+        return estimate(wanted, known, prices)
 
     def _prices(self) -> Prices:
         view = self._snapshot() if self._snapshot else None
