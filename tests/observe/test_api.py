@@ -15,6 +15,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from taximeter.billing.rates import parse_card
 from taximeter.errors import ConfigError, LedgerError
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
@@ -24,7 +25,7 @@ from taximeter.observe.guard import OPEN_PATHS, is_local
 from taximeter.observe.queries import FILTERS, Queries
 from taximeter.observe.snapshot import Snapshot
 from taximeter.records import utc_text
-from tests.core.stories import SECOND
+from tests.core.stories import SECOND, card
 from tests.observe import histories
 from tests.observe.histories import INSTANCE
 from tests.observe.nodes import BUSY, IDLE, TOKEN, ledger_of
@@ -227,6 +228,55 @@ async def test_every_rule_is_explained_to_who_has_the_token(node: Node) -> None:
 async def test_hardware_tells_tier_and_why(node: Node) -> None:
     hardware = (await node.get("/v1/devices")).json()
     assert (hardware["tier"], hardware["rule"], len(hardware["devices"])) == ("gpu-h100-2x", "two of them", 2)
+
+
+def with_models(*names: str) -> Snapshot:
+    said = [{"name": name, "namespace": f"acme/{name}", "amount": "0.03", "unit": "image"} for name in names]
+    return replace(BUSY, card=parse_card(card().content() | {"models": said}, "test"))
+
+
+async def names(node: Node, path: str = "/v1/models") -> list[str]:
+    return [model["name"] for model in (await node.client.get(path)).json()]
+
+
+async def test_models_are_listed_to_anybody(node: Node) -> None:
+    node.view[0] = with_models("a", "b")
+    answer = await node.client.get("/v1/models")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert [model["pricing"]["amount"] for model in answer.json()] == [0.03, 0.03]
+
+
+@pytest.mark.parametrize("path", ["/v1/model/a", "/v1/models/a", "/v1/models/acme/a", "/v1/model/acme%2Fa"])
+async def test_a_model_is_found_by_either_path_and_either_name(node: Node, path: str) -> None:
+    node.view[0] = with_models("a")
+    assert (await node.client.get(path)).json()["name"] == "a"
+
+
+async def test_a_model_that_is_not_there_is_not_found(node: Node) -> None:
+    answer = await node.client.get("/v1/models/nope")
+    assert (answer.status_code, "expected one that /v1/models lists" in answer.json()["detail"]) == (404, True)
+
+
+async def test_the_list_of_models_is_not_read_anew_for_everybody_who_asks(node: Node) -> None:
+    node.view[0] = with_models("a")
+    assert await names(node) == ["a"]
+    node.view[0] = with_models("a", "b")
+    assert await names(node) == ["a"]
+
+
+async def test_the_list_of_models_is_read_anew_once_it_is_old(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "MODELS_KEPT_S", 0.0)
+    monkeypatch.setattr(api, "_MODELS_SHARE", 0)
+    node.view[0] = with_models("a")
+    assert await names(node) == ["a"]
+    node.view[0] = with_models("a", "b")
+    assert await names(node) == ["a", "b"]
+
+
+async def test_an_estimate_is_for_those_who_have_the_token(node: Node) -> None:
+    assert (await node.get("/v1/estimates/acme/sdxl?version=1")).json()["version"] == "1"
+    assert (await node.client.get("/v1/estimates/acme/sdxl")).status_code == 401
+    assert (await node.get("/v1/estimates/acme/sdxl?vresion=1")).status_code == 400
 
 
 async def test_a_receipt_is_found(node: Node) -> None:

@@ -5,9 +5,10 @@ the server's business. Nothing here changes a measurement. The ledger is asked i
 at a time; the loop never waits for the disk.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -21,8 +22,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from taximeter.errors import LedgerError
-from taximeter.observe.guard import Guard, problem
+from taximeter.observe.guard import TRUSTED, Guard, problem
 from taximeter.observe.metrics import render
+from taximeter.observe.models import found_by
 from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
@@ -32,6 +34,9 @@ __all__ = ["build", "is_loopback", "serve"]
 
 NDJSON = "application/x-ndjson"
 PLAIN = "text/plain"
+#: The list of models is so old at most, or, where reading it takes long, so many times older than that took.
+MODELS_KEPT_S = 5.0
+_MODELS_SHARE = 20
 _PRICED = msgspec.json.Encoder(decimal_format="number")
 
 _T = TypeVar("_T")
@@ -56,11 +61,25 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
+        Route("/v1/models", faces.models),
+        Route("/v1/models/{slug:path}", faces.model),
+        Route("/v1/model/{slug:path}", faces.model),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
+
+
+class _Listed(NamedTuple):
+    """Models, and the answer that lists them."""
+
+    models: Sequence[dict[str, Any]] = ()
+    body: bytes = b"[]"
+
+    @staticmethod
+    def of(models: Sequence[dict[str, Any]]) -> "_Listed":
+        return _Listed(models, _PRICED.encode(models))
 
 
 class _Faces:
@@ -71,6 +90,9 @@ class _Faces:
         self._queries = queries
         # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
         self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._reading_models = anyio.Lock()
+        self._models = _Listed(), _Listed()  # all, and what is for everybody
+        self._models_until_s = 0.0
 
     async def metrics(self, request: Request) -> Response:
         body, kind = render(self._snapshot(), request.headers.get("accept", ""), process=True)
@@ -115,6 +137,28 @@ class _Faces:
         if plain:
             return _in_a_line(receipt)
         return _json(receipt)
+
+    async def models(self, request: Request) -> Response:
+        return Response((await self._listed(request)).body, media_type="application/json")
+
+    async def model(self, request: Request) -> Response:
+        slug = request.path_params["slug"]
+        found = found_by((await self._listed(request)).models, slug)
+        if found is None:
+            raise HTTPException(404, f"cannot find model {slug[:256]!r}: expected one that /v1/models lists")
+        return _priced(found)
+
+    async def _listed(self, request: Request) -> "_Listed":
+        """The models that whoever asks may know of. They are open to all, so they are not read anew for each."""
+        async with self._reading_models:
+            if time.monotonic() >= self._models_until_s:
+                began_s = time.monotonic()
+                listed = await self._ask(Queries.models)
+                now_s = time.monotonic()
+                public = self._queries.at(self._snapshot()).public_models(listed)
+                self._models = _Listed.of(listed), _Listed.of(public)
+                self._models_until_s = now_s + max(MODELS_KEPT_S, _MODELS_SHARE * (now_s - began_s))
+        return self._models[0 if request.scope[TRUSTED] else 1]
 
     async def estimate(self, request: Request) -> Response:
         wanted = kind_of(request.path_params["asked"], dict(request.query_params))

@@ -154,7 +154,7 @@ def _unit(unit: str, meter: str) -> str:
 
 def _kind(one: Runs, asked_tier: str, priced: ModelPrice | None, prices: Prices) -> Json:
     kind, measures = one.kind, one.measures
-    units = {name.removeprefix(UNITS): spread for name, spread in measures.items() if name.startswith(UNITS)}
+    units = units_of(one)
     share = measures.get(SHARE)
     by_price = {} if prices.card is None else prices.card.tiers
     tiers = sorted(by_price, key=lambda tier: (by_price[tier], tier))
@@ -182,6 +182,11 @@ def _kind(one: Runs, asked_tier: str, priced: ModelPrice | None, prices: Prices)
             expected(tier, share, units, priced, prices) for tier in others if share is not None and by_hardware
         ],
     }
+
+
+def units_of(one: Runs) -> dict[str, Distribution]:
+    """How what was counted is spread, by its name."""
+    return {name.removeprefix(UNITS): spread for name, spread in one.measures.items() if name.startswith(UNITS)}
 
 
 def _time(spread: Distribution | None) -> Json | None:

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 #: Read by scrapers, balancers and schedulers that hold no token.
-OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz", "/v1/hardware"})
+OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz", "/v1/hardware", "/v1/models"})
+_OPEN_BELOW = ("/v1/model/", "/v1/models/")
 #: In the scope of a request: whether whoever asks knows the token, of which an open path may make a difference.
 TRUSTED = "taximeter.trusted"
 
@@ -102,7 +103,7 @@ class Guard:
 
 def is_open(path: str) -> bool:
     """Whether a path is for all to read."""
-    return path in OPEN_PATHS
+    return path in OPEN_PATHS or path.startswith(_OPEN_BELOW)
 
 
 def is_local(host: str) -> bool:

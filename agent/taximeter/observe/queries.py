@@ -20,8 +20,8 @@ from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.runs import Kind
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
+from taximeter.observe import models, tree
 from taximeter.observe import receipt as receipts
-from taximeter.observe import tree
 from taximeter.observe.calling import Calls, all_calls, calls_of
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, chosen, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
@@ -169,6 +169,16 @@ class Queries:
         runs = self._reader.runs(one.kind for one in seen[:KINDS_LISTED])
         known = Known(runs, len(seen) - len(runs), self._reader.calls(), [] if runs else self._models())
         return estimate(wanted, known, prices)
+
+    def models(self) -> list[Json]:
+        """List the models of the card in force, and those that ran here, in the platform's shape."""
+        prices = self._prices()
+        runs = self._reader.runs(models.to_read(self._reader.kinds(), prices))
+        return models.listed(runs, self._reader.calls(), prices)
+
+    def public_models(self, listed: list[Json]) -> list[Json]:
+        """Of listed models what anybody may know."""
+        return models.public(listed, self._prices())
 
     def _prices(self) -> Prices:
         view = self._snapshot() if self._snapshot else None
