@@ -73,7 +73,7 @@ def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: 
     for line in shipped("agent.toml").read_text().splitlines():
         said = line.removeprefix("# ")
         is_setting = line.startswith("# ") and (
-            said.startswith("[[sinks]]") or (said[:1].isalpha() and said.split(" ")[1:2] == ["="])
+            said.startswith(("[[sinks]]", "[invoice.")) or (said[:1].isalpha() and said.split(" ")[1:2] == ["="])
         )
         lines.append(said if is_setting else line)
     text = "\n".join(lines).replace('tiers = "tiers.toml"', "").replace('rates = "rates.toml"', "")
@@ -82,6 +82,7 @@ def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: 
     config = load(agent_toml, ENVIRON)
     assert config.node.id == "gpu-node-7"
     assert config.rate_card.models["Lumo"].unit == "prediction"
+    assert config.invoice["USD"].places == 2
     assert config.node.region == "eu-west"
     assert [sink.name for sink in config.sinks] == ["usage", "billing"]
 
@@ -185,6 +186,18 @@ def test_all_faults_of_all_three_files_are_named_at_once(agent_toml: Path, tmp_p
     assert len([fault for fault in found if fault.startswith("billing.")]) == 2
     assert len([fault for fault in found if "tiers.toml: tier[0].slug" in fault]) == 1
     assert len([fault for fault in found if "rates.toml" in fault]) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("invoice = 2", "invoice = 2: expected tables such as [invoice.USD]"),
+        ("[invoice.usd]\nplaces = 2", "invoice.usd: expected an ISO 4217 code such as 'USD'"),
+        ("[invoice.USD]\nplaces = 99", "invoice.USD.places = 99: expected a whole number from 0 to 18"),
+    ],
+)
+def test_a_fault_of_the_rounding_of_invoices_is_named(agent_toml: Path, said: str, fault: str) -> None:
+    assert faults(agent_toml, said) == [fault]
 
 
 def test_models_of_a_second_file_may_be_toml_or_json(agent_toml: Path, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from taximeter.billing.invoice import Rounding
 from taximeter.events import Options, ServiceClass
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.queries import Queries
+from taximeter.observe.receipt import with_invoiced
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.sums import LISTED_MAX, Item, Sum, _together, fold_each
 from taximeter.records import Billing, UsageRecord
@@ -83,6 +85,13 @@ def test_amounts_of_interim_records_are_summed_exactly(ask: Ask) -> None:
     queries = ask(histories.long_run(9))
     parts = [orjson.loads(body)["data"]["billing"]["amount"] for body in queries.records(RecordFilter(prediction="p1"))]
     assert Decimal(receipt(queries, "p1")["total"]["amount"]) == sum(map(Decimal, parts))
+
+
+def test_a_total_says_what_is_to_be_paid_where_its_currency_is_rounded(ask: Ask) -> None:
+    total = receipt(ask(histories.long_run(9)), "p1")["total"]
+    assert "invoiced" not in total
+    assert with_invoiced(total, {"USD": Rounding(3, "up")})["invoiced"] == "0.001"
+    assert with_invoiced({"amount": None}, {"USD": Rounding(3, "up")}) == {"amount": None}
 
 
 def test_a_correction_is_told_and_is_in_the_amount(ask: Ask) -> None:

@@ -97,7 +97,12 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(_stop_on_signal, tasks.cancel_scope)
             host, port = config.listen.host, config.listen.port
-            app = api.build(lambda: _look(scene, watcher), Queries(reader), token, loopback=api.is_loopback(host))
+            app = api.build(
+                lambda: _look(scene, watcher),
+                Queries(reader, invoice=config.invoice),
+                token,
+                loopback=api.is_loopback(host),
+            )
             port = await tasks.start(api.serve, app, host, port)
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             await tasks.start(watcher.run)

@@ -125,6 +125,8 @@ def _price(found: Json, sheet: "Sheet | Paper") -> None:
     total = found["total"]
     if total["amount"] is not None:
         sheet.total("TOTAL", f"{text.safe(total['amount'])} {text.safe(total['currency'])}")
+    if total.get("invoiced") is not None:
+        sheet.leader("invoiced", "rounded", f"{text.safe(total['invoiced'])} {text.safe(total['currency'])}")
 
 
 def _others(name: str, runs: Iterable[Json], sheet: "Sheet | Paper") -> None:

@@ -42,6 +42,13 @@ def listen(value: object) -> Listen:
     return Listen(match[1].strip("[]"), int(match[2]))
 
 
+def tables(value: object) -> Mapping[str, object]:
+    """Read a table of tables, whose keys are looked at elsewhere."""
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError("tables such as [invoice.USD]")
+
+
 def _owner(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
         return value
@@ -86,6 +93,7 @@ AGENT = Table(
             }
         ),
         "witness": Table({"kernel": boolean}),
+        "invoice": tables,  # by currency: see billing.invoice
         # A sink's keys depend on its type: see below.
         "sinks": lambda value: value,
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taximeter.billing.classes import Classes, parse_classes
+from taximeter.billing.invoice import parse_invoice
 from taximeter.billing.models_file import Document
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.config import files, model
@@ -50,6 +51,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> model.Config:
     parts = {
         "owner_uids": _owner_uids(checked.get("journal", {}).get("owners"), faults),
         "sinks": tuple(_sinks(checked["sinks"], base, files.directories(environ).state, faults)),
+        "invoice": _caught(lambda: parse_invoice(checked.get("invoice") or {}, f"{faults.source}: invoice"), faults),
         "classes": _caught(lambda: _classes(merged, faults), faults),
         "catalogue": tiers and _caught(lambda: parse_catalogue(*tiers), faults),
         "rate_card": rates and _caught(lambda: parse_card(*rates, models), faults),
@@ -88,6 +90,7 @@ def _config(
         rate_card=parts["rate_card"],
         content=content,
         tiers_content=tiers_content,
+        invoice=parts["invoice"],
         notes=tuple(_notes(parts["catalogue"], parts["rate_card"])),
     )
 

@@ -5,10 +5,11 @@ Refuses to know files and how any of it is checked.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from taximeter.billing.classes import Classes
+from taximeter.billing.invoice import Rounding
 from taximeter.billing.rates import RateCard
 from taximeter.hardware.evidence import OnMismatch
 from taximeter.hardware.tiers import Catalogue
@@ -110,4 +111,5 @@ class Config:
     rate_card: RateCard
     content: Mapping[str, object]  #: agent.toml as it is in force, as plain JSON values
     tiers_content: Mapping[str, object]  #: tiers.toml, as plain JSON values
+    invoice: Mapping[str, Rounding] = field(default_factory=dict)  #: by currency; for show alone
     notes: tuple[str, ...] = ()  #: what is legal and may yet surprise, e.g. a tier without a price

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from taximeter.billing.invoice import Rounding
 from taximeter.errors import TaximeterError
 from taximeter.hardware.tiers import match
 from taximeter.ledger.audit import audit
@@ -55,13 +56,20 @@ class QuestionError(TaximeterError):
 class Queries:
     """Questions to one node: `reader` is its ledger, `snapshot` gives the living agent's view, if there is one."""
 
-    def __init__(self, reader: LedgerReader, snapshot: Callable[[], Snapshot] | None = None) -> None:
+    def __init__(
+        self,
+        reader: LedgerReader,
+        snapshot: Callable[[], Snapshot] | None = None,
+        invoice: Mapping[str, Rounding] | None = None,
+    ) -> None:
+        """Keep at hand what is asked; `invoice` says how sums are rounded where they are paid, by currency."""
         self._reader = reader
         self._snapshot = snapshot
+        self._invoice = invoice or {}
 
     def at(self, view: Snapshot) -> "Queries":
         """Answer from this one view: what runs is looked at in the event loop, the ledger in a thread."""
-        return Queries(self._reader, lambda: view)
+        return Queries(self._reader, lambda: view, self._invoice)
 
     def status(self) -> Json:
         """Say how the node is: agent, ledger, sinks, how much runs; without an agent, what the ledger knows."""
@@ -110,7 +118,8 @@ class Queries:
 
         Without `calls`, whom it called and who called it is left out, which may be much.
         """
-        return self._of_prediction(asked, calls=calls) or self._of_instance(asked) or self._of_record(asked)
+        found = self._of_prediction(asked, calls=calls) or self._of_instance(asked) or self._of_record(asked)
+        return found if found is None else found | {"total": receipts.with_invoiced(found["total"], self._invoice)}
 
     def last_run(self, asked: str) -> Json | None:
         """Explain one run, so that its time and price fit its cost: the last, where several bear the id."""

@@ -23,7 +23,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
                             the arithmetic: "0.412 s × 0.0001 USD/s × 1 = 0.0000412 USD"
       corrections[]         {"id", "reason", "corrects", "amount", "currency", "lines"}: signed, beside the lines above
     total                   {"amount", "currency", "meters"}: of an instance with its predictions, else its own;
-                            meters name what was charged for: share, boot, …
+                            meters name what was charged for: share, boot, …; and "invoiced", the amount as it is
+                            rounded to be paid, where the configuration says how
     exit                    the instance's: {"code", "signal", "oom", "reason", "left_running", …}, or null
     resources               processor time and energy summed over its records, peaks of all of them; null: not known
     units, attributes, labels, concurrency
@@ -40,8 +41,10 @@ ledger's.
 """
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
+from taximeter.billing.invoice import Rounding, invoiced
 from taximeter.billing.money import plain
 from taximeter.observe import tree
 from taximeter.observe.calling import Calls
@@ -84,6 +87,14 @@ def of_pending(asked: str, kind: str, view: Mapping[str, Any], calls: Calls | No
 def _called(asked: str, calls: Calls | None) -> Json:
     told = None if calls is None else tree.told(calls, asked)
     return {"tree": told, "downstream": [] if told is None else tree.below(told)}
+
+
+def with_invoiced(total: Json, rules: Mapping[str, Rounding]) -> Json:
+    """Add to a total how much of it is to be paid, where that is said of its currency."""
+    if total["amount"] is None:
+        return total
+    rounded = invoiced(Decimal(total["amount"]), total["currency"], rules)
+    return total if rounded is None else total | {"invoiced": f"{rounded:f}"}
 
 
 def _receipt(asked: str, kind: str, run: Run) -> Json:
