@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.cli import text
+from taximeter.cli.sheet import Sheet
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,10 @@ def test_an_instant_is_cut_and_not_rounded() -> None:
 
 def test_a_small_part_is_not_shown_as_nothing() -> None:
     assert text.percent(1, 10_000) == "<1 %"
+
+
+def test_what_a_line_is_of_stands_apart_from_the_rest_however_long_it_is() -> None:
+    sheet = Sheet(79)
+    sheet.leader("computing_second", "1 s × 0.008 USD/s × 1", "0.008 USD")
+    assert sheet.lines[0].plain.startswith(" computing_second 1 s × 0.008")
+    assert sheet.lines[0].cell_len == 79

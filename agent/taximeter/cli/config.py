@@ -52,6 +52,8 @@ def write(config: Config, sheet: "Sheet") -> None:
     sheet.row("tiers", f"{text.plural(len(config.catalogue.tiers), 'rule')}, {text.safe(config.catalogue.source)}")
     card = config.rate_card
     prices = text.plural(len(card.tiers), "price")
+    if card.models:
+        prices += f" and {text.plural(len(card.models), 'model')}"
     sheet.row("rates", f"{prices} in {text.safe(card.currency)}, version {text.safe(card.version)}")
     sheet.row("sinks", text.listed([f"{sink.name} ({sink.type})" for sink in config.sinks]))
     sheet.row("fingerprint", fingerprint(config))

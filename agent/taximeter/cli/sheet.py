@@ -92,8 +92,9 @@ class Sheet:
 
     def leader(self, label: str, left: str, right: str, style: str = "") -> None:
         """Write `label   left ········ right`; what does not fit on one line takes two."""
-        start, room = _LABEL + 1 + cell_len(left), self.width - cell_len(right)
-        head = ((f" {label:<{_LABEL}}", "dim"), (left, ""))
+        label = f"{label:<{_LABEL}}" if cell_len(label) < _LABEL else f"{label} "
+        start, room = 1 + cell_len(label) + cell_len(left), self.width - cell_len(right)
+        head = ((f" {label}", "dim"), (left, ""))
         if room - start < 4:
             self._line(*head)
             start, head = _LABEL + 1, ((" " * (_LABEL + 1), ""), ("", ""))
