@@ -86,7 +86,11 @@ def call(
     records = tell(options, events, book(interim_ns=ms * MS if code is None else 60 * SECOND)).records
     written = orjson.dumps([record.data for record in records]).replace(INSTANCE.encode(), f"i-{prediction}".encode())
     return [
-        record._replace(id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
+        record._replace(
+            id=record.id.replace(INSTANCE, f"i-{prediction}"),
+            data={**data, "billing": record.data["billing"]},  # a value still, from which the ledger adds up
+            instance=f"i-{prediction}",
+        )
         for record, data in zip(records, orjson.loads(written), strict=True)
     ]
 
