@@ -19,13 +19,14 @@ from taximeter.records import (
     UNATTRIBUTED,
     Billing,
     Exit,
+    HardwareUse,
     RecordType,
     UsageRecord,
     Witness,
 )
 from taximeter.resources import of_instance, of_prediction
 from taximeter.rulebook import Rulebook
-from taximeter.sold import billed_hardware, hardware_use
+from taximeter.sold import as_published, billed_hardware, hardware_use
 
 #: Why a record is corrected: another tier bills than was thought.
 EVIDENCE = "evidence"
@@ -56,13 +57,13 @@ def prediction_records(
     """The record of `prediction` since its last cut, and a correction where its end changes what was billed before."""
     hardware = billed_hardware(instance, prediction, book)
     rating = rate_prediction(instance, prediction, times, end.status, (book, hardware))
-    began = _began(instance, prediction, times)
-    data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, hardware))
+    began, use = _began(instance, prediction, times), _use(instance, prediction, hardware, book)
+    data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use))
     record = _record(instance, RecordType.PREDICTION, prediction, began, data)
     if rating.correction is None:
         return (record,)
     cut = _cut_of(instance)
-    return (record, _correction((instance, prediction), cut, end, (rating.correction, hardware), book.source))
+    return (record, _correction((instance, prediction), cut, end, (rating.correction, use), book.source))
 
 
 def instance_records(
@@ -71,7 +72,8 @@ def instance_records(
     """The record of `instance` since its last cut, and a correction where its end changes what was billed before."""
     hardware = billed_hardware(instance, None, book)
     rating = rate_instance(instance, phases, end.status, (book, hardware))
-    data = _instance_data(instance, phases, end, (rating.billing, hardware))
+    use = _use(instance, None, hardware, book)
+    data = _instance_data(instance, phases, end, (rating.billing, use))
     if left is not None:
         data["exit"] = left
     began = Moment(instance.cut.at_ns, instance.cut.phases.suspended)
@@ -79,7 +81,13 @@ def instance_records(
     if rating.correction is None:
         return (record,)
     cut = _cut_of(instance)
-    return (record, _correction((instance, None), cut, end, (rating.correction, hardware), book.source))
+    return (record, _correction((instance, None), cut, end, (rating.correction, use), book.source))
+
+
+def _use(instance: Instance, prediction: Prediction | None, hardware: Hardware, book: Rulebook) -> HardwareUse:
+    """What a record says of the hardware, held against what its model is published with."""
+    about, state = (prediction, prediction) if prediction else (instance.opened.options, instance)
+    return as_published(hardware_use(instance, hardware), about.model, book.card_of(state.card))
 
 
 def _cut_of(instance: Instance) -> Moment:
@@ -117,9 +125,9 @@ def _prediction_data(
     prediction: Prediction,
     since: tuple[Moment, Times],
     end: End,
-    bill: tuple[Billing, Hardware],
+    bill: tuple[Billing, HardwareUse],
 ) -> dict[str, object]:
-    (began, times), (billing, hardware) = since, bill
+    (began, times), (billing, use) = since, bill
     before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
     data = _told(instance, prediction, end)
     data["interval"] = interval(opened, began, Moment(end.at_ns, instance.phases.suspended))
@@ -136,7 +144,7 @@ def _prediction_data(
         data["units_to_date"] = prediction.units_to_date
     data["attributes"] = prediction.attributes
     data["labels"] = opened.options.labels
-    data["hardware"] = hardware_use(instance, hardware)
+    data["hardware"] = use
     data["resources"] = of_prediction(instance, prediction, end.at_ns)
     data["billing"] = billing
     start = _start(prediction.start, prediction.start_ns, cut_ns)
@@ -145,9 +153,11 @@ def _prediction_data(
     return data
 
 
-def _instance_data(instance: Instance, phases: Phases, end: End, bill: tuple[Billing, Hardware]) -> dict[str, object]:
+def _instance_data(
+    instance: Instance, phases: Phases, end: End, bill: tuple[Billing, HardwareUse]
+) -> dict[str, object]:
     cut, opened = instance.cut, instance.opened
-    billing, hardware = bill
+    billing, use = bill
     before = cut.phases
     data = _told(instance, None, end)
     began, ended = Moment(cut.at_ns, before.suspended), Moment(end.at_ns, phases.suspended)
@@ -158,7 +168,7 @@ def _instance_data(instance: Instance, phases: Phases, end: End, bill: tuple[Bil
     data["units"] = NOTHING
     data["attributes"] = NOTHING
     data["labels"] = opened.options.labels
-    data["hardware"] = hardware_use(instance, hardware)
+    data["hardware"] = use
     data["resources"] = of_instance(instance)
     data["billing"] = billing
     start = _start(instance.start, instance.start_ns, cut.at_ns)
@@ -196,7 +206,7 @@ def _correction(
     of: tuple[Instance, Prediction | None],
     until: Moment,
     end: End,
-    bill: tuple[Billing, Hardware],
+    bill: tuple[Billing, HardwareUse],
     source: str,
     behind: int = 1,
 ) -> UsageRecord:
@@ -204,7 +214,7 @@ def _correction(
 
     No time changes. It follows, `behind` it by one, the record that brought the end.
     """
-    (instance, prediction), (billing, hardware) = of, bill
+    (instance, prediction), (billing, use) = of, bill
     tier_before = prediction.tier if prediction else instance.cut.tier
     began = Moment(instance.start_ns, 0)
     if prediction is not None:
@@ -213,10 +223,10 @@ def _correction(
     del data["final"]
     data |= {
         "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
-        "reason": end.status if tier_before == hardware.tier else EVIDENCE,
+        "reason": end.status if tier_before == use.tier else EVIDENCE,
         "interval": interval(instance.opened, began, until),
         "time": {"active_ns": 0, "share_ns": 0},
-        "hardware": hardware_use(instance, hardware),
+        "hardware": use,
         "billing": billing,
     }
     return _record(instance, RecordType.CORRECTION, prediction, began, data, behind)
@@ -228,9 +238,9 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     rating = rate_ended(instance, ended, (book, hardware))
     if rating.correction is None:
         return None
-    until = Moment(prediction.cut_ns, ended.slept_ns)
+    until, use = Moment(prediction.cut_ns, ended.slept_ns), _use(instance, prediction, hardware, book)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
-    return _correction((instance, prediction), until, end, (rating.correction, hardware), book.source, behind=0)
+    return _correction((instance, prediction), until, end, (rating.correction, use), book.source, behind=0)
 
 
 def take_back(
@@ -262,7 +272,7 @@ def take_back(
         "units_to_date": prediction.units_to_date,
         "attributes": prediction.attributes,
         "to_date": {"load_ns": left.load, "active_ns": left.active, "share_ns": left.share},
-        "hardware": hardware_use(instance, hardware),
+        "hardware": _use(instance, prediction, hardware, book),
         "billing": billing,
     }
     return (_record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records)),)

@@ -119,6 +119,13 @@ class HardwareUse:
     shared_devices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class HardwareElsewhere(HardwareUse):
+    """Another tier than the one that its model is published with."""
+
+    published: str = ""
+
+
 class Resources(TypedDict):
     """What was used beside time; null is unknown."""
 

@@ -3,7 +3,7 @@
 Refuses to know how either is found out, and what a tier costs.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 
 from taximeter.billing.rates import RateCard
@@ -11,7 +11,7 @@ from taximeter.events import Observed
 from taximeter.hardware import evidence
 from taximeter.hardware.inventory import UNKNOWN_TIER, Evidence, Hardware
 from taximeter.instance import Instance, Prediction
-from taximeter.records import DeviceUse, HardwareUse
+from taximeter.records import DeviceUse, HardwareElsewhere, HardwareUse
 from taximeter.rulebook import Rulebook
 
 _UNKNOWN_HARDWARE = Hardware(UNKNOWN_TIER, 0, rule="the hardware was not looked at", settled=False)
@@ -33,6 +33,15 @@ def _billed(instance: Instance, card: RateCard | None, book: Rulebook) -> Hardwa
         return declared
     choice = book.rules_of(instance.rules).on_mismatch
     return evidence.billed(declared, observed.hardware, instance.evidence, choice, card.tiers if card else {})
+
+
+def as_published(use: HardwareUse, model: str | None, card: RateCard | None) -> HardwareUse:
+    """The same; where the card publishes the model with another tier, it says so. What is unknown is no other tier."""
+    priced = card.model(model) if card else None
+    if priced is None or priced.hardware in (None, use.tier) or use.tier == UNKNOWN_TIER:
+        return use
+    said = {field.name: getattr(use, field.name) for field in fields(HardwareUse)}
+    return HardwareElsewhere(**said, published=priced.hardware)
 
 
 def hardware_use(instance: Instance, billed: Hardware) -> HardwareUse:

@@ -52,7 +52,10 @@ def test_a_receipt_reads_as_it_was_drawn(booked: Path, name: str, asked: str, co
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize(("name", "run"), [("seen", histories.seen_run), ("mismatch", histories.mismatched_run)])
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("seen", histories.seen_run), ("mismatch", histories.mismatched_run), ("elsewhere", histories.elsewhere_run)],
+)
 def test_a_receipt_tells_how_its_devices_are_known(
     state: Path, name: str, run: Callable[[], list[UsageRecord]], columns: int
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import orjson
 
+from taximeter.billing.rates import parse_card
 from taximeter.events import ActiveMark, Event, Marked, Measured, Observed, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Device, Hardware
 from taximeter.ledger import chain
@@ -157,6 +158,25 @@ def mismatched_run() -> list[UsageRecord]:
     return _on_gpus(_TWO, Observed(3900 * MS, SECOND, _ONE))
 
 
-ALL = (seen_run, mismatched_run, one_shot, long_run, aborted_run, shared_worker, private_run, unpriced_run, killed_run)
+def elsewhere_run() -> list[UsageRecord]:
+    """A run of a model that the card publishes with another tier, priced by the images that it made."""
+    model = {"name": "acme/sdxl", "amount": "0.03", "unit": "image", "hardware": "gpu-h100"}
+    rates = (parse_card(card().content() | {"models": [model]}, "test"),)
+    options = Options(prediction="p1", account="cus_7", model="acme/sdxl", units={"image": "2"})
+    return tell(options, [spawned(0), ready(0), exited(1500 * MS)], book(rates=rates)).records
+
+
+ALL = (
+    elsewhere_run,
+    seen_run,
+    mismatched_run,
+    one_shot,
+    long_run,
+    aborted_run,
+    shared_worker,
+    private_run,
+    unpriced_run,
+    killed_run,
+)
 
 __all__ = ["ALL", "INSTANCE", "NODE", "bodies"]

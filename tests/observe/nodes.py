@@ -65,6 +65,7 @@ BUSY = replace(
         corrected={"USD": Decimal("0.002")},
         unrated={"unknown": 2},
         mismatches={"gpu-h100": 1},
+        published_elsewhere={"gpu-t4": 3},
         clock_flags={"slewed": 1},
         clock_faults={"slewed": 1},
         journal_faults={"torn": 1, "not_json": 4},

@@ -101,6 +101,20 @@ def test_a_correction_of_what_is_open_changes_its_cost_too() -> None:
     assert only(interim, taken_back, last).measures["cost USD"].total == Decimal("2550e12")
 
 
+def test_time_that_turns_out_to_be_nobodys_is_not_learnt() -> None:
+    last = ended()
+    taken_back = record(
+        instance_id(1),
+        1,
+        RecordType.CORRECTION,
+        {"billing": billed("0.25", "-0.00038125"), "to_date": {"active_ns": 750 * MS, "share_ns": 750 * MS}},
+        prediction=last.prediction,
+    )
+    measures = only(last, taken_back).measures
+    assert (measures["active"].total, measures["share"].total) == (750 * MS, 750 * MS)
+    assert measures["cost USD"].total == Decimal(1143750000000000)
+
+
 def test_numbers_that_are_no_measurement_are_left_out() -> None:
     assert "units image" not in only(ended(units={"image": "9" * 39})).measures
 

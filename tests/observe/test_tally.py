@@ -26,6 +26,11 @@ def test_billed_seconds_are_counted_by_tier_class_and_meter() -> None:
     assert counted(histories.one_shot()).counters().billed_s == {("cpu", "public", "share"): pytest.approx(0.412)}
 
 
+def test_predictions_on_another_tier_than_is_published_are_counted_once_by_that_one() -> None:
+    assert counted(histories.elsewhere_run()).counters().published_elsewhere == {"gpu-h100": 1}
+    assert counted(histories.one_shot()).counters().published_elsewhere == {}
+
+
 def test_amounts_stay_exact() -> None:
     assert counted(histories.one_shot()).counters().amounts == {"USD": Decimal("0.0000412")}
 

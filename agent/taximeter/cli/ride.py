@@ -110,6 +110,8 @@ def hardware(used: Json | None, sheet: "Sheet | Paper") -> None:
         sheet.row("tier", None)
         return
     sheet.row("tier", used["tier"], "bold")
+    if used.get("published"):
+        sheet.row("published", f"with {text.safe(used['published'])}: its model is offered on another tier", "yellow")
     for device in used.get("devices") or ():
         sheet.row(
             "device", f"{text.safe(device['name'])}, {text.size(device['memory_bytes'])}, {text.safe(device['uuid'])}"

@@ -75,14 +75,16 @@ class Experience:
             self._open[key] = _sum(before, data["billing"].amount)
 
     def _correct(self, record: UsageRecord, ended: _Ended) -> None:
-        """Put right what was billed; of what ended in another batch it is too late for that."""
-        billing: Any = record.data["billing"]
-        key = record.instance, record.prediction
+        """Put right what was billed, and told; of what ended in another batch it is too late for that."""
+        data: Mapping[str, Any] = record.data
+        key, amount = (record.instance, record.prediction), data["billing"].amount
         if key in ended:
             last, before = ended[key]
-            ended[key] = last, _sum(before, billing.amount)
+            if "to_date" in data:  # it had ended before that
+                last = last._replace(data={**last.data, "to_date": {**last.data["to_date"], **data["to_date"]}})  # type: ignore[dict-item]
+            ended[key] = last, _sum(before, amount)
         elif key in self._open:
-            self._open[key] = _sum(self._open[key], billing.amount)
+            self._open[key] = _sum(self._open[key], amount)
 
 
 def _sum(before: Decimal | None, amount: str | None) -> Decimal | None:

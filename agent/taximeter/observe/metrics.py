@@ -173,6 +173,8 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
     text = "Instances that used other devices than they declared, by the tier declared."
     yield _counters("taximeter_hardware_mismatches", text, ("tier",), counters.mismatches)
+    text = "Predictions that ran on another tier than their model is published with, by that one."
+    yield _counters("taximeter_published_mismatches", text, ("tier",), counters.published_elsewhere)
 
 
 def _pools(pools: Mapping[str, PoolTime]) -> Iterator[Metric]:

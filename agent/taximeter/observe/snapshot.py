@@ -104,6 +104,7 @@ class Counters:
     commits: Commits = Commits()
     orphaned: Mapping[str, int] = field(default_factory=dict)  #: how an end is known that left predictions open
     call_faults: Mapping[str, int] = field(default_factory=dict)  #: what cannot be so of who called whom
+    published_elsewhere: Mapping[str, int] = field(default_factory=dict)  #: tier published -> predictions on another
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from taximeter.ledger.values import PoolHour, PoolTime
 from taximeter.observe.pools import OTHER, SECONDS
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
-from taximeter.records import Billing, BillingStatus, UsageRecord
+from taximeter.records import Billing, BillingStatus, HardwareElsewhere, RecordType, UsageRecord
 
 LABELS_MAX = 200
 
@@ -92,6 +92,8 @@ class Tally:
     def _count(self, record: UsageRecord) -> None:
         data: Mapping[str, Any] = record.data
         _add(self._records, (record.type, data.get("status") or "none"), 1)
+        if record.type is RecordType.PREDICTION and data["final"] and isinstance(data["hardware"], HardwareElsewhere):
+            self._word("published_elsewhere", data["hardware"].published)
         billing: Billing | None = data.get("billing")
         if billing is None:
             return  # a fact of the ledger's own
