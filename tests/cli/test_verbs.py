@@ -208,6 +208,7 @@ def test_a_sound_ledger_is_said_to_be_sound(booked: Path) -> None:
     assert answer.lines[0].endswith("sound")
 
 
+@pytest.mark.forged
 def test_every_fault_of_a_ledger_is_named(booked: Path) -> None:
     connection = apsw.Connection(str(booked / "ledger.db"))
     (body,) = next(connection.execute("SELECT body FROM records WHERE seq = 2"))

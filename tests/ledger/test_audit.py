@@ -28,6 +28,8 @@ from tests.ledger.samples import (
     run_batch,
 )
 
+pytestmark = pytest.mark.forged
+
 ONE = instance_id(1)
 
 

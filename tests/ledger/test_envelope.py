@@ -11,6 +11,8 @@ from cloudevents.core.formats.json import JSONFormat
 from taximeter.ledger.reader import LedgerReader
 from tests.ledger.samples import instance_id, opened, run_batch
 
+pytestmark = pytest.mark.forged
+
 
 @pytest.fixture
 def body(tmp_path: Path) -> bytes:

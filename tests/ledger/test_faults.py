@@ -17,6 +17,8 @@ from taximeter.ledger.store import Batch, Ledger
 from tests.ledger.samples import instance_id, opened, run_batch
 from tests.require import lacking, require_program, require_root
 
+pytestmark = pytest.mark.forged
+
 COMMITTER = [sys.executable, str(Path(__file__).with_name("committer.py"))]
 FOREVER = "1000000"
 

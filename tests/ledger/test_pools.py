@@ -12,6 +12,8 @@ from taximeter.ledger.store import KEPT_HOURS, Batch
 from taximeter.ledger.values import PoolHour, PoolTime
 from tests.ledger.samples import opened, run
 
+pytestmark = pytest.mark.forged
+
 TIME = PoolTime(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 

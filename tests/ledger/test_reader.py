@@ -15,6 +15,8 @@ from taximeter.ledger.store import Batch, JournalState
 from tests.ledger.samples import BEGAN_UTC_NS, instance_id, opened, run
 from tests.require import require_root
 
+pytestmark = pytest.mark.forged
+
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[LedgerReader]:

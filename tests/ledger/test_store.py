@@ -16,6 +16,8 @@ from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, JournalState, Ledger, NodeInfo, Stored
 from tests.ledger.samples import instance_id, opened, run, run_batch
 
+pytestmark = pytest.mark.forged
+
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:

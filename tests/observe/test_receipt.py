@@ -300,6 +300,7 @@ def test_an_empty_question_is_told_what_was_expected(ask: Ask) -> None:
     assert "got an empty word" in ask(histories.one_shot()).unknown("")
 
 
+@pytest.mark.forged
 def test_evidence_that_finds_a_price_makes_a_run_rated(ask: Ask) -> None:
     records = histories.mismatched_run()
     unrated = Billing("unrated", (), None, None, None, "no tier")

@@ -311,6 +311,7 @@ def changed(path: Path, sql: str) -> None:
     connection.close()
 
 
+@pytest.mark.forged
 def test_a_record_that_cannot_be_read_spoils_no_other_tree(ask: Ask, tmp_path: Path) -> None:
     queries = ask([*histories.calls(), *call("p-x", "p-far", root="p-far")])
     changed(tmp_path, "UPDATE records SET body = x'ff' WHERE seq = (SELECT min(seq) FROM lookups WHERE root = 'p-far')")
