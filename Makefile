@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find agent config -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 CORE_COVERAGE := --cov --cov-config=pyproject.toml --cov-report=term
 PYTEST := $(RUN) -m pytest
-CODE   := agent tests benchmarks examples docs/draw.py
+CODE   := agent tests benchmarks examples tools docs/draw.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs install dev test check lint format bench truth lock packages clean distclean

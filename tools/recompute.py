@@ -5,7 +5,7 @@
     python3 tools/recompute.py usage.ndjson [more.ndjson …] [--card card.json …]
 
 For whoever does not trust Taximeter: one file, Python's standard library, nothing of Taximeter. It reads the records (a
-sink's file, or `taximeter records --json`), takes prices and terms from the facts among them, does all of the arithmetic
+sink's file, or `taximeter records --json`), takes prices and terms from the facts among them, does all the arithmetic
 again in whole numbers and fractions, and names each record that says something else, with what was expected.
 
 What each record is checked for: its place in the chain of hashes and its number; that intervals follow each other and
@@ -13,7 +13,7 @@ their parts add up; `to_date`; the rate card that was in force at the start; eac
 multiplier, amount); the sum; that a correction is there where one is due, and is what it must be; of an instance, that
 the shares add up to its active time. What cannot be told from the records is counted under "not checked", with why.
 
-`--card FILE` gives a rate card that the records name and do not hold: JSON as a ledger's fact has it. Exit status: 0, all
+`--card FILE` gives a rate card that the records name and do not hold: as a ledger's fact has it, in JSON. Exit status: 0, all
 is right; 1, something is not; 2, the input cannot be read.
 """
 
@@ -34,6 +34,7 @@ PREDICTION = "taximeter.usage.prediction.v1"
 INSTANCE = "taximeter.usage.instance.v1"
 CORRECTION = "taximeter.usage.correction.v1"
 FACT = "taximeter.ledger.fact.v1"
+THRESHOLD = "taximeter.charge.threshold.v1"
 #: These sell the instance's time; what runs on it is informative.
 ONLINE = ("private", "deployment")
 PROCESSING = "processing"
@@ -41,7 +42,7 @@ ATTO = 10**18
 GENESIS = "sha256:" + "0" * 64
 Json = Mapping[str, Any]
 
-# --- Numbers: whole ones and fractions, so that nothing is rounded but where it is said -----------------------------------
+# --- Numbers: whole ones and fractions, so that nothing is rounded but where it is said -------------------------------
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
@@ -98,12 +99,15 @@ def utc_ns(text: object) -> int:
         raise Fault(f"a time is {text!r}, expected one in UTC") from None
 
 
-# --- The rate card, and the rules: what costs how much, and who pays for what ---------------------------------------------
+# --- The rate card, and the rules: what costs how much, and who pays for what -----------------------------------------
 
 #: Priced units: so many of what is counted are one of it. The two last are time, which is measured.
 UNITS = {
     **{name: (name, 1) for name in ("image", "image_megapixel", "video", "second", "audio_second", "video_second")},
-    **{"5 seconds": ("second", 5), "minute": ("second", 60), "token": ("token", 1), "million_token": ("token", 10**6)},
+    "5 seconds": ("second", 5),
+    "minute": ("second", 60),
+    "token": ("token", 1),
+    "million_token": ("token", 10**6),
     **{name: (name, 1) for name in ("prediction", "computing_second", "gpu")},
 }
 TIME = ("computing_second", "gpu")
@@ -118,7 +122,9 @@ _COMPARE = {
 
 def same(said: str, value: str) -> bool:
     """Texts are the same by their letters, numbers by their size."""
-    return said == value or bool(_NUMBER.fullmatch(said) and _NUMBER.fullmatch(value) and Fraction(said) == Fraction(value))
+    return said == value or bool(
+        _NUMBER.fullmatch(said) and _NUMBER.fullmatch(value) and Fraction(said) == Fraction(value)
+    )
 
 
 def holds(criterion: Json, attributes: Mapping[str, str]) -> bool:
@@ -129,7 +135,7 @@ def holds(criterion: Json, attributes: Mapping[str, str]) -> bool:
     if operator == "in":
         return any(same(said, one) for one in value)
     if operator in ("==", "!="):
-        return same(said, value) == (operator == "==")
+        return bool(same(said, value) == (operator == "=="))
     sizes = bool(_NUMBER.fullmatch(said) and _NUMBER.fullmatch(value))
     return sizes and bool(_COMPARE[operator](Fraction(said), Fraction(value)))
 
@@ -192,7 +198,7 @@ def _terms(row: Json) -> dict[str, Any]:
     return {key: value if key == "quantity" else Fraction(value) for key, value in row.items()}
 
 
-# --- What a run costs: of totals to date, and of nothing else -------------------------------------------------------------
+# --- What a run costs: of totals to date, and of nothing else ---------------------------------------------------------
 
 
 class Due(NamedTuple):
@@ -244,8 +250,8 @@ class Run:
         self.attributes: Mapping[str, str] = data.get("attributes", {})
         self.card_hash = data["billing"]["rate_card"]
         self.card: Card | None = None
-        self.end_ns: int | None = None
-        self.slept_ns = 0
+        self.begun = self.told = data["interval"]  #: its first interval, and the last one
+        self.slept_ns = 0  #: in the last one
         self.state: State | None = None
         self.last_id = ""
         self.partial = False  #: something of it is not here
@@ -281,7 +287,7 @@ class Run:
         end = _end_factor(terms, state.status) if self.online else Fraction(1)
         phases = ("boot", "idle", "active", "teardown") if self.online else ("boot", "idle", "teardown")
         return self._of_time([
-            (phase, state.ns[f"{phase}_ns"] if phase != "boot" or state.counts else 0, terms[phase] * end) for phase in phases
+            (phase, state.ns[f"{phase}_ns"] * (phase != "boot" or state.counts), terms[phase] * end) for phase in phases
         ], state.tier)  # fmt: skip
 
     def _of_tier(self, state: State, terms: Json) -> Dues:
@@ -360,7 +366,7 @@ def part_of(price: Json, quantity: Fraction) -> Fraction:
     return max(quantity - Fraction(price.get("above", "0")), Fraction(0))
 
 
-# --- What a record must bill, and what a correction must be ---------------------------------------------------------------
+# --- What a record must bill, and what a correction must be -----------------------------------------------------------
 
 Line = tuple[str, str, str, str, str, str]
 
@@ -419,7 +425,9 @@ def corrected(billed: Dues, due: Dues) -> Bill | None:
             lines.append(_line(was, was.quantity, now.multiplier - was.multiplier, now.price() - was.price()))
         elif now is not None and (now.rate, now.multiplier) == (was.rate, was.multiplier):
             more = now.quantity - was.quantity
-            lines.append(_line(was, abs(more), was.multiplier if more > 0 else -was.multiplier, now.price() - was.price()))
+            lines.append(
+                _line(was, abs(more), was.multiplier if more > 0 else -was.multiplier, now.price() - was.price())
+            )
         else:
             lines.append(_line(was, was.quantity, -was.multiplier, -was.price()))
             if now is not None:
@@ -454,7 +462,7 @@ def differences(told: Bill, expected: Bill | None) -> str:
     return ""
 
 
-# --- Time: intervals and their parts --------------------------------------------------------------------------------------
+# --- Time: intervals and their parts ----------------------------------------------------------------------------------
 
 PHASES = ("boot_ns", "idle_ns", "active_ns", "teardown_ns", "suspended_ns", "unknown_ns")
 PARTS = ("load_ns", "active_ns", "suspended_ns", "unknown_ns")
@@ -463,7 +471,11 @@ PARTS = ("load_ns", "active_ns", "suspended_ns", "unknown_ns")
 def check_time(event: Json, data: Json) -> Iterator[str]:
     """What an interval says of itself."""
     interval, time = data["interval"], data["time"]
-    wrong = [f"time.{part} is {ns!r}, expected whole nanoseconds" for part, ns in time.items() if type(ns) is not int or ns < 0]
+    wrong = [
+        f"time.{part} is {ns!r}, expected whole nanoseconds"
+        for part, ns in time.items()
+        if type(ns) is not int or ns < 0
+    ]
     if wrong:
         yield from wrong
         return
@@ -483,13 +495,14 @@ def check_time(event: Json, data: Json) -> Iterator[str]:
         yield f"time.share_ns is {time['share_ns']}, expected no more than active_ns, {time['active_ns']}"
 
 
-# --- The ledgers, and what is open in them --------------------------------------------------------------------------------
+# --- The ledgers, and what is open in them ----------------------------------------------------------------------------
 
 
 class Pending(NamedTuple):
     """A correction that must come next of an instance, by each of the rules that may have been in force."""
 
     run: Run
+    interval: Json  #: of what is corrected
     event_id: str
     corrects: str
     reason: str
@@ -517,6 +530,7 @@ class Kept(NamedTuple):
     life: Life
     run: Run
     state: State
+    interval: Json  #: of the corrections of it
     less: State | None = None  #: of what was taken back: the totals before that
 
 
@@ -534,6 +548,9 @@ class Book:
         self.numbers: dict[str, int] = {}  #: of lives that are over and may be corrected
         self.recent: OrderedDict[int, bytes] = OrderedDict()
         self.kept: dict[str, Kept] = {}
+        self.spend: dict[tuple[str, str, str], Fraction] = {}  #: by account, currency and period
+        self.crossed: set[tuple[str, str, str, str]] = set()
+        self.last_id = ""  #: of the last record of usage
 
 
 class Finding(NamedTuple):
@@ -612,7 +629,9 @@ class Recomputation:
             return False
         if seq == book.seq + 1:
             if place["previous"] != book.hash:
-                self._fault(event, f"ledger.previous is {place['previous']}, expected {book.hash}: the hash of record {seq - 1}")
+                self._fault(
+                    event, f"ledger.previous is {place['previous']}, expected {book.hash}: the hash of record {seq - 1}"
+                )
         else:
             book.whole = False
             self.not_checked["records before it are missing, so that its place in the chain cannot be told"] += 1
@@ -627,11 +646,13 @@ class Recomputation:
         if kind == FACT:
             self._learn(book, data)
         elif kind == CORRECTION:
-            self._add_up(data["billing"])
+            self._add_up(book, event)
             self._correction(book, event)
         elif kind in (PREDICTION, INSTANCE):
-            self._add_up(data["billing"])
+            self._add_up(book, event)
             self._usage(book, event)
+        elif kind == THRESHOLD:
+            self._threshold(book, data)
         else:
             self.not_checked[f"{kind}: what it says is not recomputed"] += 1
 
@@ -649,14 +670,37 @@ class Recomputation:
         else:
             book.rules = [Rules(content), *(other for other in book.rules if other.hash != known_as)]
 
-    def _add_up(self, billing: Json) -> None:
+    def _add_up(self, book: Book, event: Json) -> None:
+        data, billing = event["data"], event["data"]["billing"]
         for line in billing["lines"]:
             for key in ("quantity", "rate", "multiplier", "amount"):
                 number(line[key], f"billing.lines: {key}")
         self.lines += len(billing["lines"])
         if billing["amount"] is not None:
             currency = str(billing["currency"])
-            self.totals[currency] = self.totals.get(currency, Fraction(0)) + number(billing["amount"], "billing.amount")
+            amount = number(billing["amount"], "billing.amount")
+            self.totals[currency] = self.totals.get(currency, Fraction(0)) + amount
+            if billing["status"] == "rated" and data["account"] == event["subject"] != "platform":
+                key = (data["account"], currency, event["time"][:7])
+                book.spend[key] = book.spend.get(key, Fraction(0)) + amount
+        book.last_id = event["id"]
+
+    def _threshold(self, book: Book, data: Json) -> None:
+        """An account's spend in a month, by the records so far, is at or beyond a threshold: said once."""
+        account, currency, period, threshold = (data[key] for key in ("account", "currency", "period", "threshold"))
+        if not book.whole or len(period) != len("2026-11"):
+            self.not_checked["the spend that it tells is that of records which are not in the export"] += 1
+            return
+        spend = book.spend.get((account, currency, period), Fraction(0))
+        if data["spend"] != text_of(spend) or spend < number(threshold, "threshold"):
+            raise Fault(f"spend is {data['spend']}, at or beyond {threshold}: expected {text_of(spend)}")
+        if data["since_utc"] != f"{period}-01T00:00:00.000000000Z":
+            raise Fault(f"since_utc is {data['since_utc']}, expected the beginning of {period}")
+        if data["crossed_by"]["id"] != book.last_id:
+            raise Fault(f"crossed_by.id is {data['crossed_by']['id']}, expected {book.last_id}, the last one before it")
+        if (account, currency, period, threshold) in book.crossed:
+            raise Fault(f"tells again that {account} crossed {threshold} {currency} in {period}, expected that once")
+        book.crossed.add((account, currency, period, threshold))
 
     # --- Usage ---
 
@@ -669,14 +713,14 @@ class Recomputation:
         state = self._continued(life, run, event)
         self._billed(life, run, state, event)
         run.state, run.last_id = state, event["id"]
-        run.end_ns, run.slept_ns = data["interval"]["end_ns"], run.slept_ns + data["time"]["suspended_ns"]
+        run.told, run.slept_ns = data["interval"], data["time"]["suspended_ns"]
         if event["type"] == PREDICTION:
             life.share_ns += data["time"]["share_ns"]
         else:
             life.active_ns += data["time"]["active_ns"]
         if data["final"]:
             if event["id"] in self._corrected:
-                book.kept[event["id"]] = Kept(life, run, state)
+                book.kept[event["id"]] = Kept(life, run, state, _ended_interval(run, state))
             life.runs.pop(run.name, None)
             if event["type"] == INSTANCE:
                 self._ended(book, life, event)
@@ -724,7 +768,10 @@ class Recomputation:
         run = life.runs.get(data["prediction"])
         if run is not None:
             if run.card_hash != data["billing"]["rate_card"]:
-                self._fault(event, f"billing.rate_card is {data['billing']['rate_card']}, expected {run.card_hash}, as at its start")
+                self._fault(
+                    event,
+                    f"billing.rate_card is {data['billing']['rate_card']}, expected {run.card_hash}, as at its start",
+                )
             return run
         of_instance = life.runs.get(None)
         online = data["class"] in ONLINE or (of_instance is not None and of_instance.kind in ONLINE)
@@ -746,9 +793,15 @@ class Recomputation:
             return
         at_ns = utc_ns(data["interval"]["start_utc"])
         for cards in book.in_force:
-            if run.card_hash in (_in_force(cards, at_ns), *([_in_force(cards, at_ns - 10**10)] if run.name is None else [])):
+            if run.card_hash in (
+                _in_force(cards, at_ns),
+                *([_in_force(cards, at_ns - 10**10)] if run.name is None else []),
+            ):
                 return
-        self._fault(event, f"billing.rate_card is {run.card_hash}, expected {_in_force(book.cards, at_ns)}, in force at its start")
+        self._fault(
+            event,
+            f"billing.rate_card is {run.card_hash}, expected {_in_force(book.cards, at_ns)}, in force at its start",
+        )
 
     def _continued(self, life: Life, run: Run, event: Json) -> State:
         """The totals up to this record: those before, and its own, which must be its `to_date`."""
@@ -759,18 +812,21 @@ class Recomputation:
             before = {part: ns - time[part] for part, ns in to_date.items()}
             if any(before.values()):
                 run.partial = True
-                self.not_checked["records of its run before it are not in the export: what they billed is taken as right"] += 1
+                self.not_checked[
+                    "records of its run before it are not in the export: what they billed is taken as right"
+                ] += 1
                 total = _numbers(data.get("units_to_date", {}))
                 had = {unit: n - units.get(unit, 0) for unit, n in total.items()}
                 counts = before.get("idle_ns", 0) + before["active_ns"] > 0
                 hardware = data["hardware"]
-                was = run.state = State(before, had, PROCESSING, hardware["tier"], hardware["count"], counts, False)
+                was = run.state = State(dict(before), had, PROCESSING, hardware["tier"], hardware["count"], counts, False)
                 if life.whole and life.number > 0 and run.name is None:
                     raise Fault(f"to_date is ahead of its records: expected {dict(time)}")
         else:
-            before = was.ns
-            if run.end_ns != data["interval"]["start_ns"] and not run.partial:
-                self._fault(event, f"interval.start_ns is {data['interval']['start_ns']}, expected {run.end_ns}, where the last one ended")
+            before = dict(was.ns)
+            start_ns, expected_ns = data["interval"]["start_ns"], run.told["end_ns"]
+            if start_ns != expected_ns and not run.partial:
+                self._fault(event, f"interval.start_ns is {start_ns}, expected {expected_ns}, where the last one ended")
         for part, ns in to_date.items():
             if ns != before.get(part, 0) + time[part]:
                 self._fault(event, f"to_date.{part} is {ns}, expected {before.get(part, 0) + time[part]}")
@@ -779,7 +835,9 @@ class Recomputation:
             counted[unit] = counted.get(unit, Fraction(0)) + n
         told = data.get("units_to_date")
         if told is not None and _numbers(told) != counted:
-            self._fault(event, f"units_to_date is {told}, expected { ({unit: text_of(n) for unit, n in counted.items()}) }")
+            self._fault(
+                event, f"units_to_date is {told}, expected { ({unit: text_of(n) for unit, n in counted.items()}) }"
+            )
         hardware = data["hardware"]
         on = (data["status"], hardware["tier"], hardware["count"])
         return State(to_date, counted, *on, self._counts(run, event), data["status"] != PROCESSING)
@@ -802,7 +860,9 @@ class Recomputation:
         told = told_bill(data["billing"])
         if (run.card_hash is not None and run.card is None) or not life.rules:
             if not life.rules:
-                self.not_checked["the rules in force when its instance began are not in the export: only its sums are checked"] += 1
+                self.not_checked[
+                    "the rules in force when its instance began are not in the export: only its sums are checked"
+                ] += 1
             self._sums(told, event)
             return
         ways = [state]
@@ -822,7 +882,8 @@ class Recomputation:
         corrections = {rules.hash: outcomes[way.counts][rules.hash][1] for rules in life.rules}
         if any(corrections.values()) and not run.partial:
             reason = state.status if run.state and run.state.tier == state.tier else "evidence"
-            life.pending = Pending(run, event["id"], run.last_id, reason, corrections)
+            interval = _since(run.begun, run.told)
+            life.pending = Pending(run, interval, event["id"], run.last_id, reason, corrections)
 
     @staticmethod
     def _outcome(run: Run, state: State, rules: Rules) -> tuple[Bill, Bill | None]:
@@ -854,9 +915,13 @@ class Recomputation:
             if ready is not None and ready is never:
                 self._fault(event, f"exit.ready is {ready}, but {name} is billed as if it were {not ready}")
         if not life.whole or any(run.partial for run in life.runs.values()):
-            self.not_checked["records of its instance are missing: whether shares add up to active time is not known"] += 1
+            self.not_checked[
+                "records of its instance are missing: whether shares add up to active time is not known"
+            ] += 1
         elif life.share_ns != data["to_date"]["active_ns"]:
-            self._fault(event, f"to_date.active_ns is {data['to_date']['active_ns']}, expected {life.share_ns}: all its shares")
+            self._fault(
+                event, f"to_date.active_ns is {data['to_date']['active_ns']}, expected {life.share_ns}: all its shares"
+            )
         for name in life.runs if life.whole else ():
             self._fault(event, f"ends its instance, but prediction {name} has no final record")
         life.over = True
@@ -872,7 +937,9 @@ class Recomputation:
 
     def _correction(self, book: Book, event: Json) -> None:
         data = event["data"]
-        told, corrects = told_bill(data["billing"]), data["corrects"]["id"]
+        interval, told, corrects = data["interval"], told_bill(data["billing"]), data["corrects"]["id"]
+        if event["time"] != interval["start_utc"]:
+            self._fault(event, f"time is {event['time']}, expected {interval['start_utc']}, the start of its interval")
         life = self._life(book, event)
         pending = life.pending
         if pending is not None and pending.corrects == corrects:
@@ -885,16 +952,23 @@ class Recomputation:
             self._missed(life, event)
             self._fault(event, f"corrects {corrects}, of which nothing is to be corrected")
         else:
-            self.not_checked["what it corrects is not in the export, or not priced by what is: only its sums are checked"] += 1
+            self.not_checked[
+                "what it corrects is not in the export, or not priced by what is: only its sums are checked"
+            ] += 1
             self._sums(told, event)
         self._close(book, life, data["instance"])
 
     def _as_due(self, life: Life, told: Bill, event: Json, pending: Pending) -> None:
-        left = [rules for rules in life.rules if pending.by.get(rules.hash) and not differences(told, pending.by[rules.hash])]
+        left = [
+            rules
+            for rules in life.rules
+            if pending.by.get(rules.hash) and not differences(told, pending.by[rules.hash])
+        ]
         if not left:
             self._fault(event, differences(told, pending.by.get(life.rules[0].hash)))
             return
         life.rules = left
+        self._as_of(event, pending.interval)
         if event["data"]["reason"] != pending.reason:
             self._fault(event, f"reason is {event['data']['reason']}, expected {pending.reason}")
 
@@ -907,28 +981,46 @@ class Recomputation:
         if (run.card_hash is not None and run.card is None) or not life.rules:
             self._sums(told, event)
             return
+        interval = kept.interval
+        if reason == "evidence":
+            self._as_of(event, interval)
         hardware = data["hardware"]
         now = was._replace(tier=hardware["tier"], devices=hardware["count"])
         less = kept.less
         if reason in ("late_finish", "owner_ended", "owner_unseen"):
             now = was._replace(ns=self._left(was, event))
             if event["id"] in self._corrected:
-                book.kept[event["id"]] = Kept(life, run, now, was)
+                book.kept[event["id"]] = Kept(life, run, now, data["interval"], was)
         elif reason != "evidence":
             raise Fault(f"reason is {reason}, expected one that a run which has ended is corrected for")
         else:
             new_less = less and less._replace(tier=now.tier, devices=now.devices)
-            book.kept[corrects] = Kept(life, run, now, new_less)
+            book.kept[corrects] = Kept(life, run, now, interval, new_less)
         left = [rules for rules in life.rules if not differences(told, self._change(run, was, now, less, rules))]
         if not left:
             self._fault(event, differences(told, self._change(run, was, now, less, life.rules[0])))
         else:
             life.rules = left
 
+    def _as_of(self, event: Json, interval: Json) -> None:
+        """A correction is of the whole that it corrects, and of no time of its own."""
+        data = event["data"]
+        for key, expected in interval.items():
+            if data["interval"][key] != expected:
+                self._fault(
+                    event, f"interval.{key} is {data['interval'][key]}, expected {expected}, of what it corrects"
+                )
+        if any(data["time"].values()):
+            self._fault(event, f"time is {data['time']}, expected none: nothing ran longer or shorter")
+
     @staticmethod
     def _left(was: State, event: Json) -> Mapping[str, int]:
         """What is left of its times once more is known."""
         time, to_date = event["data"]["time"], event["data"]["to_date"]
+        interval = event["data"]["interval"]
+        length_ns = interval["end_ns"] - interval["start_ns"]
+        if utc_ns(interval["end_utc"]) - utc_ns(interval["start_utc"]) != length_ns:
+            raise Fault(f"interval: its UTC labels are not {length_ns} ns apart, as its ends are")
         for part, ns in to_date.items():
             if time[part] > 0 or ns < 0 or ns != was.ns[part] + time[part]:
                 raise Fault(f"to_date.{part} is {ns}, expected {was.ns[part]} less {-time[part]}")
@@ -941,7 +1033,11 @@ class Recomputation:
             if billed is None or due is None:
                 return Bill("informative", (), None, run.card.currency if run.card else None)
             change = corrected(billed, due)
-            return Bill("free", (), "0", due.currency) if change is None and now.ns != was.ns else change
+            if (
+                change is None and now.ns != was.ns
+            ):  # less time, and no money: it had no price, or none of it was billed
+                return Bill("unrated", (), None, None) if billed.unrated else Bill("free", (), "0", due.currency)
+            return change
         # What was taken back is given again at the old price, and taken back at the new one.
         told, left = run.dues(less, rules), run.dues(was, rules)
         told_now = run.dues(less._replace(tier=now.tier, devices=now.devices), rules)
@@ -962,6 +1058,17 @@ class Recomputation:
                     self.not_checked["the correction that must follow it may not be written yet"] += 1
 
 
+def _since(first: Json, last: Json) -> Json:
+    """From the beginning of one interval to the end of another."""
+    return {**first, "end_ns": last["end_ns"], "end_utc": last["end_utc"]}
+
+
+def _ended_interval(run: Run, state: State) -> Json:
+    """All of a run; by the monotonic clock as long as it was awake since its last interim record, by UTC all of it."""
+    awake_ns = state.ns["wall_ns"] - run.slept_ns
+    return {**_since(run.begun, run.told), "start_ns": run.told["end_ns"] - awake_ns}
+
+
 def _in_force(cards: Iterable[Card], at_ns: int) -> str | None:
     found: Card | None = None
     for card in cards:
@@ -974,7 +1081,7 @@ def _numbers(units: Json) -> dict[str, Fraction]:
     return {unit: number(n, f"units.{unit}") for unit, n in units.items()}
 
 
-# --- What a person sees ---------------------------------------------------------------------------------------------------
+# --- What a person sees -----------------------------------------------------------------------------------------------
 
 
 def corrected_ids(lines: Iterable[bytes]) -> Iterator[str]:
@@ -1013,14 +1120,15 @@ def report(made: Recomputation, most: int) -> Iterator[str]:
         yield f"WRONG       {finding.id} (record {finding.seq}): {finding.what}"
     if len(made.findings) > most:
         yield f"WRONG       and {len(made.findings) - most:,} more"
-    yield f"result      {f'{len(made.findings):,} faults' if made.findings else 'all of it is right, to the last digit'}"
+    faults = f"{len(made.findings):,} faults"
+    yield f"result      {faults if made.findings else 'all that was checked is right, to the last digit'}"
 
 
 def _spooled(names: Sequence[str]) -> list[BinaryIO]:
     """The inputs, each to be read twice."""
     if names:
-        return [open(name, "rb") for name in names]  # noqa: SIM115 -- they are open until the end
-    spool = tempfile.TemporaryFile()
+        return [open(name, "rb") for name in names]
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 -- it is there until the end
     shutil.copyfileobj(sys.stdin.buffer, spool)
     return [spool]
 
@@ -1035,7 +1143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Recompute what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE", help="records, a line each; without any, standard input")
-    parser.add_argument("--card", action="append", default=[], metavar="FILE", help="a rate card, as a ledger's fact has it")
+    parser.add_argument(
+        "--card", action="append", default=[], metavar="FILE", help="a rate card, as a ledger's fact has it"
+    )
     parser.add_argument("--most", type=int, default=50, metavar="N", help="how many faults to print (50)")
     asked = parser.parse_args(arguments)
     try:
