@@ -13,8 +13,8 @@ their parts add up; `to_date`; the rate card that was in force at the start; eac
 multiplier, amount); the sum; that a correction is there where one is due, and is what it must be; of an instance, that
 the shares add up to its active time. What cannot be told from the records is counted under "not checked", with why.
 
-`--card FILE` gives a rate card that the records name and do not hold: as a ledger's fact has it, in JSON. Exit status: 0, all
-is right; 1, something is not; 2, the input cannot be read.
+`--card FILE` gives a rate card that the records name and do not hold: as a ledger's fact has it, in JSON.
+Exit status: 0, all is right; 1, something is not; 2, the input cannot be read.
 """
 
 import argparse
@@ -681,8 +681,8 @@ class Recomputation:
             amount = number(billing["amount"], "billing.amount")
             self.totals[currency] = self.totals.get(currency, Fraction(0)) + amount
             if billing["status"] == "rated" and data["account"] == event["subject"] != "platform":
-                key = (data["account"], currency, event["time"][:7])
-                book.spend[key] = book.spend.get(key, Fraction(0)) + amount
+                spent = (data["account"], currency, event["time"][:7])
+                book.spend[spent] = book.spend.get(spent, Fraction(0)) + amount
         book.last_id = event["id"]
 
     def _threshold(self, book: Book, data: Json) -> None:
@@ -819,7 +819,9 @@ class Recomputation:
                 had = {unit: n - units.get(unit, 0) for unit, n in total.items()}
                 counts = before.get("idle_ns", 0) + before["active_ns"] > 0
                 hardware = data["hardware"]
-                was = run.state = State(dict(before), had, PROCESSING, hardware["tier"], hardware["count"], counts, False)
+                was = run.state = State(
+                    dict(before), had, PROCESSING, hardware["tier"], hardware["count"], counts, False
+                )
                 if life.whole and life.number > 0 and run.name is None:
                     raise Fault(f"to_date is ahead of its records: expected {dict(time)}")
         else:
@@ -911,9 +913,9 @@ class Recomputation:
     def _ended(self, book: Book, life: Life, event: Json) -> None:
         data = event["data"]
         ready = data.get("exit", {}).get("ready")
-        for name, never in life.unready:
+        for billed, never in life.unready:
             if ready is not None and ready is never:
-                self._fault(event, f"exit.ready is {ready}, but {name} is billed as if it were {not ready}")
+                self._fault(event, f"exit.ready is {ready}, but {billed} is billed as if it were {not ready}")
         if not life.whole or any(run.partial for run in life.runs.values()):
             self.not_checked[
                 "records of its instance are missing: whether shares add up to active time is not known"
