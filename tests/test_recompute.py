@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,76 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.events import Event, Marked, Oom, Options, ServiceClass, Status, UnitsMark
+from taximeter.billing.rates import parse_card
+from taximeter.events import Event, FinishMark, Marked, Oom, Options, ServiceClass, StartMark, Status, UnitsMark
+from taximeter.rulebook import Rulebook
 from tests import recomputing
 from tests.cli.node import renamed
-from tests.core.draws import MATRICES
+from tests.core.draws import MATRICES, UNITS
 from tests.core.stories import SECOND, WORKER, book, card, exited, finish, ready, spawned, start, tell
 from tests.core.test_evidence import ONE, TWO, seen
 from tests.core.test_laws import PRICES, histories
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(histories(), PRICES, MATRICES, st.integers(SECOND, 100 * SECOND))
 def test_whatever_the_meter_bills_the_recomputation_comes_to_the_same(
     history: tuple[Options, list[Event]], price: str, matrix: dict[str, dict[str, str]], interim_ns: int
 ) -> None:
-    by = book(interim_ns, (card(price),), **matrix)
+    agrees(history, book(interim_ns, (card(price),), **matrix))
+
+
+def agrees(history: tuple[Options, list[Event]], by: Rulebook) -> None:
     told = tell(*history, by, silent=True)
     made = recomputing.tool().recompute(recomputing.sealed([*recomputing.facts(by), *told.records]))
     assert not made.findings
     assert not made.not_checked
+
+
+#: Models by the names that predictions have in the histories; each history gives them in another order.
+MODELS: Sequence[Mapping[str, Any]] = (
+    {"prices": [{"amount": "0.03", "unit": "image"}]},
+    {"prices": [{"amount": "3.3", "unit": "million_token"}], "on_failure": "units"},
+    {"prices": [{"amount": "1.12", "unit": "prediction"}, {"amount": "0.2", "unit": "computing_second", "above": "2"}]},
+    {"prices": [{"amount": "0.7", "unit": "computing_second"}]},
+    {"prices": [{"amount": "0.0016", "unit": "gpu"}], "plus_hardware": True},
+    {"prices": [{"amount": "0.01", "unit": "minute"}], "counted": {"image": "second"}, "online_units": True},
+    {"prices": [{"amount": "0.5", "unit": "image", "up_to": "2"}], "on_failure": "none", "currency": "EUR"},
+    {"prices": [{"amount": "2", "unit": "image"}], "plus_hardware": True, "on_failure": "units", "online_units": True}
+    | {"criterias": [{"field": "size", "operator": ">", "value": "3", "amount": "7", "unit": "token"}]},
+    {"prices": [{"amount": "2", "unit": "image"}], "billable": False},
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data(), histories(), PRICES, MATRICES, st.integers(SECOND, 20 * SECOND), st.permutations(range(len(MODELS))))
+def test_so_it_is_with_models_that_have_prices_of_their_own(
+    data: st.DataObject,
+    history: tuple[Options, list[Event]],
+    price: str,
+    matrix: dict[str, dict[str, str]],
+    interim_ns: int,
+    order: Sequence[int],
+) -> None:
+    names = dict(zip("abcd", order, strict=False))
+    priced = [{"name": name, **MODELS[at]} for name, at in names.items()]
+    content = {**card(price).content(), "models": priced}
+    options, events = history
+    told = [_of_a_model(event, data) for event in events]
+    model = None if options.worker else "d"
+    by = book(interim_ns, (parse_card(content, "test"),), **matrix)
+    agrees((options._replace(model=model, units=data.draw(UNITS) if model else {}), told), by)
+
+
+def _of_a_model(event: Event, data: st.DataObject) -> Event:
+    if not isinstance(event, Marked):
+        return event
+    if isinstance(event.mark, StartMark):
+        size = {"size": data.draw(st.sampled_from(["3", "4.0", "big"]))}
+        return event._replace(mark=replace(event.mark, model=event.mark.prediction, attributes=size))
+    if isinstance(event.mark, UnitsMark | FinishMark):
+        return event._replace(mark=replace(event.mark, units=data.draw(UNITS)))
+    return event
 
 
 # --- A ledger to change digits in ---
@@ -117,7 +169,7 @@ def test_the_ledger_to_change_is_right_and_is_one_of_everything() -> None:
     assert not outcome(with_new_chain([json.loads(line) for line in ALL]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(PLACES), st.integers(0, 40), st.integers(1, 9))
 def test_any_changed_digit_is_found_also_behind_a_chain_that_was_made_anew(
     place: tuple[int, tuple[Any, ...]], which: int, by: int

@@ -322,7 +322,7 @@ class Run:
     def _measured(price: Json, state: State, terms: Json, by: Fraction) -> Iterator[Due]:
         busy, rate = seconds(state.ns[f"{terms['quantity']}_ns"]), Fraction(price["amount"])
         if price["unit"] == "gpu":
-            part = part_of(price, busy * (state.devices or 1))
+            part = part_of(price, busy * state.devices) if state.devices else busy
             if part:
                 yield Due(meter_of(price), "gpu", part, rate if state.devices else None, by)
             return
@@ -784,6 +784,8 @@ class Recomputation:
         """It names the card that was in force at its start, by what was known at some time before its record."""
         data = event["data"]
         if run.card_hash is not None and run.card is None:
+            if book.whole and book.cards:
+                raise Fault(f"billing.rate_card is {run.card_hash}, expected a card that the ledger says was in force")
             self.not_checked["the rate card that it names is not in the export: prices are taken as they are"] += 1
             return
         if not book.cards:
