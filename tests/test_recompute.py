@@ -51,6 +51,7 @@ MODELS: Sequence[Mapping[str, Any]] = (
     {"prices": [{"amount": "2", "unit": "image"}], "plus_hardware": True, "on_failure": "units", "online_units": True}
     | {"criterias": [{"field": "size", "operator": ">", "value": "3", "amount": "7", "unit": "token"}]},
     {"prices": [{"amount": "2", "unit": "image"}], "billable": False},
+    {"prices": [{"amount": "2", "unit": "image"}], "currency": "EUR"},
 )
 
 

@@ -1032,10 +1032,13 @@ class Recomputation:
 
     @staticmethod
     def _change(run: Run, was: State, now: State, less: State | None, rules: Rules) -> Bill | None:
+        if run.online:  # its instance bills the time, and nothing else of it changes
+            informative = Bill("informative", (), None, run.card.currency if run.card else None)
+            return informative if now.ns != was.ns else None
         if less is None:
             billed, due = run.dues(was, rules), run.dues(now, rules)
             if billed is None or due is None:
-                return Bill("informative", (), None, run.card.currency if run.card else None)
+                return None
             change = corrected(billed, due)
             if (
                 change is None and now.ns != was.ns
