@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.billing.classes import Quantity
+from taximeter.billing.spending import Spending
 from taximeter.config import directories, fingerprint, load, parse_catalogue
 from taximeter.config.files import read_shipped, shipped
 from taximeter.errors import ConfigError
@@ -568,3 +569,68 @@ def test_what_goes_into_the_ledger_is_plain_json_of_what_is_in_force(agent_toml:
 def test_the_shipped_files_are_plain_toml() -> None:
     for name in ("agent.toml", "tiers.toml", "rates.toml"):
         assert tomllib.loads(shipped(name).read_text()).keys() == read_shipped(name).keys()
+
+
+# What accounts spend.
+
+
+def test_nobody_is_charged_early_or_refused_by_default() -> None:
+    config = load(None, ENVIRON)
+    assert config.spending == Spending()
+    assert not config.refuse_without_agent
+
+
+SPENDING = """
+[charges]
+thresholds = ["100", "10.50"]
+[charges.accounts]
+cus_7 = ["5"]
+"a.b c" = []
+[credit]
+prepaid = ["cus_7", "cus_8"]
+floor = "-2"
+without_agent = "refuse"
+[credit.caps]
+cus_7 = "0"
+[credit.limits]
+cus_7 = { "acme/sdxl" = "25" }
+"""
+
+
+def test_thresholds_credit_caps_and_limits_are_read_as_exact_numbers(agent_toml: Path) -> None:
+    agent_toml.write_text(SPENDING)
+    config = load(agent_toml, ENVIRON)
+    thresholds, credit = config.spending.thresholds, config.spending.credit
+    assert thresholds.default == (Decimal("10.50"), Decimal(100))
+    assert thresholds.accounts == {"cus_7": (Decimal(5),), "a.b c": ()}
+    assert (credit.prepaid, credit.floor) == ({"cus_7", "cus_8"}, Decimal(-2))
+    assert (credit.caps, credit.limits) == ({"cus_7": 0}, {"cus_7": {"acme/sdxl": 25}})
+    assert config.refuse_without_agent
+
+
+def test_everybody_may_pay_in_advance(agent_toml: Path) -> None:
+    agent_toml.write_text('[credit]\nprepaid = "all"\n')
+    assert load(agent_toml, ENVIRON).spending.credit.prepaid is None
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("[charges]\nthresholds = [10]", "charges.thresholds[0] = 10: expected an amount above 0 as a string"),
+        ("[charges]\nthresholds = ['0.0']", "charges.thresholds[0] = '0.0': expected an amount above 0"),
+        ("[charges]\nthresholds = '5'", "charges.thresholds = '5': expected a list"),
+        ("[charges.accounts]\ncus_7 = ['x']", "charges.accounts.cus_7[0] = 'x': expected an amount above 0"),
+        ("[charges]\naccounts = 3", "charges.accounts = 3: expected a table"),
+        ("[charges.accounts]\n'' = ['1']", "expected a name of 1 to 256 characters"),
+        ("[credit]\nprepaid = 'some'", "credit.prepaid = 'some': expected 'none', 'all', or a list of accounts"),
+        ("[credit]\nprepaid = ['']", "credit.prepaid = ['']: expected a name of 1 to 256 characters"),
+        ("[credit]\nfloor = '1e3'", "credit.floor = '1e3': expected an amount, which may be negative,"),
+        ("[credit]\nwithout_agent = 'deny'", "credit.without_agent = 'deny': expected one of admit, refuse"),
+        ("[credit.caps]\ncus_7 = '-1'", "credit.caps.cus_7 = '-1': expected an amount as a string"),
+        ("[credit.limits.cus_7]\nm = 1.5", "credit.limits.cus_7.m = 1.5: expected an amount as a string"),
+        ("[credit.limits]\ncus_7 = '1'", "credit.limits.cus_7 = '1': expected a table"),
+    ],
+)
+def test_what_is_wrong_with_charges_and_credit_is_named(agent_toml: Path, content: str, fault: str) -> None:
+    (found,) = faults(agent_toml, content)
+    assert fault in found

@@ -69,6 +69,8 @@ JOURNAL_DIR = "journal"
 AGENT_FILE = "agent"
 DENIED_DIR = "denied"
 REFUSE_FILE = "refuse-without-agent"
+#: A name of an account or a model that takes more than this in percent-encoding is the name of its hash in file names.
+DENIED_MAX_BYTES = 120
 
 #: What says which devices a process may use; the journal carries them, since /proc may hide an environment.
 ENV_VISIBLE = (

@@ -69,9 +69,21 @@ def test_a_decorated_function_of_a_denied_account_is_not_called(fifo: Fifo, run:
         predict()
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
-def test_a_denied_account_is_looked_for_where_a_run_looks_for_it(account: str) -> None:
-    assert admission.denied_name(account) == places.denied_name(account)
+_names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=256)
+
+
+@given(_names, st.none() | _names)
+def test_a_denied_account_is_looked_for_where_a_run_looks_for_it(account: str, model: str | None) -> None:
+    assert admission.denied_name(account, model) == places.denied_name(account, model)
+
+
+def test_a_denied_model_is_refused_to_its_account_alone(fifo: Fifo, run: Path) -> None:
+    (run / "denied" / "cus_7@acme%2Fsdxl").touch()
+    with pytest.raises(client.Refused, match="acme/sdxl"):
+        client.prediction(account="cus_7", model="acme/sdxl", admit=True).start()
+    client.prediction(account="cus_7", model="acme/llama", admit=True).start()
+    client.prediction(account="cus_8", model="acme/sdxl", admit=True).start()
+    assert len(fifo.lines()) == 2
 
 
 @pytest.mark.parametrize(

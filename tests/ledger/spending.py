@@ -62,9 +62,12 @@ def told(directory: Path, kind: RecordType = RecordType.THRESHOLD) -> list[tuple
     return [(*(one[name] for name in names), one["ledger"]["seq"]) for one in data]
 
 
+def kept(directory: Path, account: str = "cus_7") -> Statement:
+    with LedgerReader(directory / "ledger.db") as reader:
+        return reader.statement(account)
+
+
 def spent(directory: Path, account: str = "cus_7") -> Statement:
-    ledger = opened(directory)
-    try:
-        return ledger.statement(account)
-    finally:
-        ledger.close()
+    """The same after the ledger was opened once more."""
+    opened(directory).close()
+    return kept(directory, account)

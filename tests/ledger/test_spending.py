@@ -17,7 +17,7 @@ from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.records import RecordType
 from tests.ledger.samples import BEGAN_UTC_NS, opened, run
-from tests.ledger.spending import MONTH, fact, grant, paying, put_in_force, rules, spent, told
+from tests.ledger.spending import MONTH, fact, grant, kept, paying, put_in_force, rules, spent, told
 
 DAY_NS = 86_400 * 10**9
 
@@ -42,7 +42,7 @@ def test_what_an_account_spends_is_kept_by_month_currency_and_model(tmp_path: Pa
     ledger.commit(paying(1, "0.25"))
     ledger.commit(paying(2, "0.5"))
     ledger.commit(paying(3, "7", account="cus_8"))
-    assert ledger.statement("cus_7").spends == {
+    assert kept(tmp_path).spends == {
         ("USD", MONTH, ALL_MODELS): Decimal("0.75"),
         ("USD", MONTH, "acme/sdxl-lora"): Decimal("0.75"),
     }
@@ -80,9 +80,9 @@ def test_a_threshold_is_told_once_over_restarts(tmp_path: Path, ledger: Ledger) 
     assert is_sound(tmp_path)
 
 
-def test_each_crossing_is_told_with_its_record(ledger: Ledger) -> None:
+def test_each_crossing_is_told_with_its_record(tmp_path: Path, ledger: Ledger) -> None:
     ledger.commit(paying(1, "1"))
-    (crossing,) = ledger.statement("cus_7").crossings
+    (crossing,) = kept(tmp_path).crossings
     assert (crossing.threshold, crossing.period, crossing.seq) == ("1", MONTH, 3)
     assert crossing.time_utc_ns == BEGAN_UTC_NS
 
@@ -91,7 +91,7 @@ def test_what_is_not_committed_is_not_spent(tmp_path: Path, ledger: Ledger) -> N
     ledger.commit(paying(1, "0.75"))
     with pytest.raises(LedgerError):
         ledger.commit(Batch((*paying(2, "0.75").records, *paying(1, "0.75").records), ()))
-    assert ledger.statement("cus_7").spends["USD", MONTH, ALL_MODELS] == Decimal("0.75")
+    assert kept(tmp_path).spends["USD", MONTH, ALL_MODELS] == Decimal("0.75")
     assert told(tmp_path) == []
     ledger.commit(paying(2, "0.75"))
     assert told(tmp_path) == [("1", "1.5", 5)]
@@ -127,13 +127,13 @@ def test_a_commit_that_failed_and_is_tried_again_charges_once(
                 if chance.random() < 0.3:  # another one comes in between, as a grant of billing's may
                     with contextlib.suppress(LedgerError):
                         ledger.grant(grant(f"g{number}", "0.1"))
-    assert spent_of(ledger) == Decimal("3.6")
+    assert spent_of(tmp_path) == Decimal("3.6")
     assert [name for name, *_ in told(tmp_path)] == ["1", "2.5"]
     assert is_sound(tmp_path)
 
 
-def spent_of(ledger: Ledger) -> Decimal:
-    return ledger.statement("cus_7").spends["USD", MONTH, ALL_MODELS]
+def spent_of(tmp_path: Path) -> Decimal:
+    return kept(tmp_path).spends["USD", MONTH, ALL_MODELS]
 
 
 def test_what_was_touched_and_what_was_led_to_is_said_once(ledger: Ledger) -> None:
@@ -183,22 +183,22 @@ def test_a_grant_whose_commit_failed_is_made_once_when_it_is_tried_again(
     assert is_sound(tmp_path)
 
 
-def test_usage_takes_from_credit_and_a_prepaid_account_owes_the_rest(ledger: Ledger) -> None:
+def test_usage_takes_from_credit_and_a_prepaid_account_owes_the_rest(tmp_path: Path, ledger: Ledger) -> None:
     put_in_force(ledger, rules(prepaid=["cus_7"]))
     ledger.grant(grant("g1", "1"))
     ledger.commit(paying(1, "3"))
-    purse = ledger.statement("cus_7").purses["USD"]
+    purse = kept(tmp_path).purses["USD"]
     assert ([part.left for part in purse.parts], purse.owed) == ([0], 2)
     ledger.grant(grant("g2", "5"))
-    purse = ledger.statement("cus_7").purses["USD"]
+    purse = kept(tmp_path).purses["USD"]
     assert ([part.left for part in purse.parts], purse.owed) == ([0, 3], 0)
 
 
-def test_an_account_without_credit_that_pays_afterwards_has_no_purse(ledger: Ledger) -> None:
+def test_an_account_without_credit_that_pays_afterwards_has_no_purse(tmp_path: Path, ledger: Ledger) -> None:
     ledger.grant(grant("g1", "1", account="cus_8"))
     ledger.commit(paying(1, "3"))
-    assert ledger.statement("cus_7").purses == {}
-    assert ledger.with_credit() == ["cus_8"]
+    assert kept(tmp_path).purses == {}
+    assert ledger.accounts() == ["cus_7", "cus_8"]
 
 
 def test_accounts_whose_grants_expired_meanwhile_are_told(ledger: Ledger) -> None:

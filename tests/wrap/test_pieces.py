@@ -103,7 +103,7 @@ def test_a_journal_directory_is_absolute_whatever_was_said(tmp_path: Path, monke
     assert places.make_journal_directory("state") == f"{tmp_path}/state/journal"
 
 
-@given(st.text(min_size=1, max_size=60))
+@given(st.text(min_size=1, max_size=10))
 def test_an_account_s_file_name_stays_in_its_directory_and_reads_back(account: str) -> None:
     name = places.denied_name(account)
     assert "/" not in name
@@ -116,6 +116,20 @@ def test_an_account_s_file_name_is_the_usual_percent_encoding_but_for_a_leading_
     assert places.denied_name(account).replace("%2E", ".", 1) == quote(account, safe="").replace("%2E", ".", 1)
 
 
+@given(st.text(min_size=1, max_size=256), st.none() | st.text(min_size=1, max_size=256))
+def test_a_file_name_of_any_account_and_model_fits_a_directory(account: str, model: str | None) -> None:
+    name = places.denied_name(account, model)
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert len(name) <= 255
+    assert name.count("@") == (model is not None)
+
+
+@given(*[st.text("ab@=%./\u00e9", min_size=1, max_size=130) for _ in range(2)])
+def test_two_accounts_never_have_one_file_name(one: str, other: str) -> None:
+    assert (places.denied_name(one) == places.denied_name(other)) == (one == other)
+
+
 def test_nobody_is_refused_where_nothing_is_denied(tmp_path: Path) -> None:
     assert places.refusal(str(tmp_path), "cus_7") is None
 
@@ -126,6 +140,15 @@ def test_a_denied_account_is_refused_and_no_other(tmp_path: Path) -> None:
     assert "cus/7" in (places.refusal(str(tmp_path), "cus/7") or "")
     assert places.refusal(str(tmp_path), "cus") is None
     assert places.refusal(str(tmp_path), None) is None
+
+
+def test_a_denied_model_is_refused_to_its_account_alone(tmp_path: Path) -> None:
+    (tmp_path / "denied").mkdir()
+    (tmp_path / "denied" / "cus_7@acme%2Fsdxl").touch()
+    assert "acme/sdxl" in (places.refusal(str(tmp_path), "cus_7", "acme/sdxl") or "")
+    assert places.refusal(str(tmp_path), "cus_7", "acme/llama") is None
+    assert places.refusal(str(tmp_path), "cus_8", "acme/sdxl") is None
+    assert places.refusal(str(tmp_path), None, "acme/sdxl") is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"pid":2147483646}', b'{"pid":"x"}'])

@@ -13,9 +13,11 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
+from taximeter.billing.credit import Grant
 from taximeter.errors import LedgerError
-from taximeter.ledger.store import Batch, Ledger, Stored
+from taximeter.ledger.store import Batch, Head, Ledger, Stored
 from taximeter.observe.tally import Tally
+from taximeter.records import UsageRecord
 from taximeter.shipping.shipper import Bell
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Desk:
         self.cursors = dict(ledger.sinks())
         self.bells: dict[str, Bell] = {}
         self.trouble: str | None = None  #: why the last commit was refused; None once one has passed
+        self.after: Callable[[], None] = lambda: None  #: done by the ledger's thread, right behind each commit
 
     @property
     def alive(self) -> bool:
@@ -67,7 +70,9 @@ class Desk:
             began_s = time.perf_counter()
             try:
                 with anyio.CancelScope(shield=True):
-                    self.head = await self.ask(self._ledger.commit, batch, tell)
+                    head, told = await self.ask(self._commit, batch, tell)
+                self._go_on_from(head)
+                self._tally.committed((*batch.records, *told), time.perf_counter() - began_s, batch.pools)
                 break
             except LedgerError as error:
                 self._tally.commit_failed()
@@ -79,10 +84,38 @@ class Desk:
         if self.trouble is not None:
             logger.warning("ledger.commit_recovered")
             self.trouble = None
-        self._tally.committed(batch.records, time.perf_counter() - began_s, batch.pools)
         if batch.records:
-            for bell in self.bells.values():
-                bell.ring()
+            self._ring()
+
+    def _commit(self, batch: Batch, tell: Callable[[], None]) -> tuple[Head, Sequence[UsageRecord]]:
+        head = self._ledger.commit(batch, tell)
+        self.after()
+        return head, self._ledger.told
+
+    async def grant(self, grant: Grant) -> tuple[Grant, bool]:
+        """Grant credit; gives the grant of that id as it is kept, and whether it is new. LedgerError: try it again."""
+        began_s = time.perf_counter()
+        with anyio.CancelScope(shield=True):
+            kept, is_new, head = await self.ask(self._grant, grant)
+        self._go_on_from(head)
+        if is_new:
+            self._tally.committed(self._ledger.told, time.perf_counter() - began_s)
+            self._ring()
+        return kept, is_new
+
+    def _grant(self, grant: Grant) -> tuple[Grant, bool, Head]:
+        kept, is_new = self._ledger.grant(grant)
+        self.after()
+        return kept, is_new, self._ledger.head
+
+    def _go_on_from(self, head: Head) -> None:
+        """Two who wait for the thread may hear of it in another order."""
+        if head.seq > self.head.seq:
+            self.head = head
+
+    def _ring(self) -> None:
+        for bell in self.bells.values():
+            bell.ring()
 
     async def closed_at(self, instances: Sequence[str]) -> dict[str, int]:
         """Those of `instances` that were closed before, each with the number of its last record."""

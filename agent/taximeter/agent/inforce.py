@@ -9,14 +9,18 @@ from dataclasses import dataclass
 
 import orjson
 
+from taximeter.billing.notices import own_id
 from taximeter.billing.rates import RateCard, parse_card
+from taximeter.billing.spending import Spending
 from taximeter.config import Config, fingerprint
 from taximeter.digest import digest
 from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.ledger.sayings import SPENDING
 from taximeter.records import PLATFORM, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, Rules, make_rules, parse_rules
 
 _BEGUN, _CONFIG, _RULES, _TIERS, _CARD = "ledger_begun", "config", "rules", "tiers", "rate_card"
+_NO_SPENDING = Spending()
 _MS = 1_000_000
 _SECOND = 1_000_000_000
 
@@ -25,7 +29,7 @@ _SECOND = 1_000_000_000
 class Known:
     """The facts that a ledger holds."""
 
-    count: int
+    next_own: int  #: the number of the ledger's next own record
     newest: Mapping[str, str]  #: kind -> hash of the latest fact of that kind
     rules: Mapping[str, Rules]
     cards: tuple[RateCard, ...]
@@ -36,9 +40,7 @@ def read_known(reader: LedgerReader) -> Known:
     newest: dict[str, str] = {}
     rules: dict[str, Rules] = {}
     cards: dict[str, RateCard] = {}
-    count = 0
     for body in reader.records(RecordFilter(type=RecordType.FACT, limit=None)):
-        count += 1
         data = orjson.loads(body)["data"]
         kind, known_as = data["fact"], data.get("hash", "")
         newest[kind] = known_as
@@ -46,7 +48,7 @@ def read_known(reader: LedgerReader) -> Known:
             rules[known_as] = parse_rules(data["content"], "ledger")
         elif kind == _CARD:
             cards[known_as] = parse_card(data["content"], "ledger")
-    return Known(count, newest, rules, tuple(cards.values()))
+    return Known(reader.next_own(), newest, rules, tuple(cards.values()))
 
 
 def put_in_force(
@@ -63,8 +65,11 @@ def put_in_force(
         (_TIERS, digest(config.tiers_content), config.tiers_content),
         (_CARD, card.hash, card.content()),
     )
+    spending = config.spending
+    if SPENDING in known.newest or spending != _NO_SPENDING:
+        facts = (*facts, (SPENDING, digest(spending.content()), spending.content()))
     news = [fact for fact in facts if known.newest.get(fact[0]) != fact[1]]
-    records = tuple(_record(ledger_id, known.count + at, now_utc_ns, fact) for at, fact in enumerate(news))
+    records = tuple(_record(ledger_id, known.next_own + at, now_utc_ns, fact) for at, fact in enumerate(news))
     book = Rulebook({**known.rules, rules.hash: rules}, rules.hash, _with(known.cards, card), source)
     return book, records
 
@@ -77,4 +82,4 @@ def _with(cards: Iterable[RateCard], card: RateCard) -> tuple[RateCard, ...]:
 def _record(ledger_id: str, number: int, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
     kind, known_as, content = fact
     data = {"fact": kind, "hash": known_as, "content": content}
-    return UsageRecord(f"{ledger_id}-{number:08d}", RecordType.FACT, PLATFORM, now_utc_ns, data)
+    return UsageRecord(own_id(ledger_id, number), RecordType.FACT, PLATFORM, now_utc_ns, data)

@@ -4,6 +4,7 @@ Owns start and stop: one agent a state directory, readiness once everything that
 five seconds that ships what it can and loses nothing. Refuses to know any rule.
 """
 
+import contextlib
 import gc
 import json
 import logging
@@ -29,6 +30,7 @@ from taximeter.agent.books import Books, LastWords
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices, open_devices
+from taximeter.agent.doors import Doors
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import put_in_force, read_known
@@ -101,6 +103,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
                 lambda: _look(scene, watcher),
                 Queries(reader, invoice=config.invoice),
                 token,
+                grant=scene.desk.grant,
                 loopback=api.is_loopback(host),
             )
             port = await tasks.start(api.serve, app, host, port)
@@ -110,7 +113,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
             write_private(where.agent_file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
             for sink in config.sinks:
                 tasks.start_soon(_ship, sink, scene)
-            tasks.start_soon(_sweep_now_and_then, watcher)
+            tasks.start_soon(_sweep_now_and_then, watcher, scene)
             tasks.start_soon(scene.devices.run)
             if scene.onlooker is not None:
                 tasks.start_soon(scene.onlooker.run)
@@ -153,17 +156,18 @@ async def _opened(
 ) -> AsyncIterator[tuple[Scene, Watcher, LedgerReader]]:
     """Ledger and books, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
-    ledger = Ledger.open(where.ledger, node)
-    directory_fd = open_directory(where.journal)
-    reader: LedgerReader | None = None
-    processes, devices = witnesses.processes, witnesses.devices
-    custody: Custody | None = None
-    try:
+    with contextlib.ExitStack() as closing:
+        ledger = Ledger.open(where.ledger, node)
+        closing.callback(ledger.close)
+        directory_fd = open_directory(where.journal)
+        closing.callback(os.close, directory_fd)
         name = config.node.id or ledger.node_id_kept(socket.gethostname())
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
+        closing.callback(reader.close)
         book, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
         _settle_sinks(ledger, config.sinks)
+        processes, devices = witnesses.processes, witnesses.devices
         placer = Placer(lambda: devices.inventory, config.catalogue)
         eyes = Eyewitness(directory_fd, processes)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
@@ -171,23 +175,29 @@ async def _opened(
         devices.listen(onlooker.heard)
         books.resume(ledger.journals())
         custody = Custody(directory_fd, config.journal.owner_uids, books, eyes)
+        closing.callback(custody.close)
         books.last_words = _last_words(custody, onlooker)
         desk = Desk(ledger, books.tally)
         if news:
             await desk.commit(Batch(news, ()))
+        doors = _open_doors(config, where, ledger, desk)
+        closing.callback(doors.close)
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), devices, placer, kinds)
         scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
+        scene.doors = doors
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
         yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
-    finally:
-        if custody is not None:
-            custody.close()
-        if reader is not None:
-            reader.close()
-        ledger.close()
-        os.close(directory_fd)
+
+
+def _open_doors(config: Config, where: Directories, ledger: Ledger, desk: Desk) -> Doors:
+    """Judge what accounts spend by the rules that are in force now, and say who is refused."""
+    ledger.charge_by(config.spending)
+    doors = Doors(where.run, ledger, config.spending.credit)
+    doors.open(refuse_without_agent=config.refuse_without_agent)
+    desk.after = doors.committed
+    return doors
 
 
 def _last_words(custody: Custody, onlooker: Onlooker) -> LastWords:
@@ -256,10 +266,12 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
     await ship(sink, outbox, wake=scene.desk.bells[config.name], state=scene.ships[config.name], jitter=random.random)
 
 
-async def _sweep_now_and_then(watcher: Watcher) -> None:
+async def _sweep_now_and_then(watcher: Watcher, scene: Scene) -> None:
     while True:
         await anyio.sleep(_SWEEP_S)
         await watcher.sweep()
+        if scene.doors is not None and not scene.doors.is_idle:
+            await scene.desk.ask(scene.doors.passed)
 
 
 async def _feed_watchdog(notifier: Notifier, desk: Desk) -> None:

@@ -13,6 +13,7 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices
+from taximeter.agent.doors import Doors
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.clockwork import utc_ns
@@ -56,6 +57,7 @@ class Scene:
     processes: ProcessEvents | None = None  #: the kernel's, where the agent has them
     witness_trouble: str | None = None  #: why it has not
     onlooker: Onlooker | None = None
+    doors: Doors | None = None
 
 
 def draw(scene: Scene) -> Snapshot:
@@ -91,6 +93,7 @@ def draw(scene: Scene) -> Snapshot:
         node_tier_rule=whole_node.rule,
         sampling=_sampling(scene.devices, instances),
         witness=_witness(scene),
+        denied=scene.doors.count if scene.doors is not None else 0,
         reader_lag_s=0.0 if scene.lag_since_s is None else max(0.0, time.monotonic() - scene.lag_since_s),
     )
 
@@ -130,7 +133,8 @@ def _witness(scene: Scene) -> WitnessView:
 
 
 def _problems(scene: Scene) -> tuple[str, ...]:
-    problems = [trouble for trouble in (scene.desk.trouble, scene.trouble) if trouble]
+    doors = scene.doors.trouble if scene.doors is not None else None
+    problems = [trouble for trouble in (scene.desk.trouble, scene.trouble, doors) if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
     if scene.placer.whole_node.tier == UNKNOWN_TIER:
         rule = scene.placer.whole_node.rule

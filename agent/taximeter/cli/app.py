@@ -15,6 +15,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from taximeter import wire
+from taximeter.cli.account import account, grant
 from taximeter.cli.config import check
 from taximeter.cli.estimate import estimate
 from taximeter.cli.hardware import hardware
@@ -53,7 +54,7 @@ def make_app() -> typer.Typer:
     app.callback()(_taximeter)
     app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
     app.command("agent")(_agent)
-    for verb in (status, receipt, records, estimate, hardware, verify):
+    for verb in (status, receipt, records, account, grant, estimate, hardware, verify):
         app.command(verb.__name__)(guarded(verb))
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say what is wrong with the configuration.")
     group.callback()(lambda: None)

@@ -66,6 +66,8 @@ class Kind(StrEnum):
     INSTANCE = "instance"
     CORRECTION = "correction"
     FACT = "fact"
+    THRESHOLD = "threshold"
+    GRANT = "grant"
 
 
 def records(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -218,6 +220,12 @@ def _run(event: Mapping[str, Any]) -> str:
     data = event["data"]
     if event["type"] == RecordType.FACT:
         return f"{text.safe(data.get('fact'))} {text.short_hash(data.get('hash'))}"
+    if event["type"] == RecordType.THRESHOLD:
+        return (
+            f"{text.safe(data.get('threshold'))} {text.safe(data.get('currency'))} in {text.safe(data.get('period'))}"
+        )
+    if event["type"] == RecordType.GRANT:
+        return f"{text.safe(data.get('grant'))}: {text.safe(data.get('amount'))} {text.safe(data.get('currency'))}"
     return text.safe(data.get("prediction") or data.get("instance") or event["id"])
 
 

@@ -1,6 +1,6 @@
 """Where the verbs get their answers: from the living agent over HTTP, or from the ledger, read-only.
 
-    status, receipt, hardware   the agent, which knows what runs; else the ledger (hardware: the machine itself)
+    status, receipt, account    the agent, which knows what runs; else the ledger (hardware: the machine itself)
     records                     the ledger, which has everything; else (not readable for this user) the agent
     verify                      the ledger
 
@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,10 @@ _TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20
 _PAGE = 1000
 _NDJSON = "application/x-ndjson"
+
+
+#: Answers that say what is wrong with the request, and need no more words.
+_ITS_OWN_WORDS = (http.client.BAD_REQUEST, http.client.CONFLICT)
 
 
 class SourceError(TaximeterError):
@@ -86,6 +90,29 @@ class Source:
             found = queries.receipt(asked)
             self.unknown = None if found else queries.unknown(asked)
             return found
+
+    def account(self, asked: str) -> Json | None:
+        """Tell what an account spent and has; None if it is not known."""
+        if self.agent is not None:
+            try:
+                return _json(*_get(self.agent, f"/v1/accounts/{quote(asked, safe='')}"))
+            except _NotFoundError as error:
+                self.unknown = str(error)
+                return None
+            except SourceError as error:
+                self.complaint = str(error)
+        with self._ledger() as queries:
+            found = queries.account(asked)
+        self.unknown = None if found else f"cannot find account {asked[:256]!r}: expected one that this node knows"
+        return found
+
+    def grant(self, account: str, asked: Mapping[str, str | None]) -> Json:
+        """Have the agent grant credit: it alone writes the ledger. Raises SourceError."""
+        if self.agent is None:
+            expected = "a living `taximeter agent`, which alone writes the ledger; start it, and grant again"
+            raise SourceError(f"cannot grant without an agent: expected {expected}")
+        path = f"/v1/accounts/{quote(account, safe='')}/grants"
+        return _json(*_ask(self.agent, ("POST", path, json.dumps(asked).encode()), (200, 201)))
 
     def devices(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
@@ -213,12 +240,19 @@ def _page(agent: Agent, query: Mapping[str, str | int]) -> list[bytes]:
 
 
 def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str, bytes]:
-    """Return content type and body of an answer; SourceError names who did not give one."""
+    """Return whom was asked, and the body of an answer; SourceError names who did not give one."""
+    return _ask(agent, ("GET", path, None), accept=accept)
+
+
+def _ask(
+    agent: Agent, request: tuple[str, str, bytes | None], good: Sequence[int] = (200,), accept: str = "application/json"
+) -> tuple[str, bytes]:
+    """The same of any request: its method, path and body, and the statuses of a good answer."""
     where = urlsplit(agent.url)
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=_TIMEOUT_S)
     who = f"cannot ask the agent (pid {agent.pid}) at {agent.url}"
     try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {agent.token}", "Accept": accept})
+        connection.request(*request, headers={"Authorization": f"Bearer {agent.token}", "Accept": accept})
         response = connection.getresponse()
         body = response.read(_MOST_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -227,8 +261,10 @@ def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str
         connection.close()
     if response.status == http.client.NOT_FOUND:
         raise _NotFoundError(_detail(body))
-    if response.status != http.client.OK:
-        raise SourceError(f"{who}: expected 200, got {response.status} ({_detail(body)})")
+    if response.status in _ITS_OWN_WORDS:
+        raise SourceError(_detail(body))
+    if response.status not in good:
+        raise SourceError(f"{who}: expected {good[0]}, got {response.status} ({_detail(body)})")
     return who, body
 
 

@@ -9,11 +9,14 @@ import os
 from taximeter import wire
 
 
-def refusal(marks: str, account: "str | None") -> "str | None":
+def refusal(marks: str, account: "str | None", model: "str | None" = None) -> "str | None":
     """Why no prediction of this account may begin on the instance whose FIFO is `marks`, or None."""
     run = run_directory(marks)
-    if account is not None and os.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", os.F_OK):
-        return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+    if account is not None:
+        if os.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", os.F_OK):
+            return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+        if model is not None and os.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account, model)}", os.F_OK):
+            return f"model {model!a} is denied to account {account!a} on this node: expected room within its limit"
     if os.access(f"{run}/{wire.REFUSE_FILE}", os.F_OK) and not _agent_lives(run):
         return "this node runs nothing without its agent, and there is none: expected `taximeter agent` to run"
     return None
@@ -29,11 +32,19 @@ def run_directory(marks: str) -> str:
     return wire.SYSTEM_RUN_DIR if is_systems else f"{state}/run"
 
 
-def denied_name(account: str) -> str:
-    """An account as a file name: percent-encoded, so that none leaves its directory."""
-    raw = account.encode("utf-8", "surrogateescape" if account.isascii() else "surrogatepass")
+def denied_name(account: str, model: "str | None" = None) -> str:
+    """An account, or a model of it, as a file name: percent-encoded, so that none leaves its directory."""
+    return _encoded(account) if model is None else f"{_encoded(account)}@{_encoded(model)}"
+
+
+def _encoded(name: str) -> str:
+    raw = name.encode("utf-8", "surrogateescape" if name.isascii() else "surrogatepass")
     plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-~."
     encoded = "".join([chr(byte) if byte in plain else f"%{byte:02X}" for byte in raw])
+    if len(encoded) > wire.DENIED_MAX_BYTES:
+        import hashlib
+
+        return f"={hashlib.sha256(raw).hexdigest()}"
     return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
 
 

@@ -263,7 +263,8 @@ class Prediction:
         if more is not None and more.admit:
             from taximeter.client import admission
 
-            reason = admission.refusal(outlet.path, self.account)
+            model = self._kind[0]
+            reason = admission.refusal(outlet.path, self.account, None if model is None else word(model))
             if reason is not None:
                 self._state = _NEW
                 raise Refused(reason)
@@ -326,7 +327,7 @@ def prediction(  # noqa: PLR0913 -- all but the first by name, and all may be le
     tree comes without the other); `account` is of the same, if it is not said. `attributes` are
     flat, and kept with the record; what is not, or does not fit into one mark, is left out and counted (`dropped`).
     `traceparent` is W3C's. A `detached` one does not end with this process. With `admit`, a start raises Refused where
-    this node refuses the account.
+    this node refuses the account, or the model to it.
 
     A name that the agent does not take (empty, more than 256 characters, control characters, no such class) is sent as
     it is: the agent counts it, and bills no such prediction.

@@ -12,6 +12,7 @@ from taximeter.config.check import (
     Faults,
     Items,
     Leaf,
+    Named,
     Schema,
     Table,
     boolean,
@@ -66,6 +67,26 @@ def _multiplier(value: object) -> str:
 _PHASES = ("boot", "load", "idle", "active", "teardown", "failed", "canceled", "aborted")
 _CLASS = Table({**dict.fromkeys(_PHASES, cast("Leaf", _multiplier)), "quantity": one_of(("share", "active"))})
 
+_name = text(r"[^\x00-\x1f\x7f]{1,256}", "a name of 1 to 256 characters")
+
+
+def _amount(pattern: str, expected: str) -> Leaf:
+    return text(pattern, f"{expected} as a string, such as '10' or '99.50'")
+
+
+_most = _amount(r"[0-9]{1,18}(\.[0-9]{1,18})?", "an amount")
+_threshold = _amount(r"(?=.*[1-9])[0-9]{1,18}(\.[0-9]{1,18})?", "an amount above 0")
+_floor = _amount(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", "an amount, which may be negative,")
+
+
+def _prepaid(value: object) -> object:
+    if value in ("none", "all"):
+        return value
+    if isinstance(value, list):
+        return [_name(item) for item in value]
+    raise ValueError("'none', 'all', or a list of accounts")
+
+
 _on_mismatch = one_of(tuple(choice.value for choice in OnMismatch))
 
 AGENT = Table(
@@ -94,6 +115,16 @@ AGENT = Table(
         ),
         "witness": Table({"kernel": boolean}),
         "invoice": tables,  # by currency: see billing.invoice
+        "charges": Table({"thresholds": Items(_threshold), "accounts": Named(_name, Items(_threshold))}),
+        "credit": Table(
+            {
+                "prepaid": _prepaid,
+                "floor": _floor,
+                "without_agent": one_of(("admit", "refuse")),
+                "caps": Named(_name, _most),
+                "limits": Named(_name, Named(_name, _most)),
+            }
+        ),
         # A sink's keys depend on its type: see below.
         "sinks": lambda value: value,
     }

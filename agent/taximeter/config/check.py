@@ -38,7 +38,15 @@ class Items:
     at_least: int = 0
 
 
-Schema = Leaf | Table | Items
+@dataclass(frozen=True)
+class Named:
+    """A table whose keys are names of somebody's choice, and whose values all have one shape."""
+
+    name: Leaf
+    schema: "Schema"
+
+
+Schema = Leaf | Table | Items | Named
 
 
 class Hidden(ValueError):
@@ -67,6 +75,8 @@ def check(value: object, schema: Schema, path: str, faults: Faults) -> object:
         return _table(value, schema, path, faults)
     if isinstance(schema, Items):
         return _items(value, schema, path, faults)
+    if isinstance(schema, Named):
+        return _named(value, schema, path, faults)
     try:
         return schema(value)
     except Hidden as error:
@@ -128,6 +138,21 @@ def _items(value: object, schema: Items, path: str, faults: Faults) -> tuple[obj
     if len(value) < schema.at_least:
         faults.add(path, value, f"a list of at least {schema.at_least}")
     return tuple(check(item, schema.schema, f"{path}[{at}]", faults) for at, item in enumerate(value))
+
+
+def _named(value: object, schema: Named, path: str, faults: Faults) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        faults.add(path, value, "a table")
+        return {}
+    checked: dict[str, object] = {}
+    for key, item in value.items():
+        at = join(path, key)
+        try:
+            schema.name(key)
+        except ValueError as error:
+            faults.add(at, key, str(error))
+        checked[key] = check(item, schema.schema, at, faults)
+    return checked
 
 
 def integer(least: int, most: int, unit: str = "") -> Leaf:

@@ -17,6 +17,7 @@ from taximeter.billing.classes import Classes, parse_classes
 from taximeter.billing.invoice import parse_invoice
 from taximeter.billing.models_file import Document
 from taximeter.billing.rates import RateCard, parse_card
+from taximeter.billing.spending import parse_spending
 from taximeter.config import files, model
 from taximeter.config.agent_file import check_agent
 from taximeter.config.check import Faults
@@ -88,6 +89,8 @@ def _config(
         sinks=parts["sinks"],
         catalogue=parts["catalogue"],
         rate_card=parts["rate_card"],
+        spending=parse_spending(checked, source),
+        refuse_without_agent=checked["credit"]["without_agent"] == "refuse",
         content=content,
         tiers_content=tiers_content,
         invoice=parts["invoice"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from taximeter.billing.classes import Classes
 from taximeter.billing.invoice import Rounding
 from taximeter.billing.rates import RateCard
+from taximeter.billing.spending import Spending
 from taximeter.hardware.evidence import OnMismatch
 from taximeter.hardware.tiers import Catalogue
 
@@ -109,6 +110,8 @@ class Config:
     sinks: tuple[SinkConfig, ...]
     catalogue: Catalogue
     rate_card: RateCard
+    spending: Spending  #: when accounts are charged early, and who is refused
+    refuse_without_agent: bool
     content: Mapping[str, object]  #: agent.toml as it is in force, as plain JSON values
     tiers_content: Mapping[str, object]  #: tiers.toml, as plain JSON values
     invoice: Mapping[str, Rounding] = field(default_factory=dict)  #: by currency; for show alone

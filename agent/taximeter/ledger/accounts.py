@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from taximeter.billing.credit import Grant, Part, Purse
+from taximeter.billing.admission import Holdings
+from taximeter.billing.credit import Grant, Part, Purse, balance
 from taximeter.billing.money import EXACT, plain
 from taximeter.billing.tab import PurseKey
-from taximeter.billing.thresholds import Key, Standing
+from taximeter.billing.thresholds import Key, Standing, period_of
 
 if TYPE_CHECKING:
     import apsw
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 TABLES = """
 CREATE TABLE IF NOT EXISTS spends (
     account TEXT NOT NULL, currency TEXT NOT NULL, period TEXT NOT NULL, model TEXT NOT NULL, amount TEXT NOT NULL,
-    PRIMARY KEY (account, currency, period, model)
+    PRIMARY KEY (account, period, currency, model)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crossings (
     account TEXT NOT NULL, currency TEXT NOT NULL, period TEXT NOT NULL, threshold TEXT NOT NULL, id TEXT NOT NULL,
@@ -41,6 +42,7 @@ NAMES = ("spends", "crossings", "grants", "debts")
 _SPEND = "SELECT amount FROM spends WHERE account = ? AND currency = ? AND period = ? AND model = ?"
 _CROSSED = "SELECT threshold FROM crossings WHERE account = ? AND currency = ? AND period = ?"
 _SPENDS_OF = "SELECT currency, period, model, amount FROM spends WHERE account = ?"
+_SPENDS_IN = "SELECT currency, model, amount FROM spends WHERE account = ? AND period = ?"
 _CROSSINGS_OF = """
 SELECT currency, period, threshold, crossings.id, seq, time_utc_ns FROM crossings JOIN lookups USING (id)
 WHERE crossings.account = ?
@@ -52,11 +54,11 @@ WHERE account = ? AND currency = ? ORDER BY expires_utc_ns IS NULL, expires_utc_
 _ONE_GRANT = "SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM grants WHERE id = ?"
 _OWED = "SELECT owed FROM debts WHERE account = ? AND currency = ?"
 _PURSES_OF = "SELECT currency FROM grants WHERE account = ?1 UNION SELECT currency FROM debts WHERE account = ?1"
-_WITH_CREDIT = "SELECT account FROM grants UNION SELECT account FROM debts"
+_KNOWN = "SELECT account FROM grants UNION SELECT account FROM debts UNION SELECT account FROM spends"
 _EXPIRED = "SELECT DISTINCT account FROM grants WHERE expires_utc_ns > ? AND expires_utc_ns <= ?"
 _SAVE_SPEND = """
 INSERT INTO spends VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (account, currency, period, model) DO UPDATE SET amount = excluded.amount
+ON CONFLICT (account, period, currency, model) DO UPDATE SET amount = excluded.amount
 """
 _SAVE_CROSSING = "INSERT OR IGNORE INTO crossings VALUES (?, ?, ?, ?, ?)"
 _SAVE_GRANT = "INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET left = excluded.left"
@@ -129,9 +131,17 @@ def spends(connection: "apsw.Connection") -> dict[Key, Decimal]:
     return {Key(*key): Decimal(amount) for *key, amount in rows}
 
 
-def with_credit(connection: "apsw.Connection") -> list[str]:
-    """Every account that has credit, or had, or owes."""
-    return [account for (account,) in connection.execute(_WITH_CREDIT)]
+def holdings(connection: "apsw.Connection", account: str, now_utc_ns: int) -> Holdings:
+    """What an account has now, and has spent in this month."""
+    currencies = [currency for (currency,) in connection.execute(_PURSES_OF, (account,))]
+    balances = {one: balance(purse(connection, PurseKey(account, one)), now_utc_ns) for one in currencies}
+    rows = connection.execute(_SPENDS_IN, (account, period_of(now_utc_ns)))
+    return Holdings(balances, {(currency, model): Decimal(amount) for currency, model, amount in rows})
+
+
+def known(connection: "apsw.Connection") -> list[str]:
+    """Every account that ever spent anything, or was granted credit."""
+    return [account for (account,) in connection.execute(_KNOWN)]
 
 
 def expired(connection: "apsw.Connection", after_utc_ns: int, until_utc_ns: int) -> list[str]:

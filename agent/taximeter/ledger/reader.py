@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from taximeter.billing.credit import Grant
 from taximeter.billing.spending import Spending
 from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
@@ -158,6 +159,13 @@ class LedgerReader:
             raise LedgerError(f"cannot read accounts of ledger {self._path}: expected {expected}")
         with door("read", self._path):
             return accounts.statement(self._connection, account)
+
+    def grant(self, grant_id: str) -> Grant | None:
+        """The grant of that id. Raises LedgerError."""
+        if not self._has_sums():
+            return None
+        with door("read", self._path):
+            return accounts.grant_by(self._connection, grant_id)
 
     def spending_rules(self) -> Spending:
         """The rules of spending that were last in force."""

@@ -16,6 +16,7 @@ from typing import Any
 import apsw
 import orjson
 
+from taximeter.billing.admission import Holdings
 from taximeter.billing.credit import Grant
 from taximeter.billing.spending import Spending
 from taximeter.errors import LedgerError
@@ -203,15 +204,15 @@ class Ledger:
         self._store(connection, Batch((), ()), settled)
         return grant, True
 
-    def statement(self, account: str) -> accounts.Statement:
-        """Everything that is kept of an account."""
+    def holdings(self, account: str, now_utc_ns: int) -> Holdings:
+        """What an account has now, and has spent in this month."""
         with door("read", self._path):
-            return accounts.statement(self._live(), account)
+            return accounts.holdings(self._live(), account, now_utc_ns)
 
-    def with_credit(self) -> list[str]:
-        """Every account that has credit, or had, or owes."""
+    def accounts(self) -> list[str]:
+        """Every account that ever spent anything, or was granted credit."""
         with door("read", self._path):
-            return accounts.with_credit(self._live())
+            return accounts.known(self._live())
 
     def expired(self, after_utc_ns: int, until_utc_ns: int) -> list[str]:
         """The accounts of grants that expired meanwhile."""

@@ -6,7 +6,7 @@ at a time; the loop never waits for the disk.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,12 +16,21 @@ import msgspec
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from taximeter.errors import LedgerError
+from taximeter.billing.credit import Grant
+from taximeter.errors import LedgerError, TaximeterError
+from taximeter.observe.granting import (
+    REQUEST_MAX_BYTES,
+    ConflictError,
+    GrantError,
+    agree,
+    granted_view,
+    read_grant,
+)
 from taximeter.observe.guard import TRUSTED, Guard, problem
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
@@ -39,16 +48,30 @@ MODELS_KEPT_S = 5.0
 _MODELS_SHARE = 20
 _PRICED = msgspec.json.Encoder(decimal_format="number")
 
+#: How long a request's body may take.
+_BODY_S = 10.0
+
+#: Grants credit; gives the grant of that id as it is kept, and whether it is new.
+GrantCredit = Callable[[Grant], Awaitable[tuple[Grant, bool]]]
+
 _T = TypeVar("_T")
 
 
-def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loopback: bool = True) -> ASGIApp:
+def build(
+    snapshot: Callable[[], Snapshot],
+    queries: Queries,
+    token: str,
+    *,
+    grant: GrantCredit | None = None,
+    loopback: bool = True,
+) -> ASGIApp:
     """Make the ASGI application of a node.
 
     `snapshot` is called in the event loop for each request and must be cheap; `queries` answer from the ledger;
-    `token` opens what is not open to all; `loopback` is whether it will listen there (`is_loopback(host)`).
+    `token` opens what is not open to all; `grant` grants credit; `loopback` is whether it will listen there
+    (`is_loopback(host)`).
     """
-    faces = _Faces(snapshot, queries)
+    faces = _Faces(snapshot, queries, grant)
     routes = [
         Route("/metrics", faces.metrics),
         Route("/healthz", faces.healthz),
@@ -58,6 +81,8 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/records", faces.records),
         Route("/v1/receipts/{asked:path}", faces.receipt),
         Route("/v1/estimates/{asked:path}", faces.estimate),
+        Route("/v1/accounts/{account:path}/grants", faces.grant, methods=["POST"]),
+        Route("/v1/accounts/{account:path}", faces.account),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
@@ -66,6 +91,7 @@ def build(snapshot: Callable[[], Snapshot], queries: Queries, token: str, *, loo
         Route("/v1/model/{slug:path}", faces.model),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
+    handlers |= {GrantError: _misput, ConflictError: _conflicting, ClientDisconnect: _gone}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
@@ -85,9 +111,10 @@ class _Listed(NamedTuple):
 class _Faces:
     """One method a path."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries, grant: GrantCredit | None) -> None:
         self._snapshot = snapshot
         self._queries = queries
+        self._grant = grant
         # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._reading_models = anyio.Lock()
@@ -164,6 +191,26 @@ class _Faces:
         wanted = kind_of(request.path_params["asked"], dict(request.query_params))
         return _json(await self._ask(lambda queries: queries.estimate(wanted)))
 
+    async def account(self, request: Request) -> Response:
+        asked = request.path_params["account"]
+        view = await self._ask(lambda queries: queries.account(asked))
+        if view is None:
+            raise HTTPException(404, f"cannot find account {asked[:256]!r}: expected one that this node has records of")
+        return _json(view)
+
+    async def grant(self, request: Request) -> Response:
+        asked = read_grant(request.path_params["account"], await _body(request), time.time_ns())
+        if self._grant is None:
+            raise HTTPException(503, "cannot grant here: expected an agent that writes the ledger")
+        if asked.expires_utc_ns is not None and asked.expires_utc_ns <= asked.granted_utc_ns:
+            kept, is_new = await self._ask(lambda queries: queries.granted(asked.id)), False
+            if kept is None:
+                raise HTTPException(400, "cannot grant what has expired: expected an expires_utc that is to come")
+        else:
+            kept, is_new = await self._grant(asked)
+        agree(asked, kept)
+        return _json(granted_view(kept, is_new=is_new), 201 if is_new else 200)
+
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())
         return await anyio.to_thread.run_sync(question, queries, limiter=self._one_at_a_time)
@@ -188,15 +235,36 @@ def _priced(value: object) -> Response:
 async def _refused(request: Request, error: HTTPException) -> Response:
     detail = error.detail
     if detail == HTTPStatus(error.status_code).phrase:  # the router's own word
-        expected = {404: "a path that this node has, such as /v1/status", 405: "GET or HEAD"}.get(
-            error.status_code, detail
-        )
+        allowed = " or ".join(sorted((error.headers or {}).get("Allow", "GET, HEAD").split(", ")))
+        expected = {404: "a path that this node has, such as /v1/status", 405: allowed}.get(error.status_code, detail)
         detail = f"cannot {request.method[:20]} {request.url.path[:256]!r}: expected {expected}"
     return problem(error.status_code, detail, dict(error.headers or {}))
 
 
-async def _misput(_: Request, error: QuestionError) -> Response:
+async def _body(request: Request) -> bytes:
+    """What was sent, if it is short and comes soon."""
+    body = b""
+    with anyio.move_on_after(_BODY_S) as patience:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > REQUEST_MAX_BYTES:
+                close = {"connection": "close"}
+                raise HTTPException(413, f"expected a body of at most {REQUEST_MAX_BYTES} bytes", close)
+    if patience.cancelled_caught:
+        raise HTTPException(408, f"expected the body within {_BODY_S:g} s", {"connection": "close"})
+    return body
+
+
+async def _misput(_: Request, error: TaximeterError) -> Response:
     return problem(400, str(error))
+
+
+async def _conflicting(_: Request, error: ConflictError) -> Response:
+    return problem(409, str(error))
+
+
+async def _gone(_: Request, __: ClientDisconnect) -> Response:
+    return problem(400, "expected a whole body", {"connection": "close"})
 
 
 async def _unread(_: Request, error: LedgerError) -> Response:

@@ -170,6 +170,7 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     corrected = {currency: float(amount) for currency, amount in counters.corrected.items()}
     yield _counters("taximeter_billed_amount", "Money billed, before corrections.", ("currency",), billed)
     yield _counters("taximeter_corrected_amount", "Money taken back by corrections.", ("currency",), corrected)
+    yield _gauge("taximeter_accounts_denied", "Accounts, and models of one, that are refused now.", snapshot.denied)
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
     text = "Instances that used other devices than they declared, by the tier declared."
     yield _counters("taximeter_hardware_mismatches", text, ("tier",), counters.mismatches)

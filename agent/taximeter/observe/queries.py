@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from taximeter.billing.credit import Grant
 from taximeter.billing.invoice import Rounding
 from taximeter.errors import TaximeterError
 from taximeter.hardware.tiers import match
@@ -23,6 +24,7 @@ from taximeter.ledger.runs import Kind
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
 from taximeter.observe import models, tree
 from taximeter.observe import receipt as receipts
+from taximeter.observe.accounts import account_view
 from taximeter.observe.calling import Calls, all_calls, calls_of
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, chosen, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
@@ -145,6 +147,18 @@ class Queries:
         if begun:
             return f"{said}expected an id in full, as in {begun[0]}"
         return f"{said}expected the id of a prediction or an instance; `taximeter records` lists them"
+
+    def account(self, asked: str) -> Json | None:
+        """Tell what an account spent, crossed and has; None where this node knows nothing of it."""
+        kept, rules = self._reader.statement(asked), self._reader.spending_rules()
+        named = asked in rules.credit.named or asked in rules.thresholds.accounts
+        if named or kept.spends or kept.purses or any(self._reader.records(RecordFilter(account=asked, limit=1))):
+            return account_view(asked, kept, rules, time.time_ns())
+        return None
+
+    def granted(self, grant_id: str) -> Grant | None:
+        """Give the grant of that id, if there is one."""
+        return self._reader.grant(grant_id)
 
     def hardware(self) -> list[Json]:
         """List what is sold, with prices, what this node has first; nothing, where no agent lives to say it."""

@@ -16,13 +16,14 @@ _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,
 def since_ns(said: str, now_ns: int) -> int:
     """Return the UTC nanoseconds that are meant; a time without a zone is UTC. Raises ValueError."""
     ago = _AGO.fullmatch(said)
-    moment_ns = now_ns - int(ago[1]) * _UNITS_S[ago[2]] * _SECOND if ago else _instant_ns(said)
+    moment_ns = now_ns - int(ago[1]) * _UNITS_S[ago[2]] * _SECOND if ago else instant_ns(said)
     if moment_ns < 0:
         raise ValueError(f"expected {EXPECTED}")
     return moment_ns
 
 
-def _instant_ns(said: str) -> int:
+def instant_ns(said: str) -> int:
+    """Return the UTC nanoseconds of a day or an instant; a time without a zone is UTC. Raises ValueError."""
     match = _INSTANT.fullmatch(said)
     day, time, fraction, zone = match.groups() if match else ("", None, None, None)
     try:

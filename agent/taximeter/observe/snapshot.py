@@ -169,4 +169,5 @@ class Snapshot:
     node_tier_rule: str = ""
     witness: WitnessView = WitnessView()
     sampling: SamplingView = SamplingView()
+    denied: int = 0  #: accounts, and models of one, that are refused now
     reader_lag_s: float = 0.0  #: how long the oldest unread journal bytes have waited

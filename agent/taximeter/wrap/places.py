@@ -37,20 +37,34 @@ def make_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def refusal(run: str, account: str | None) -> str | None:
-    """Why no run may start now, or None; costs an access(2) or two where nothing is denied."""
-    if account is not None and posix.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", posix.F_OK):
-        return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+def refusal(run: str, account: str | None, model: str | None = None) -> str | None:
+    """Why no run may start now, or None; costs two or three access(2) where nothing is denied."""
+    if account is not None:
+        if posix.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", posix.F_OK):
+            return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+        if model is not None and posix.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account, model)}", posix.F_OK):
+            return f"model {model!a} is denied to account {account!a} on this node: expected room within its limit"
     if posix.access(f"{run}/{wire.REFUSE_FILE}", posix.F_OK) and not _agent_lives(run):
         return "this node runs nothing without its agent, and there is none: expected `taximeter agent` to run"
     return None
 
 
-def denied_name(account: str) -> str:
-    """An account as a file name: percent-encoded, so that none leaves its directory."""
-    raw = account.encode("utf-8", "surrogateescape")
+def denied_name(account: str, model: str | None = None) -> str:
+    """An account, or a model of it, as a file name: percent-encoded, so that none leaves its directory.
+
+    `@` parts them, which stands for nothing else there. What would be long is `=` and its SHA-256.
+    """
+    return _encoded(account) if model is None else f"{_encoded(account)}@{_encoded(model)}"
+
+
+def _encoded(name: str) -> str:
+    raw = name.encode("utf-8", "surrogateescape")
     plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-~."
     encoded = "".join([chr(byte) if byte in plain else f"%{byte:02X}" for byte in raw])
+    if len(encoded) > wire.DENIED_MAX_BYTES:
+        import hashlib
+
+        return f"={hashlib.sha256(raw).hexdigest()}"
     return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
 
 
