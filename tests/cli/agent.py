@@ -18,17 +18,25 @@ class StandIn(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers = answers
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: StandIn
 
     def do_GET(self) -> None:
+        self._answer(self.path)
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self._answer(f"POST {self.path}")
+
+    def _answer(self, asked: str) -> None:
         self.server.asked.append(self.path)
         status, body = 401, b'{"detail":"expected the token"}'
         if self.headers["Authorization"] == f"Bearer {TOKEN}":
             missing = (404, b'{"detail":"no such thing"}')
-            status, body = self.server.answers.get(self.path.partition("?")[0], missing)
+            status, body = self.server.answers.get(asked.partition("?")[0], missing)
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -9,7 +9,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import orjson
@@ -18,8 +17,9 @@ from taximeter.cli import main
 from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
 from taximeter.observe.experience import Experience
-from taximeter.records import Billing, Line, UsageRecord
+from taximeter.records import UsageRecord
 from tests.core.stories import INSTANCE
+from tests.observe.histories import read_back
 
 NODE = NodeInfo("gpu-node-7", "eu-west", "taximeter 0.1.0", f"sha256:{'c0' * 32}")
 
@@ -53,9 +53,7 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
         written = orjson.dumps(record.data).decode().replace(INSTANCE, instance(number))
         if prediction:
             written = written.replace('"p1"', orjson.dumps(prediction).decode())
-        loaded: dict[str, Any] = orjson.loads(written)
-        lines = tuple(Line(**line) for line in loaded["billing"].pop("lines"))
-        return loaded | {"billing": Billing(lines=lines, **loaded["billing"])}  # so that what is spent is added up
+        return read_back(written.encode())
 
     return tuple(
         record._replace(

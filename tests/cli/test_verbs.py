@@ -16,7 +16,18 @@ from taximeter.config import fingerprint, load
 from tests.cli import agent
 from tests.cli.node import on_a_terminal, program, taximeter
 
-VERBS = (["agent"], ["config", "check"], ["estimate"], ["hardware"], ["receipt"], ["records"], ["status"], ["verify"])
+VERBS = (
+    ["account"],
+    ["agent"],
+    ["config", "check"],
+    ["estimate"],
+    ["grant"],
+    ["hardware"],
+    ["receipt"],
+    ["records"],
+    ["status"],
+    ["verify"],
+)
 
 
 @pytest.mark.parametrize("verb", [*VERBS, [], ["config"]], ids=" ".join)
@@ -29,7 +40,7 @@ def test_every_verb_has_help_and_fits_80_columns(verb: list[str]) -> None:
 
 def test_help_names_every_verb() -> None:
     named = {line.split()[0] for line in taximeter("--help").out.partition("Commands:")[2].splitlines() if line}
-    assert named == {"agent", "config", "estimate", "hardware", "receipt", "records", "run", "status", "verify"}
+    assert named == {"run", "config", *(words[0] for words in VERBS)}
 
 
 def test_the_version_is_that_of_the_wire() -> None:

@@ -1,6 +1,7 @@
 """Records as a ledger holds them, from the real meter and the real seal, for tests of the faces."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
@@ -10,7 +11,7 @@ from taximeter.hardware.inventory import Device, Hardware
 from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import NodeInfo
-from taximeter.records import RecordType, UsageRecord
+from taximeter.records import Billing, Line, RecordType, UsageRecord
 from tests.core.stories import INSTANCE, MS, SECOND, beat, book, card, exited, finish, ready, spawned, start, tell
 
 ANOTHER = INSTANCE[:-1] + "2"
@@ -41,8 +42,16 @@ def twice(account: str | None = "cus_a", other: str | None = "cus_b") -> list[Us
     return first + [_on_another(record) for record in second]
 
 
+def read_back(written: bytes) -> dict[str, Any]:
+    """A record's data from JSON, its price as the meter makes it, so that the ledger adds up what is spent."""
+    data: dict[str, Any] = orjson.loads(written)
+    billing = data["billing"]
+    lines = tuple(Line(**line) for line in billing.pop("lines"))
+    return data | {"billing": Billing(lines=lines, **billing)}
+
+
 def _on_another(record: UsageRecord) -> UsageRecord:
-    data = orjson.loads(orjson.dumps(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
+    data = read_back(orjson.dumps(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
     return record._replace(id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
 
 
@@ -85,14 +94,10 @@ def call(
     events: list[Event] = [spawned(at_ms * MS), ready(at_ms * MS)]
     events += [beat((at_ms + ms) * MS) if code is None else exited((at_ms + ms) * MS, code)]
     records = tell(options, events, book(interim_ns=ms * MS if code is None else 60 * SECOND)).records
-    written = orjson.dumps([record.data for record in records]).replace(INSTANCE.encode(), f"i-{prediction}".encode())
+    written = [orjson.dumps(record.data).replace(INSTANCE.encode(), f"i-{prediction}".encode()) for record in records]
     return [
-        record._replace(
-            id=record.id.replace(INSTANCE, f"i-{prediction}"),
-            data={**data, "billing": record.data["billing"]},  # a value still, from which the ledger adds up
-            instance=f"i-{prediction}",
-        )
-        for record, data in zip(records, orjson.loads(written), strict=True)
+        record._replace(id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
+        for record, data in zip(records, map(read_back, written), strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ cd /root && sh ./units; said units $?
 said user "$(id -un taximeter)"
 said dropbox "$(stat -c '%a %U %G' /var/lib/taximeter/journal)"
 printf 'u alice - "A user" /tmp /bin/sh\nu predictor - "A worker" /tmp /bin/sh\n' | systemd-sysusers -
-printf '[journal]\nowners = ["root", "self", "alice", "predictor"]\n' >/etc/taximeter/agent.toml
+printf '[journal]\nowners = ["root", "self", "alice", "predictor"]\n[credit]\nprepaid = ["cus_broke"]\n' >/etc/taximeter/agent.toml
 mkdir -p /etc/systemd/system/taximeter.service.d
 printf '[Service]\nWatchdogSec=2s\n' >/etc/systemd/system/taximeter.service.d/impatient.conf
 systemctl daemon-reload
@@ -45,6 +45,13 @@ as_alice ls /var/lib/taximeter/journal >/dev/null 2>&1; said alice_lists_dropbox
 as_alice cat /var/lib/taximeter/ledger.db >/dev/null 2>&1; said alice_reads_ledger $?
 as_alice cat /run/taximeter/agent >/dev/null 2>&1; said alice_reads_token $?
 said agent_file "$(stat -c '%a %U %G' /run/taximeter/agent)"
+
+# Whoever runs something is refused without being told who else is.
+said denied_files "$(stat -c '%a %U' /run/taximeter/denied | tr '\n' ' ')$(stat -c '%a' /run/taximeter/denied/cus_broke)"
+as_alice ls /run/taximeter/denied >/dev/null 2>&1; said alice_lists_denied $?
+as_alice $taximeter run --account cus_broke -- true 2>/dev/null; said alice_refused $?
+$taximeter grant cus_broke 5 USD --id first >/dev/null; said granted $?
+as_alice $taximeter run --account cus_broke -- true; said alice_admitted $?
 
 # A worker under the meter, started by systemd, that says itself when it is ready.
 systemctl start example-worker.service
@@ -71,4 +78,5 @@ systemctl stop taximeter.service
 said stop_ms $(($(date +%s%3N) - begin))
 said stop_result "$(shown Result)"
 said stop_status "$(shown ExecMainStatus)"
+said denied_after "$(stat -c '%a' /run/taximeter/denied)"
 journalctl --quiet --unit taximeter.service --output cat | sed 's/^/log /' | tail -n 40

@@ -89,6 +89,11 @@ def test_exposure_is_at_most_2(tmp_path: Path) -> None:
         pytest.param("alice_exit", "3", id="a user's command keeps its exit status"),
         pytest.param("alice", "failed ", id="a user's run is booked through the drop-box"),
         pytest.param("agent_file", "640 taximeter taximeter", id="the token is for the group"),
+        pytest.param("denied_files", "711 taximeter 640", id="who is refused may be asked for and not be listed"),
+        pytest.param("alice_refused", "77", id="a run of a prepaid account without credit is refused"),
+        pytest.param("granted", "0", id="credit is granted"),
+        pytest.param("alice_admitted", "0", id="and the account runs"),
+        pytest.param("denied_after", "711", id="what is refused outlives the service"),
         pytest.param("worker", "active", id="a wrapped worker's own READY=1 reaches systemd"),
         pytest.param("worker_result", "success", id="a wrapped worker stops cleanly"),
         pytest.param("after_kill", "running", id="killed -9 it is started again"),
@@ -106,7 +111,9 @@ def test_under_systemd(bed: dict[str, str], fact: str, value: str) -> None:
     assert bed.get(fact) == value
 
 
-@pytest.mark.parametrize("what", ["alice_lists_dropbox", "alice_reads_ledger", "alice_reads_token"])
+@pytest.mark.parametrize(
+    "what", ["alice_lists_dropbox", "alice_reads_ledger", "alice_reads_token", "alice_lists_denied"]
+)
 def test_another_user_is_refused(bed: dict[str, str], what: str) -> None:
     assert bed[what] not in ("", "0")
 
