@@ -179,7 +179,10 @@ def test_what_is_no_time_is_a_usage_error(said: str) -> None:
     ("words", "said"),
     [
         (["--format", "xml"], "cannot use 'xml': expected one of table, ndjson, csv"),
-        (["--type", "guess"], "cannot use 'guess': expected one of prediction, instance, correction, fact"),
+        (
+            ["--type", "guess"],
+            "cannot use 'guess': expected one of prediction, instance, correction, fact, threshold, grant",
+        ),
         (["--limit", "0"], "cannot use '0': expected a whole number from 1"),
         (["--limit", "ten"], "cannot use 'ten': expected a whole number from 1"),
     ],
