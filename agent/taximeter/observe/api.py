@@ -8,6 +8,7 @@ at a time; the loop never waits for the disk.
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
@@ -76,6 +77,7 @@ def build(
         Route("/metrics", faces.metrics),
         Route("/healthz", faces.healthz),
         Route("/readyz", faces.readyz),
+        Route("/openapi.json", faces.openapi),
         Route("/v1/status", faces.status),
         Route("/v1/instances", faces.instances),
         Route("/v1/records", faces.records),
@@ -132,6 +134,10 @@ class _Faces:
     async def readyz(self, _: Request) -> Response:
         view = self._snapshot()
         return _json({"ready": view.ready}, 200 if view.ready else 503)
+
+    async def openapi(self, _: Request) -> Response:
+        document = (files("taximeter") / "schema" / "openapi.json").read_bytes()
+        return Response(document, media_type="application/json")
 
     async def status(self, _: Request) -> Response:
         return _json(await self._ask(Queries.status))
