@@ -30,9 +30,11 @@ from taximeter.observe.experience import ACTIVE, SHARE
 
 Json = dict[str, Any]
 
-#: So many models, and of each so many versions and tiers, are listed; more are known to `taximeter estimate`.
+#: So many models are listed.
 MODELS_MAX = 500
+#: Of each model so many versions and tiers, and of all together so many, are told of; an estimate tells of any.
 KINDS_MAX = 8
+KINDS_READ_MAX = 200
 
 _QUANTILES = {"p5": 5, "p50": 50, "p95": 95}
 _PRIVATE = "private"
@@ -44,16 +46,16 @@ def names_on(prices: Prices) -> tuple[str, ...]:
 
 
 def to_read(kinds: Iterable[Runs], prices: Prices) -> list[Kind]:
-    """Of all kinds that are known those that are listed: for each model the ones with most runs."""
+    """Of all kinds that are known those that are told of: first that of each model with most runs, then the second."""
     by_name: dict[str, list[Runs]] = {}
     for one in kinds:
-        priced = prices.card.model(one.kind.model) if prices.card else None
-        by_name.setdefault(priced.name if priced else one.kind.model, []).append(one)
-    return [
-        one.kind
-        for name, runs in list(by_name.items())[:MODELS_MAX]
-        for one in chosen(runs, Kind(name, "", ""))[:KINDS_MAX]
+        by_name.setdefault(_name(one.kind.model, prices), []).append(one)
+    ranked = [
+        (rank, -one.succeeded, one.kind)
+        for name, runs in by_name.items()
+        for rank, one in enumerate(chosen(runs, Kind(name, "", ""))[:KINDS_MAX])
     ]
+    return [kind for _, _, kind in sorted(ranked)[:KINDS_READ_MAX]]
 
 
 def listed(runs: Iterable[Runs], calls: Sequence[Call], prices: Prices) -> list[Json]:
