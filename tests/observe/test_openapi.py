@@ -28,7 +28,7 @@ from tests.observe.nodes import BUSY, TOKEN
 DOCUMENT: dict[str, Any] = json.loads((files("taximeter") / "schema" / "openapi.json").read_bytes())
 PATHS: dict[str, Any] = DOCUMENT["paths"]
 #: What stands for a path's parameter.
-EXAMPLES = {"id": "p1", "model": "acme/sdxl", "slug": "acme/sdxl"}
+EXAMPLES = {"id": "p1", "model": "acme/sdxl", "slug": "acme/sdxl", "account": "cus_7"}
 
 
 @pytest.fixture
