@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest
 CODE   := agent tests benchmarks examples tools docs/draw.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs install dev test check lint format bench truth lock packages clean distclean
+.PHONY: help demo docs install dev test check check-with-packages lint format bench truth lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,11 +27,14 @@ dev: $(VENV)/.tools  ## install the sources in place instead (the wrapper's spee
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.wheel
 
-test: packages lint $(VENV)/.wheel  ## everything: checks, the core's coverage, real processes and servers
-	$(PYTEST) $(CORE_COVERAGE)
+test: check-with-packages  ## everything: checks, the core's coverage, real processes and servers
+	$(PYTEST) -m system
 
 check: lint $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
-	$(PYTEST) $(CORE_COVERAGE) -m "not system"
+	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2
+	$(PYTEST) -m "timing and not system"
+
+check-with-packages: packages check
 
 lint: $(VENV)/.tools $(VENV)/.wheel
 	$(BIN)/ruff format --check $(CODE)

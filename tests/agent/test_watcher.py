@@ -260,3 +260,13 @@ async def test_a_journal_that_begins_nothing_is_set_aside_until_it_changes(tmp_p
         node.journal.unlink()
         write(node.journal, sample_lines())
         await until(lambda: len(node.usage()) == 2, "what it became")
+
+
+@pytest.mark.anyio
+async def test_who_has_ended_while_more_of_it_was_to_be_read_keeps_nobody_awake(tmp_path: Path) -> None:
+    node = start(tmp_path / "node")
+    write(node.journal, sample_lines())
+    async with watching(node) as watcher:
+        await until(lambda: INSTANCE in node.books.closed, "the end")
+        watcher._rest.add(INSTANCE)  # as the listing beside the reading, or whoever let go of it, may have it
+        await until(lambda: not watcher._rest, "an empty list of what is to be read")

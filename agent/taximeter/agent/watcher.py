@@ -126,8 +126,9 @@ class Watcher:
     async def read(self, names: Iterable[str], within_s: float = math.inf) -> None:
         """Read on in these instances' journals, and commit what that leads to; what is not done in time is the rest."""
         # Ids are in the order of their making: the oldest comes first, and the ledger's indexes grow at their end.
-        due = sorted(await self._unbooked(list(names)), reverse=True)
-        self._rest.difference_update(due)
+        names = list(names)
+        due = sorted(await self._unbooked(names), reverse=True)
+        self._rest.difference_update(names)  # also who has ended meanwhile, who would keep us awake for nothing
         self.lag_since_s = time.monotonic()
         pause_s = time.monotonic() + _ROUND_S
         last_s = pause_s + within_s
