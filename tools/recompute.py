@@ -241,6 +241,16 @@ class State(NamedTuple):
     ended: bool  #: there is no more to come
 
 
+class Piece(NamedTuple):
+    """A stretch of online time that is over under an earlier card."""
+
+    card: Card | None
+    base: Mapping[str, int]
+    state: State
+    last_id: str
+    interval: Json
+
+
 class Run:
     """One prediction, or an instance itself: what it is, and what its records have told."""
 
@@ -255,12 +265,27 @@ class Run:
         self.state: State | None = None
         self.last_id = ""
         self.partial = False  #: something of it is not here
+        self.pieces: list[Piece] = []
+        self.known: list[Card] = []  #: cards that were known at its last record
+        self.base: Mapping[str, int] = {}  #: totals where the card in force took effect
+
+    def change_card(self, data: Json, card: Card | None) -> None:
+        """From the last record on it is under another card: an instance that is sold online."""
+        if self.state is not None:
+            self.pieces.append(Piece(self.card, self.base, self.state, self.last_id, _since(self.begun, self.told)))
+            boot_ns = self.state.ns["boot_ns"] if self.state.counts else self.base.get("boot_ns", 0)
+            self.base = {**self.state.ns, "boot_ns": boot_ns}
+        self.card, self.card_hash, self.begun = card, data["billing"]["rate_card"], data["interval"]
+
+    def dues_of_piece(self, piece: Piece, state: State, rules: Rules) -> Dues | None:
+        """What a stretch that is over costs."""
+        return self._of_instance(state, rules.classes[self.kind], piece.base, piece.card)
 
     def dues(self, state: State, rules: Rules) -> Dues | None:
         """What it costs all in all; None where another record bills it."""
         terms = rules.classes[self.kind]
         if self.name is None:
-            return self._of_instance(state, terms)
+            return self._of_instance(state, terms, self.base, self.card)
         model = self.card.models.get(self.model_name) if self.card else None
         if self.online and not (model and model.online_units):
             return None
@@ -281,25 +306,26 @@ class Run:
             return tier._replace(lines=[*tier.lines, *lines])
         return nothing._replace(lines=lines)
 
-    def _of_instance(self, state: State, terms: Json) -> Dues | None:
+    def _of_instance(self, state: State, terms: Json, base: Mapping[str, int], card: Card | None) -> Dues | None:
         if not self.online and not (terms["boot"] or terms["idle"] or terms["teardown"]):
             return None
         end = _end_factor(terms, state.status) if self.online else Fraction(1)
         phases = ("boot", "idle", "active", "teardown") if self.online else ("boot", "idle", "teardown")
-        return self._of_time([
-            (phase, state.ns[f"{phase}_ns"] * (phase != "boot" or state.counts), terms[phase] * end) for phase in phases
-        ], state.tier)  # fmt: skip
+        spent = {phase: state.ns[f"{phase}_ns"] - base.get(f"{phase}_ns", 0) for phase in phases}
+        parts = [(phase, spent[phase] * (phase != "boot" or state.counts), terms[phase] * end) for phase in phases]
+        return self._of_time(parts, state.tier, card)
 
     def _of_tier(self, state: State, terms: Json) -> Dues:
         end = _end_factor(terms, state.status)
         parts = [("load", state.ns["load_ns"], terms["load"] * end)]
         parts.append((terms["quantity"], state.ns[f"{terms['quantity']}_ns"], terms["active"] * end))
-        return self._of_time(parts, state.tier)
+        return self._of_time(parts, state.tier, self.card)
 
-    def _of_time(self, parts: Iterable[tuple[str, int, Fraction]], tier: str) -> Dues:
-        rate = self.card.tiers.get(tier) if self.card else None
+    @staticmethod
+    def _of_time(parts: Iterable[tuple[str, int, Fraction]], tier: str, card: Card | None) -> Dues:
+        rate = card.tiers.get(tier) if card else None
         lines = [Due(meter, "computing_second", seconds(ns), rate, by) for meter, ns, by in parts if ns and by]
-        return Dues(lines, self.card.currency if self.card else None, self.card_hash, bool(lines) and rate is None)
+        return Dues(lines, card.currency if card else None, card.hash if card else None, bool(lines) and rate is None)
 
     def _of_model(self, model: Model, state: State, terms: Json) -> list[Due] | None:
         by = terms["active"] * _end_factor(terms, state.status)
@@ -519,7 +545,7 @@ class Life:
         self.runs: dict[str | None, Run] = {}
         self.share_ns = self.active_ns = 0
         self.whole = True  #: all of its records are here so far
-        self.pending: Pending | None = None
+        self.pending: list[Pending] = []
         self.over = False  #: its last own record is told; corrections may follow
         self.unready: list[tuple[str, bool]] = []  #: billed as if it never became ready (True), or as if it did
 
@@ -737,9 +763,9 @@ class Recomputation:
         if number_ != life.number + 1:
             if book.whole:
                 self._fault(event, f"is record {number_} of its instance, expected {life.number + 1}")
-            life.whole, life.pending = False, None
+            life.whole, life.pending = False, []
         life.number = number_
-        if life.pending is not None and event["type"] != CORRECTION:
+        if life.pending and event["type"] != CORRECTION:
             self._missed(life, event)
         boot_id = event["data"]["interval"]["boot_id"]
         if life.boot_id not in (None, boot_id):
@@ -747,38 +773,50 @@ class Recomputation:
         life.boot_id = boot_id
         return life
 
-    def _missed(self, life: Life, event: Json | None) -> None:
-        """A correction that was due did not come."""
-        pending, life.pending = life.pending, None
-        if pending is None:
-            return
-        left = [rules for rules in life.rules if pending.by.get(rules.hash) is None]
-        if left:
-            life.rules = left
-            return
-        expected = pending.by[life.rules[0].hash] if life.rules else None
-        seq = event["data"]["ledger"]["seq"] if event else None
-        amount = expected.amount if expected else None
-        self.findings.append(
-            Finding(pending.event_id, seq, f"is followed by no correction, expected one of {amount} ({pending.reason})")
-        )
+    def _missed(self, life: Life, event: Json) -> None:
+        """Corrections that were due did not come, unless under some of the rules they need not."""
+        waiting, life.pending = life.pending, []
+        for pending in waiting:
+            left = [rules for rules in life.rules if pending.by.get(rules.hash) is None]
+            if left:
+                life.rules = left
+                continue
+            expected = pending.by[life.rules[0].hash] if life.rules else None
+            what = f"is followed by no correction, expected one of {expected and expected.amount} ({pending.reason})"
+            self.findings.append(Finding(pending.event_id, event["data"]["ledger"]["seq"], what))
 
     def _run(self, book: Book, life: Life, event: Json) -> Run:
         data = event["data"]
         run = life.runs.get(data["prediction"])
         if run is not None:
             if run.card_hash != data["billing"]["rate_card"]:
-                self._fault(
-                    event,
-                    f"billing.rate_card is {data['billing']['rate_card']}, expected {run.card_hash}, as at its start",
-                )
+                if run.name is None and run.online:
+                    run.change_card(data, self.cards.get(data["billing"]["rate_card"] or ""))
+                    self._card_in_force(book, run, event)
+                else:
+                    self._fault(event, f"billing.rate_card is another than at its start, {run.card_hash}")
+            elif run.name is None and run.online:
+                self._uncut(run, event)
+            run.known = book.cards
             return run
         of_instance = life.runs.get(None)
         online = data["class"] in ONLINE or (of_instance is not None and of_instance.kind in ONLINE)
         run = life.runs[data["prediction"]] = Run(data, online=online)
         run.card = self.cards.get(run.card_hash or "")
         self._card_in_force(book, run, event)
+        run.known = book.cards
         return run
+
+    def _uncut(self, run: Run, event: Json) -> None:
+        """What is sold online is cut where a card takes effect that was known before."""
+        interval = event["data"]["interval"]
+        start_ns, end_ns = utc_ns(interval["start_utc"]), utc_ns(interval["end_utc"])
+        for card in run.known:
+            if start_ns < card.effective_ns < end_ns and run.card and card.effective_ns > run.card.effective_ns:
+                if any(event["data"]["time"][part] for part in ("suspended_ns", "unknown_ns")):
+                    self.not_checked["a card took effect while the machine slept, or nobody looked"] += 1
+                else:
+                    self._fault(event, f"is not cut where the card {card.hash} took effect")
 
     def _card_in_force(self, book: Book, run: Run, event: Json) -> None:
         """It names the card that was in force at its start, by what was known at some time before its record."""
@@ -790,7 +828,8 @@ class Recomputation:
             return
         if not book.cards:
             return
-        if data["to_date"]["wall_ns"] != data["time"]["wall_ns"] or not book.whole:
+        begins = data["to_date"]["wall_ns"] == data["time"]["wall_ns"] or bool(run.pieces)
+        if not begins or not book.whole:
             self.not_checked["its start, and so the card in force then, is not in the export"] += 1
             return
         at_ns = utc_ns(data["interval"]["start_utc"])
@@ -883,25 +922,40 @@ class Recomputation:
         else:
             self._fault(event, differences(told, outcomes[state.counts][life.rules[0].hash][0]))
             way = state
-        corrections = {rules.hash: outcomes[way.counts][rules.hash][1] for rules in life.rules}
-        if any(corrections.values()) and not run.partial:
-            reason = state.status if run.state and run.state.tier == state.tier else "evidence"
-            interval = _since(run.begun, run.told)
-            life.pending = Pending(run, interval, event["id"], run.last_id, reason, corrections)
+        if run.partial:
+            return
+        hashes = [rules.hash for rules in life.rules]
+        for at, piece in enumerate(run.pieces):
+            by = {known_as: outcomes[way.counts][known_as][1][at] for known_as in hashes}
+            reason = state.status if piece.state.tier == state.tier else "evidence"
+            self._expect(life, Pending(run, piece.interval, event["id"], piece.last_id, reason, by))
+            run.pieces[at] = piece._replace(state=piece.state._replace(tier=state.tier))
+        by = {known_as: outcomes[way.counts][known_as][1][-1] for known_as in hashes}
+        reason = state.status if run.state and run.state.tier == state.tier else "evidence"
+        self._expect(life, Pending(run, _since(run.begun, run.told), event["id"], run.last_id, reason, by))
 
     @staticmethod
-    def _outcome(run: Run, state: State, rules: Rules) -> tuple[Bill, Bill | None]:
-        """What a record must bill, and which correction must follow it."""
-        now, was = run.dues(state, rules), run.state
+    def _expect(life: Life, pending: Pending) -> None:
+        if any(pending.by.values()):
+            life.pending.append(pending)
+
+    @staticmethod
+    def _outcome(run: Run, state: State, rules: Rules) -> tuple[Bill, list[Bill | None]]:
+        """What a record must bill, and which corrections must follow it: of earlier cards' time, then of its own."""
+        now, was, changes = run.dues(state, rules), run.state, list[Bill | None]()
         if now is None:
-            return Bill("informative", (), None, run.card.currency if run.card else None), None
+            return Bill("informative", (), None, run.card.currency if run.card else None), [None]
+        for piece in run.pieces:
+            so_now = piece.state._replace(status=state.status, tier=state.tier)
+            then, due = run.dues_of_piece(piece, piece.state, rules), run.dues_of_piece(piece, so_now, rules)
+            changes.append(corrected(then, due) if then and due else None)
         if was is None:
-            return bill_of(now, Dues([], None, None)), None
+            return bill_of(now, Dues([], None, None)), [*changes, None]
         before = run.dues(was._replace(status=state.status, tier=state.tier, devices=state.devices), rules)
         billed = run.dues(was, rules)
         if before is None or billed is None:
-            return bill_of(now, Dues([], None, None)), None
-        return bill_of(now, before), corrected(billed, before)
+            return bill_of(now, Dues([], None, None)), [*changes, None]
+        return bill_of(now, before), [*changes, corrected(billed, before)]
 
     def _sums(self, told: Bill, event: Json) -> None:
         """Where prices or rules are not known: each line's own arithmetic, and the sum."""
@@ -933,7 +987,7 @@ class Recomputation:
 
     @staticmethod
     def _close(book: Book, life: Life, name: str) -> None:
-        if life.over and life.pending is None:
+        if life.over and not life.pending:
             book.lives.pop(name, None)
             book.numbers[name] = life.number
 
@@ -945,10 +999,12 @@ class Recomputation:
         if event["time"] != interval["start_utc"]:
             self._fault(event, f"time is {event['time']}, expected {interval['start_utc']}, the start of its interval")
         life = self._life(book, event)
-        pending = life.pending
-        if pending is not None and pending.corrects == corrects:
-            life.pending = None
-            self._as_due(life, told, event, pending)
+        while (
+            life.pending and life.pending[0].corrects != corrects and life.pending[0].by.get(life.rules[0].hash) is None
+        ):
+            life.pending.pop(0)
+        if life.pending and life.pending[0].corrects == corrects:
+            self._as_due(life, told, event, life.pending.pop(0))
         elif corrects in book.kept:
             self._missed(life, event)
             self._late(book, told, event)
@@ -1061,7 +1117,7 @@ class Recomputation:
         """There are no more records."""
         for book in self._books.values():
             for life in book.lives.values():
-                if life.pending is not None:
+                if life.pending:
                     self.not_checked["the correction that must follow it may not be written yet"] += 1
 
 

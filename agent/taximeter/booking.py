@@ -4,15 +4,15 @@ Owns the published shape of `data` and who is the payer. Refuses to change any s
 (charging), and at which tier (sold).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE
-from taximeter.charging import rate_ended, rate_instance, rate_less, rate_prediction
+from taximeter.charging import rate_ended, rate_instance, rate_less, rate_piece, rate_prediction
 from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
-from taximeter.instance import Ended, Instance, Phases, Prediction, Times
+from taximeter.instance import Ended, Instance, Phases, Piece, Prediction, Times
 from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing
 from taximeter.records import (
     PLATFORM,
@@ -26,7 +26,7 @@ from taximeter.records import (
 )
 from taximeter.resources import of_instance, of_prediction
 from taximeter.rulebook import Rulebook
-from taximeter.sold import as_published, billed_hardware, hardware_use
+from taximeter.sold import as_published, billed_by, billed_hardware, hardware_use
 
 #: Why a record is corrected: another tier bills than was thought.
 EVIDENCE = "evidence"
@@ -39,6 +39,15 @@ class Late(NamedTuple):
     until_ns: int
     told_ns: int  #: so far its time is told as any other's
     reason: str
+
+
+class Stretch(NamedTuple):
+    """What is corrected: from where to where, the last record of it, and the tier that this was billed at."""
+
+    began: Moment
+    until: Moment
+    last: str | None
+    tier: str | None
 
 
 class End(NamedTuple):
@@ -62,8 +71,8 @@ def prediction_records(
     record = _record(instance, RecordType.PREDICTION, prediction, began, data)
     if rating.correction is None:
         return (record,)
-    cut = _cut_of(instance)
-    return (record, _correction((instance, prediction), cut, end, (rating.correction, use), book.source))
+    run = _of_run(prediction, _cut_of(instance))
+    return (record, _correction((instance, prediction), run, end, (rating.correction, use), book.source))
 
 
 def instance_records(
@@ -78,10 +87,52 @@ def instance_records(
         data["exit"] = left
     began = Moment(instance.cut.at_ns, instance.cut.phases.suspended)
     record = _record(instance, RecordType.INSTANCE, None, began, data)
-    if rating.correction is None:
-        return (record,)
-    cut = _cut_of(instance)
-    return (record, _correction((instance, None), cut, end, (rating.correction, use), book.source))
+    corrections = [_piece_correction(instance, piece, began, end, book) for piece, began in _pieces(instance)]
+    if rating.correction is not None:
+        corrections.append((_since_cut(instance), rating.correction, use))
+    due = [correction for correction in corrections if correction is not None]
+    return (
+        record,
+        *(
+            _correction((instance, None), stretch, end, (billing, told), book.source, behind)
+            for behind, (stretch, billing, told) in enumerate(due, 1)
+        ),
+    )
+
+
+def _pieces(instance: Instance) -> Iterator[tuple[Piece, Moment]]:
+    """What is over under earlier rate cards, each with where it began."""
+    began = Moment(instance.start_ns, 0)
+    for piece in instance.pieces:
+        yield piece, began
+        began = Moment(piece.at_ns, piece.until.suspended)
+
+
+def _piece_correction(
+    instance: Instance, piece: Piece, began: Moment, end: End, book: Rulebook
+) -> tuple[Stretch, Billing, HardwareUse] | None:
+    """What the end, or other hardware, changes of what is over under an earlier rate card."""
+    hardware = billed_by(instance, piece.card, book)
+    billing = rate_piece(instance, piece, end.status, (book, hardware)).correction
+    if billing is None:
+        return None
+    stretch = Stretch(began, Moment(piece.at_ns, piece.until.suspended), piece.interim, piece.tier)
+    use = as_published(hardware_use(instance, hardware), instance.opened.options.model, book.card_of(piece.card))
+    return stretch, billing, use
+
+
+def _since_cut(instance: Instance) -> Stretch:
+    """What an instance's interim records have told under the rate card in force."""
+    began = Moment(instance.start_ns, 0)
+    if instance.pieces:
+        began = Moment(instance.pieces[-1].at_ns, instance.pieces[-1].until.suspended)
+    return Stretch(began, _cut_of(instance), instance.cut.interim, instance.cut.tier)
+
+
+def _of_run(prediction: Prediction, until: Moment) -> Stretch:
+    """All that a prediction's records have told."""
+    began = Moment(prediction.start_ns, until.slept_ns - prediction.cut_times.suspended)
+    return Stretch(began, until, prediction.last_interim, prediction.tier)
 
 
 def _use(instance: Instance, prediction: Prediction | None, hardware: Hardware, book: Rulebook) -> HardwareUse:
@@ -204,7 +255,7 @@ def _record(
 
 def _correction(
     of: tuple[Instance, Prediction | None],
-    until: Moment,
+    stretch: Stretch,
     end: End,
     bill: tuple[Billing, HardwareUse],
     source: str,
@@ -215,21 +266,17 @@ def _correction(
     No time changes. It follows, `behind` it by one, the record that brought the end.
     """
     (instance, prediction), (billing, use) = of, bill
-    tier_before = prediction.tier if prediction else instance.cut.tier
-    began = Moment(instance.start_ns, 0)
-    if prediction is not None:
-        began = Moment(prediction.start_ns, until.slept_ns - prediction.cut_times.suspended)
     data = _told(instance, prediction, end)
     del data["final"]
     data |= {
-        "corrects": {"source": source, "id": prediction.last_interim if prediction else instance.cut.interim},
-        "reason": end.status if tier_before == use.tier else EVIDENCE,
-        "interval": interval(instance.opened, began, until),
+        "corrects": {"source": source, "id": stretch.last},
+        "reason": end.status if stretch.tier == use.tier else EVIDENCE,
+        "interval": interval(instance.opened, stretch.began, stretch.until),
         "time": {"active_ns": 0, "share_ns": 0},
         "hardware": use,
         "billing": billing,
     }
-    return _record(instance, RecordType.CORRECTION, prediction, began, data, behind)
+    return _record(instance, RecordType.CORRECTION, prediction, stretch.began, data, behind)
 
 
 def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRecord | None:
@@ -238,9 +285,10 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     rating = rate_ended(instance, ended, (book, hardware))
     if rating.correction is None:
         return None
-    until, use = Moment(prediction.cut_ns, ended.slept_ns), _use(instance, prediction, hardware, book)
+    run = _of_run(prediction, Moment(prediction.cut_ns, ended.slept_ns))
+    use = _use(instance, prediction, hardware, book)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
-    return _correction((instance, prediction), until, end, (rating.correction, use), book.source, behind=0)
+    return _correction((instance, prediction), run, end, (rating.correction, use), book.source, behind=0)
 
 
 def take_back(

@@ -5,18 +5,19 @@ Refuses to know prices (billing) and which hardware that is (sold); it is given 
 
 from collections.abc import Mapping
 
-from taximeter.billing.classes import ONLINE, Quantity
+from taximeter.billing.classes import ONLINE, Quantity, Terms
 from taximeter.billing.dues import Dues, Sale, Totals, dues, multiplied, of_time
 from taximeter.billing.money import EXACT, plain
 from taximeter.billing.rates import RateCard
 from taximeter.billing.rating import Rating, informative, rate, taken_back, taken_back_anew
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
-from taximeter.instance import Ended, Instance, Phases, Prediction, Times
+from taximeter.instance import Ended, Instance, Phases, Piece, Prediction, Times
 from taximeter.records import Billing
 from taximeter.rulebook import Rulebook, Rules
 
 By = tuple[Rulebook, Hardware]
+_NO_PHASES = Phases()
 
 
 def rate_prediction(instance: Instance, prediction: Prediction, times: Times, status: Status, by: By) -> Rating:
@@ -82,20 +83,20 @@ def due_of_ended(ended: Ended, rules: Rules, card: RateCard | None, online: bool
 
 
 def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) -> Rating:
-    """Boot, idle and teardown by their multipliers; active only where the instance is what is sold."""
+    """Boot, idle and teardown by their multipliers; active only where the instance is what is sold.
+
+    All of it under the card in force now: what is over under earlier ones is rated by `rate_piece`.
+    """
     (book, hardware), cut = by, instance.cut
     card, online = book.card_of(instance.card), instance.service_class in ONLINE
     terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
     if not online and not (terms.boot or terms.idle or terms.teardown):
         return Rating(informative(card))
+    since = instance.pieces[-1].until if instance.pieces else _NO_PHASES
 
-    def due(spent: Phases, readied: bool, ends: Status, tier: str) -> Dues:
-        boot, idle, active, teardown = (
-            multiplied(terms, ends, phase) for phase in (terms.boot, terms.idle, terms.active, terms.teardown)
-        )
-        own = (("active", spent.active, active),) if online else ()
-        parts = (("boot", spent.boot if readied else 0, boot), ("idle", spent.idle, idle), *own)
-        return of_time((*parts, ("teardown", spent.teardown, teardown)), tier, card)
+    def due(until: Phases, readied: bool, ends: Status, tier: str) -> Dues:
+        spent = until._replace(boot=until.boot if readied else since.boot)
+        return _of_phases((since, spent), (terms, ends), (tier, card), online=online)
 
     how = status if online else Status.PROCESSING
     now = due(phases, instance.readied, how, hardware.tier)
@@ -103,6 +104,29 @@ def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) ->
         return rate(now)
     before = due(cut.phases, cut.readied, how, hardware.tier)
     return rate(now, before, due(cut.phases, cut.readied, Status.PROCESSING, cut.tier or hardware.tier))
+
+
+def rate_piece(instance: Instance, piece: Piece, status: Status, by: By) -> Rating:
+    """What the end, or other hardware, changes of a stretch of online time that is over under an earlier card."""
+    book, hardware = by
+    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
+    card, spent = book.card_of(piece.card), (piece.since, piece.until)
+    due = _of_phases(spent, (terms, status), (hardware.tier, card), online=True)
+    billed = (piece.tier or hardware.tier, card)
+    return rate(due, due, _of_phases(spent, (terms, Status.PROCESSING), billed, online=True))
+
+
+def _of_phases(
+    spent: tuple[Phases, Phases], by: tuple[Terms, Status], at: tuple[str, RateCard | None], *, online: bool
+) -> Dues:
+    """What an instance's time between two totals costs."""
+    (since, until), (terms, ends) = spent, by
+    boot, idle, active, teardown = (
+        multiplied(terms, ends, phase) for phase in (terms.boot, terms.idle, terms.active, terms.teardown)
+    )
+    own = (("active", until.active - since.active, active),) if online else ()
+    parts = (("boot", until.boot - since.boot, boot), ("idle", until.idle - since.idle, idle), *own)
+    return of_time((*parts, ("teardown", until.teardown - since.teardown, teardown)), *at)
 
 
 def units_before(prediction: Prediction) -> Mapping[str, str]:

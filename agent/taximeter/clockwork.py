@@ -87,6 +87,11 @@ def utc_ns(opened: Opened, at_ns: int, slept_ns: int = 0) -> int:
     return opened.clock.realtime + (at_ns - opened.clock.monotonic) + slept_ns
 
 
+def at_utc(opened: Opened, utc: int, slept_ns: int = 0) -> int:
+    """The inverse of `utc_ns`: when, by MONOTONIC, the label was `utc`."""
+    return opened.clock.monotonic + (utc - opened.clock.realtime) - slept_ns
+
+
 def utc_error_ns(opened: Opened, now: Clock) -> int | None:
     """How far off an instance's UTC labels may be; None where nobody knows.
 

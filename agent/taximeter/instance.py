@@ -150,6 +150,17 @@ class Cut(NamedTuple):
     energy_mj: int = 0
 
 
+class Piece(NamedTuple):
+    """A stretch of an instance's life that is over, under a rate card which another one followed."""
+
+    card: str | None  #: its hash
+    since: Phases  #: totals where it began
+    until: Phases  #: and where it ended; a boot that had not led to ready is left to the next one
+    at_ns: int
+    interim: str | None  #: id of its last record, for a correction to name
+    tier: str | None  #: that it was billed at
+
+
 class Instance(NamedTuple):
     """One wrapped process with its descendants, from exec to exit."""
 
@@ -195,6 +206,7 @@ class Instance(NamedTuple):
     review: Review | None = None
     reviewed: Reviewed | None = None
     held: tuple[int, ...] = ()  #: owners that the agent holds, as told before the end
+    pieces: tuple[Piece, ...] = ()  #: of a class that is sold online, what is over of it under earlier rate cards
     stop_ns: int = 0  #: when the stop was
 
     @property

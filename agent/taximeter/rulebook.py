@@ -69,6 +69,15 @@ class Rulebook:
         """The card in force at an instant."""
         return card_in_force(self.cards, utc_ns)
 
+    def card_after(self, known_as: str | None) -> RateCard | None:
+        """The first card that takes effect later than the one that a state names; of equals the last listed."""
+        current, found = self.card_of(known_as), None
+        for card in self.cards:
+            later = current is None or card.effective_utc_ns > current.effective_utc_ns
+            if later and (found is None or card.effective_utc_ns <= found.effective_utc_ns):
+                found = card
+        return found
+
     def card_of(self, known_as: str | None) -> RateCard | None:
         """The card that a state names."""
         for card in self.cards:

@@ -22,6 +22,11 @@ def billed_hardware(instance: Instance, prediction: Prediction | None, book: Rul
     return _billed(instance, book.card_of(prediction.card if prediction else instance.card), book)
 
 
+def billed_by(instance: Instance, card: str | None, book: Rulebook) -> Hardware:
+    """The same by the rate card of that hash."""
+    return _billed(instance, book.card_of(card), book)
+
+
 def tiers(instance: Instance, book: Rulebook) -> tuple[str, ...]:
     """What an instance's tier is by each rate card that one of its predictions may have begun under."""
     return tuple([_billed(instance, card, book).tier for card in (None, *book.cards)])

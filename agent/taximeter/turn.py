@@ -7,14 +7,15 @@ event came.
 from dataclasses import dataclass, field
 
 from taximeter import clockwork, wire
+from taximeter.billing.classes import ONLINE
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Clock, Status
-from taximeter.instance import Cut, Instance, Prediction
+from taximeter.instance import Cut, Instance, Phases, Piece, Prediction
 from taximeter.lifecycle import Stage
 from taximeter.records import UsageRecord, Witness
 from taximeter.resources import cpu_to_date, told
 from taximeter.rulebook import Rulebook
-from taximeter.sold import billed_hardware
+from taximeter.sold import billed_by, billed_hardware
 from taximeter.spans import note_crowd, phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
@@ -64,8 +65,43 @@ def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         if missed > MOST_CUTS:
             instance = instance._replace(next_cut_ns=instance.next_cut_ns + missed * interim_ns)
     while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
-        instance = _cut(instance, instance.next_cut_ns, turn)
+        next_ns = instance.next_cut_ns
+        instance = _under_each_card(instance, next_ns, turn)
+        if instance.next_cut_ns == next_ns:
+            instance = _cut(instance, next_ns, turn)
+    return _under_each_card(instance, at_ns, turn)
+
+
+def _under_each_card(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """Cut what is sold online where a rate card took effect until `at_ns`: one that is known late, from then on."""
+    if len(turn.book.cards) < 2 or not instance.next_cut_ns or instance.service_class not in ONLINE:
+        return instance
+    while (card := turn.book.card_after(instance.card)) is not None:
+        since_ns = clockwork.at_utc(instance.opened, card.effective_utc_ns, instance.phases.suspended)
+        since_ns = max(since_ns, instance.since_ns, instance.cut.at_ns)
+        if since_ns > at_ns:
+            break
+        instance = _under(_cut_beside(instance, since_ns, turn), card.hash)
     return instance
+
+
+def _cut_beside(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+    """One cut more; where there is one already, or nothing has been told yet, it is that."""
+    if at_ns == instance.cut.at_ns:
+        return instance
+    next_cut_ns = instance.next_cut_ns
+    cut = _cut(instance, at_ns, turn)
+    return cut if at_ns == next_cut_ns else cut._replace(next_cut_ns=next_cut_ns)
+
+
+def _under(instance: Instance, card: str) -> Instance:
+    """The instance from its last cut on under another card; a boot that has not led to ready is left to that."""
+    cut, pieces = instance.cut, instance.pieces
+    if cut.interim is not None and not (pieces and pieces[-1].at_ns == cut.at_ns):
+        since = pieces[-1].until if pieces else Phases()
+        until = cut.phases if cut.readied else cut.phases._replace(boot=since.boot)
+        pieces = (*pieces, Piece(instance.card, since, until, cut.at_ns, cut.interim, cut.tier))
+    return instance._replace(card=card, pieces=pieces)
 
 
 def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -97,7 +133,9 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     cpu_ns = cpu_to_date(instance) or instance.cut.cpu_ns
     energy_mj = (instance.measured and instance.measured.energy_mj) or instance.cut.energy_mj
     tier = billed_hardware(instance, None, turn.book).tier
+    pieces = tuple([one._replace(tier=billed_by(instance, one.card, turn.book).tier) for one in instance.pieces])
     return instance._replace(
+        pieces=pieces,
         records=instance.records + len(records),
         predictions=tuple(kept),
         crowd_max=0,
