@@ -14,6 +14,8 @@ from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.store import Batch
 from tests.ledger.samples import opened, run
 
+pytestmark = pytest.mark.forged
+
 
 def took(*numbers: int) -> Distribution:
     spread = Spread()
