@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +52,9 @@ class Sought(Seeker):
     def __post_init__(self) -> None:
         super().__init__(-1)
 
-    def find(self, name: str, account: Account, instance: Instance, pid: int) -> Found | None:
-        self.is_sure, self.is_anothers = self.sure, self.strange
-        return self.found
+    def find(self, name: str, account: Account, instance: Instance, pids: Iterable[int]) -> dict[int, Found]:
+        self.is_sure, self.anothers = self.sure, set(pids) if self.strange else set()
+        return {pid: self.found for pid in pids if self.found is not None}
 
 
 @dataclass
@@ -192,6 +192,12 @@ def test_where_not_everybody_could_be_looked_at_nothing_is_told_yet(scene: Scene
     assert scene.look(at_work()) == ([], False)
     scene.seeker.sure = True
     assert len(scene.look(at_work())[0]) == 1
+
+
+def test_a_pid_that_was_not_found_yet_is_looked_for_again_though_nobody_says_anything(scene: Scene) -> None:
+    scene.seeker.sure = False
+    scene.look(at_work())
+    assert (scene.owners.waiting(), scene.owners.waiting()) == ({INSTANCE}, set())
 
 
 def test_a_pid_that_was_given_to_another_ends_only_what_is_older(scene: Scene) -> None:

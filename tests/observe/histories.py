@@ -55,6 +55,19 @@ def _on_another(record: UsageRecord) -> UsageRecord:
     return record._replace(id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
 
 
+def namesake() -> list[UsageRecord]:
+    """A one-shot that has its instance's id, and another instance's worker that gives a prediction the same one."""
+    events = [spawned(0), ready(0), start(SECOND, "stolen"), finish(3 * SECOND, "stolen"), exited(4 * SECOND)]
+    others = [_on_another(record) for record in tell(Options(worker=True, account="cus_b"), events).records]
+    stolen = [
+        orjson.loads(orjson.dumps(record.data).replace(b'"stolen"', f'"{INSTANCE}"'.encode())) for record in others
+    ]
+    return tell(Options(account="cus_a"), [spawned(0), ready(0), exited(SECOND)]).records + [
+        record._replace(data=data, prediction=record.prediction and INSTANCE)
+        for record, data in zip(others, stolen, strict=True)
+    ]
+
+
 def long_run(until_s: int = 9, code: int = 0) -> list[UsageRecord]:
     """A one-shot with an interim record every two seconds."""
     beats = [beat(at * SECOND) for at in range(1, until_s + 1)]

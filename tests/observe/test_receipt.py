@@ -178,6 +178,19 @@ def test_a_records_id_leads_to_its_instance(ask: Ask) -> None:
     assert receipt(ask(histories.one_shot()), f"{INSTANCE}-00000000")["instance"] == INSTANCE
 
 
+def test_no_workers_prediction_can_take_the_place_of_an_instance_by_bearing_its_id(ask: Ask) -> None:
+    queries = ask(histories.namesake())
+    found, last = receipt(queries, INSTANCE), queries.last_run(INSTANCE)
+    assert (found["kind"], found["instances"], found["total"]["amount"]) == ("instance", [INSTANCE], "0.0001")
+    assert last is not None
+    assert last["instances"] == [INSTANCE]
+
+
+def test_a_one_shot_that_has_its_instances_id_is_told_as_a_prediction(ask: Ask) -> None:
+    found = receipt(ask(histories.namesake()[:2]), INSTANCE)
+    assert (found["kind"], found["runs"], found["account"]) == ("prediction", 1, "cus_a")
+
+
 def test_an_unknown_id_has_no_receipt(ask: Ask) -> None:
     assert ask(histories.one_shot(), IDLE).receipt("p-nobody") is None
 

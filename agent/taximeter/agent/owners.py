@@ -5,7 +5,7 @@ Owns who is held, and when an end may be told: not before all that the process c
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taximeter import kernel
@@ -21,6 +21,9 @@ from taximeter.instance import Instance
 MOST_HELD = 4096
 #: What was read out of the FIFO is in the journal so soon: before that, no end is told of whoever may have said it.
 SAID_WITHIN_NS = 50_000_000
+
+#: Marks can name any pid, any number of them: after a search that was not short, so many times as long goes to others.
+_SHORT_NS, _RESTS = 20_000_000, 20
 
 #: How an end is known, for the metric.
 SEEN, UNSEEN, ANOTHERS = "seen", "unseen", "not_of_the_instance"
@@ -55,6 +58,9 @@ class Owners:
         self._count = count
         self._lifelines = Lifelines()
         self._owners: dict[str, dict[int, _Owner]] = {}
+        self._resting: dict[
+            str, int
+        ] = {}  #: instances with pids that were not found yet: not to be looked through before that
         self.fd = self._lifelines.fd  #: readable when there is news
 
     def close(self) -> None:
@@ -63,6 +69,7 @@ class Owners:
 
     def forget(self, name: str) -> None:
         """Let go of an instance's."""
+        self._resting.pop(name, None)
         for pid in self._owners.pop(name, ()):
             self._lifelines.release((name, pid))
 
@@ -77,8 +84,12 @@ class Owners:
         return names
 
     def waiting(self) -> set[str]:
-        """The instances with ends that are not told yet; who is not held is looked at for that."""
-        return {name for name, owners in self._owners.items() for owner in owners.values() if _is_over(owner)}
+        """The instances with ends to be told, or pids to be looked for; who is not held is looked at for that."""
+        now_ns = time.monotonic_ns()
+        rested = {name for name, until_ns in self._resting.items() if until_ns <= now_ns}
+        for name in rested:
+            del self._resting[name]
+        return rested | {name for name, owners in self._owners.items() for owner in owners.values() if _is_over(owner)}
 
     def concerns(self, name: str, instance: Instance) -> bool:
         """Whether anything of an instance is to be looked after."""
@@ -94,9 +105,8 @@ class Owners:
             if prediction.owner is not None:
                 claims.setdefault(prediction.owner, []).append(prediction.start_ns)
         owners = self._owners.setdefault(name, {})
-        for pid, starts in claims.items():
-            if pid not in owners:
-                self._meet(name, account, instance, pid, starts)
+        if claims.keys() - owners.keys():
+            self._meet(name, account, instance, claims)
         told: list[OwnerEnded] = []
         for owner in [owner for owner in owners.values() if owner.is_over]:
             if self._has_said_all(name, owner) and self._is_certain(owner):
@@ -125,22 +135,36 @@ class Owners:
 
     # --- Who it is ---
 
-    def _meet(self, name: str, account: Account, instance: Instance, pid: int, starts: Sequence[int]) -> None:
-        """Look for the process that start marks name; again later, where not everybody could be looked at."""
-        found = self._seeker.find(name, account, instance, pid)
-        owner = _Owner(pid, min(starts), found)
+    def _meet(self, name: str, account: Account, instance: Instance, claims: Mapping[int, Sequence[int]]) -> None:
+        """Look for the processes that start marks name, all at once; after a long search, not soon again."""
+        began_ns = time.monotonic_ns()
+        if began_ns < self._resting.get(name, 0):
+            return
+        unmet = claims.keys() - self._owners[name].keys()
+        found = self._seeker.find(name, account, instance, unmet)
+        for pid in unmet:
+            self._know(name, instance, _Owner(pid, min(claims[pid]), found.get(pid)))
+        done_ns = time.monotonic_ns()
+        if done_ns - began_ns > _SHORT_NS:
+            self._resting[name] = done_ns + _RESTS * (done_ns - began_ns)
+        elif unmet - self._owners[name].keys():
+            self._resting[name] = done_ns
+
+    def _know(self, name: str, instance: Instance, owner: _Owner) -> None:
+        """Hold whom was found, or know how he ended; later, where not everybody could be looked at."""
+        found = owner.process
         if found is not None and found.began_ns > owner.since_ns + LOOSE_NS:
             # Who is meant has ended, and its pid was given to another: that one may have started the younger ones.
             owner.process, owner.until_ns = None, found.began_ns - LOOSE_NS - 1
         if owner.process is not None:
-            self._hold((name, pid), owner, owner.process)
-        elif (end := self._eyes.descendants_end(instance, pid, owner.since_ns)) is not None:
+            self._hold((name, owner.pid), owner, owner.process)
+        elif (end := self._eyes.descendants_end(instance, owner.pid, owner.since_ns)) is not None:
             owner.is_over, owner.ended = True, end
         elif found is None and not self._seeker.is_sure:
             return
         else:
-            owner.is_over, owner.how = True, ANOTHERS if self._seeker.is_anothers else UNSEEN
-        self._owners[name][pid] = owner
+            owner.is_over, owner.how = True, ANOTHERS if owner.pid in self._seeker.anothers else UNSEEN
+        self._owners[name][owner.pid] = owner
 
     def _hold(self, key: tuple[str, int], owner: _Owner, process: Found) -> None:
         if len(self._lifelines) >= MOST_HELD:

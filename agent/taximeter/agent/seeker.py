@@ -6,7 +6,7 @@ A pid is a claim. It counts for a process that takes it for its own, and descend
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from taximeter import kernel, wire
@@ -37,23 +37,28 @@ class Seeker:
         self._directory_fd = directory_fd
         self._looked_ns = -_EVERYBODY_NS
         self.is_sure = True  #: whether everybody was looked at the last time
-        self.is_anothers = False  #: whether a process that has the pid here is not the instance's
+        self.anothers: set[int] = set()  #: of the pids last looked for, those that here are not the instance's process
 
-    def find(self, name: str, account: Account, instance: Instance, pid: int) -> Found | None:
-        """The process that takes `pid` for its own, in an instance whose command lives."""
-        self.is_sure, self.is_anothers = True, False
-        for candidate in self._candidates(name, account, instance, pid):
-            if kernel.own_pid(candidate) == pid and (process := kernel.look_at(candidate)) is not None:
+    def find(self, name: str, account: Account, instance: Instance, pids: Iterable[int]) -> dict[int, Found]:
+        """Those who take one of `pids` for their own, in an instance whose command lives; nobody is asked twice."""
+        wanted, found = set(pids), dict[int, Found]()
+        self.is_sure, self.anothers = True, set()
+        candidates = self._candidates(name, account, instance, wanted)
+        while wanted and (candidate := next(candidates, None)) is not None:
+            pid = kernel.own_pid(candidate)
+            if pid in wanted and (process := kernel.look_at(candidate)) is not None:
                 slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-                return Found(process.pid, process.ticks, process.ticks * _TICK_NS - slept_ns)
-        return None
+                found[pid] = Found(process.pid, process.ticks, process.ticks * _TICK_NS - slept_ns)
+                wanted.discard(pid)
+        return found
 
-    def _candidates(self, name: str, account: Account, instance: Instance, pid: int) -> Iterator[int]:
-        """Nearest first: whoever has the pid here; all that descend; all that say so themselves."""
+    def _candidates(self, name: str, account: Account, instance: Instance, wanted: set[int]) -> Iterator[int]:
+        """Nearest first: whoever has such a pid here; all that descend; all that say so themselves."""
         roots = {pid for pid in (instance.host_pid, self._wrapper(name, account)) if pid}
-        if any(process.pid in roots for process in kernel.ancestry(pid)):
-            yield pid
-        self.is_anothers = kernel.look_at(pid) is not None
+        for pid in tuple(wanted):
+            if any(process.pid in roots for process in kernel.ancestry(pid)):
+                yield pid
+        self.anothers = {pid for pid in wanted if kernel.look_at(pid) is not None}
         yield from kernel.below(roots)
         now_ns = time.monotonic_ns()
         if now_ns - self._looked_ns < _EVERYBODY_NS:

@@ -118,9 +118,12 @@ class Queries:
     def receipt(self, asked: str, *, calls: bool = True) -> Json | None:
         """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it.
 
-        Without `calls`, whom it called and who called it is left out, which may be much.
+        Without `calls`, whom it called and who called it is left out, which may be much. An instance's id is its own:
+        a worker can call its predictions anything, and shall not hide another's receipt.
         """
-        found = self._of_prediction(asked, calls=calls) or self._of_instance(asked) or self._of_record(asked)
+        found = self._of_prediction(asked, calls=calls)
+        if found is None or found["instances"] != [asked]:
+            found = self._of_instance(asked) or found or self._of_record(asked)
         return found if found is None else found | {"total": receipts.with_invoiced(found["total"], self._invoice)}
 
     def last_run(self, asked: str) -> Json | None:
