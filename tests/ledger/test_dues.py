@@ -15,6 +15,8 @@ from taximeter.records import RecordType, UsageRecord
 from tests.ledger.samples import opened
 from tests.ledger.spending import paying, put_in_force, rules
 
+pytestmark = pytest.mark.forged  # records by hand, whose prices are round
+
 
 def faults(directory: Path) -> list[str]:
     with LedgerReader(directory / "ledger.db") as reader:

@@ -7,13 +7,14 @@ to which the sums are of. Refuses to judge the records; the audit does.
 import contextlib
 import logging
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from taximeter.billing.spending import Spending, parse_spending
 from taximeter.billing.tab import Tab
-from taximeter.billing.thresholds import Spent
+from taximeter.billing.thresholds import Key, Spent
 from taximeter.errors import TaximeterError
 from taximeter.ledger import accounts
 from taximeter.ledger.balance import Event
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: In `meta`, while sums are being made: the number of the last record that is in them.
 _SUMMED_TO, _RULES = "summed_to", "spending"
-_STRETCH = 5_000
+_STRETCH = 20_000
 _NEXT = "SELECT seq, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
 _NOTE = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2"
 
@@ -56,13 +57,14 @@ def fill(connection: "apsw.Connection") -> None:
     kept = connection.execute("SELECT value FROM meta WHERE key = ?", (_RULES,)).fetchone()
     if seq and kept is not None:
         rules = parse_spending(msgspec.json.decode(kept[0]), "ledger")
+    tab = tab_on(connection)
     rows: list[tuple[Any, ...]]
     while rows := connection.execute(_NEXT, (seq, _STRETCH)).fetchall():
         if seq == 0 and len(rows) == _STRETCH:
             logger.warning("ledger.sums: adding up what accounts spent, once, from the records")
         seq = rows[-1][0]
         with connection:
-            rules = _add(connection, [body for _, body in rows], rules)
+            rules = _add(connection, tab, [body for _, body in rows], rules)
             connection.execute(_NOTE, (_SUMMED_TO, str(seq)))
             keep_rules(connection, rules)
     connection.execute("DELETE FROM meta WHERE key = ?", (_SUMMED_TO,))
@@ -86,33 +88,54 @@ def kept_rules(connection: "apsw.Connection") -> Spending:
     return Spending() if row is None else parse_spending(msgspec.json.decode(row[0]), "ledger")
 
 
-def _add(connection: "apsw.Connection", bodies: Iterable[bytes], rules: Spending) -> Spending:
-    tab = tab_on(connection)
-    crossings = []
+def _add(connection: "apsw.Connection", tab: Tab, bodies: Iterable[bytes], rules: Spending) -> Spending:
+    stretch = _Stretch(tab, rules, any_credit=accounts.any_credit(connection))
     for body in bodies:
         # What says no sense was put there by somebody: the audit names it, and it holds up nobody.
         with contextlib.suppress(ValueError, TypeError, ArithmeticError, TaximeterError):
-            event = _decode(body)
-            if event.type == RecordType.FACT:
-                rules = parse_spending(event.data.content, "ledger") if event.data.fact == SPENDING else rules
-            elif event.type == RecordType.THRESHOLD:
-                crossings.append(crossing_in(event))
-            elif event.type == RecordType.GRANT:
-                tab.grant(grant_in(event))
-            else:
-                _use(tab, spent_in(event), rules)
+            stretch.take(_decode(body))
+    stretch.settle()
     standings, purses = tab.take_changed()
     accounts.save_standings(connection, standings)
-    accounts.save_crossings(connection, crossings)
+    accounts.save_crossings(connection, stretch.crossings)
     accounts.save_purses(connection, purses)
-    return rules
+    return stretch.rules
+
+
+class _Stretch:
+    """Records in their order, of which usage is added up in one go wherever nothing else comes in between."""
+
+    def __init__(self, tab: Tab, rules: Spending, *, any_credit: bool) -> None:
+        self.rules = rules
+        self.crossings: list[tuple[Key, Decimal, str]] = []
+        self._tab = tab
+        self._any_credit = any_credit
+        self._spends: list[Spent] = []
+
+    def take(self, event: Event) -> None:
+        if event.type == RecordType.THRESHOLD:
+            self.crossings.append(crossing_in(event))
+        elif event.type == RecordType.GRANT:
+            grant = grant_in(event)
+            self.settle()
+            self._tab.grant(grant)
+            self._any_credit = True
+        elif event.type != RecordType.FACT:
+            one = spent_in(event)
+            if one is not None:
+                self._spends.append(one)
+        elif event.data.fact == SPENDING:
+            rules = parse_spending(event.data.content, "ledger")
+            self.settle()
+            self.rules = rules
+
+    def settle(self) -> None:
+        spends, self._spends = self._spends, []
+        self._tab.spend(enumerate(spends))
+        if self._any_credit or self.rules.credit.prepaid != frozenset():
+            for one in spends:
+                self._tab.use_credit(one, prepaid=self.rules.credit.is_prepaid(one.account))
 
 
 def _tables(connection: "apsw.Connection") -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
-def _use(tab: Tab, one: Spent | None, rules: Spending) -> None:
-    if one is not None:
-        tab.spend([(0, one)])
-        tab.use_credit(one, prepaid=rules.credit.is_prepaid(one.account))
