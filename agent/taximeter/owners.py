@@ -35,9 +35,10 @@ def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
 
 
 def _status(instance: Instance, ended_ns: int | None) -> Status:
-    """What a drain leaves undone is the platform's doing, as at the command's own end; a crash before it was not."""
-    drained = instance.stop is StopReason.DRAIN and (ended_ns is None or ended_ns >= instance.stop_ns)
-    return Status.ABORTED if drained else Status.FAILED
+    """What a stop leaves undone ends as at the command's own end; a crash before it was the worker's own."""
+    if instance.stop is None or (ended_ns is not None and ended_ns < instance.stop_ns):
+        return Status.FAILED
+    return Status.CANCELED if instance.stop is StopReason.CANCELED else Status.ABORTED
 
 
 def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:

@@ -290,8 +290,9 @@ class Life:
 
     def _lose_owner(self, fact: OwnerEnded) -> None:
         leaving = [guest for guest in self.here if guest.owner == fact.pid and guest.begins <= fact.until_ns]
-        drains = self.stop is not None and (fact.ended_ns is None or self.stop[0] <= fact.ended_ns)
-        status = "aborted" if drains else "failed"
+        status = "failed"
+        if self.stop is not None and (fact.ended_ns is None or self.stop[0] <= fact.ended_ns):
+            status = "canceled" if self.stop[1] == "canceled" else "aborted"
         if leaving and fact.ended_ns is None:
             self._fade(leaving, self.last, status)
         elif leaving and fact.ended_ns is not None:

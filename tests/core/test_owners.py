@@ -86,6 +86,13 @@ def test_what_a_drain_leaves_undone_in_a_child_is_the_platforms_doing(end: Owner
     assert (last(told, "a")["status"], told.amount()) == (Status.ABORTED, 0)
 
 
+@pytest.mark.parametrize(("reason", "status"), [("canceled", Status.CANCELED), ("aborted", Status.ABORTED)])
+def test_what_begins_in_a_child_behind_another_stop_ends_as_that_has_it(reason: str, status: Status) -> None:
+    events = [Signaled(SECOND, 15, False, True), start(2 * SECOND, "a", pid=CHILD), gone(6 * SECOND)]
+    told = tell(WORKER._replace(on_term=StopReason(reason)), [*BEGUN, *events, exited(7 * SECOND)])
+    assert last(told, "a")["status"] is status
+
+
 def test_a_child_that_crashed_before_the_drain_failed() -> None:
     events = [start(SECOND, "a", pid=CHILD), Signaled(3 * SECOND, 15, False, True), gone(2 * SECOND)]
     told = tell(WORKER._replace(on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
