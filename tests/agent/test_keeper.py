@@ -338,6 +338,18 @@ def test_who_still_writes_after_the_end_is_not_drained_for_ever(keeper: Keeper, 
     os.close(theirs)
 
 
+def test_who_is_drained_is_read_by_nobody_else(keeper: Keeper, tmp_path: Path) -> None:
+    ours, theirs = fifo(tmp_path / "marks")
+    keeper.hold(NAME, -1, ours)
+    keeper.listen(NAME)
+    keeper.drain(NAME)
+    os.write(theirs, b"late\n")
+    keeper.read_on()
+    assert keeper.take() == []
+    assert data_of(keeper.drain(NAME)) == b"late\n"
+    os.close(theirs)
+
+
 def test_what_is_let_go_of_is_closed(keeper: Keeper, tmp_path: Path) -> None:
     ours, theirs = fifo(tmp_path / "marks")
     with sleeper() as process:

@@ -329,3 +329,36 @@ def test_the_view_of_an_instance_says_who_called(ask: Ask) -> None:
     (view,) = ask([], runs("p-a", "p-b", "p-c")).instances()
     (own,) = view["predictions"]
     assert (own["parent"], own["root"]) == ("p-b", "p-c")
+
+
+class Chain:
+    """A ledger of predictions each of which names the one before as its root; it counts how often it is asked."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self.asked = 0
+
+    def root_of(self, prediction: str) -> str | None:
+        self.asked += 1
+        number = int(prediction)
+        return f"{number - 1:05}" if number else prediction
+
+    def next_root(self, after: str = "") -> str | None:
+        number = int(after or -1) + 1
+        return f"{number:05}" if number < self._length - 1 else None
+
+    def roots(self, top: str, most: int) -> tuple[str, ...]:
+        return (top,)
+
+    def of_root(self, root: str) -> Iterator[bytes]:
+        return iter(())
+
+    def below(self, root: str) -> Iterator[bytes]:
+        return iter(())
+
+
+@pytest.mark.parametrize("length", [10, 1000])
+def test_a_chain_is_gone_through_once_and_not_once_for_each_of_its_links(length: int) -> None:
+    chain = Chain(length)
+    assert sum(1 for _ in calling.all_calls(chain)) == 1
+    assert chain.asked <= 2 * length

@@ -178,7 +178,8 @@ class Keeper:
         """Read every FIFO that is listened to, whether it tells of news or not: what had no room may have some now."""
         with self._lock:
             for held in self._held.values():
-                self._read(held, time.monotonic_ns())
+                if held.drains is None:
+                    self._read(held, time.monotonic_ns())
 
     def give_back(self, instance: str, booked: int) -> None:
         """Give the disk back what is kept of an instance, if all of it is booked for good: up to `booked`."""
@@ -234,7 +235,8 @@ class Keeper:
                     if held is None:
                         continue
                     if fd == held.fifo:
-                        self._read(held, at_ns)
+                        if held.drains is None:  # else drain() alone reads, so that it comes to an end
+                            self._read(held, at_ns)
                     elif _is_readable(fd):
                         self._end(held, at_ns)
 

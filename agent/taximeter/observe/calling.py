@@ -21,6 +21,8 @@ from taximeter.records import BillingStatus, RecordType
 PLACED_MAX = 50_000
 #: So many parents that are not in a tree are looked up, to tell those in another tree from those without a record.
 _STRANGERS_MAX = 1_000
+#: Of so many predictions it is remembered who the first is that their roots lead to.
+_TOPS_MAX = 100_000
 
 
 class Called(Protocol):
@@ -128,15 +130,20 @@ class _Running:
         self._ledger = ledger
         self._open = [(view.instance, own) for view in views for own in view.predictions]
         self._roots = {own.prediction: own.root for _, own in self._open}
+        self._tops: dict[str, str] = {}  # so that a long chain is gone through once, and not once for each of its links
 
     def top_of(self, prediction: str) -> str:
         """The first of all that its root leads to; of roots that lead in a circle, the one that is first by name."""
         seen: dict[str, None] = {}
         at = prediction
-        while at not in seen:
+        while at not in seen and at not in self._tops:
             seen[at] = None
             at = self._ledger.root_of(at) or self._roots.get(at) or at
-        return min(list(seen)[list(seen).index(at) :])
+        top = self._tops.get(at) or min(list(seen)[list(seen).index(at) :])
+        if len(self._tops) + len(seen) > _TOPS_MAX:
+            self._tops.clear()
+        self._tops.update(dict.fromkeys(seen, top))
+        return top
 
     def below(self, top: str) -> Sequence[tuple[str, PredictionView]]:
         """What runs in the tree of `top`, each with its instance."""
