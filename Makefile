@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest
 CODE   := agent tests benchmarks examples tools docs/draw.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs install dev test check check-with-packages lint format bench truth lock packages clean distclean
+.PHONY: help demo docs install dev test check check-with-packages lint format bench truth soak lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentati
 
 truth: $(VENV)/.wheel  ## measure durations against the kernel's own, into docs/timing.md (root; a quarter of an hour)
 	$(BIN)/python benchmarks/timing_truth.py --write-docs --csv $(VENV)/timing_truth.csv
+
+soak: $(VENV)/.tools $(VENV)/.wheel  ## all faults at random for ten minutes (SECONDS=600 SEED=; root, a C compiler)
+	PYTHONPATH=.:benchmarks $(RUN) -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCKFLAGS)
