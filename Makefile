@@ -28,7 +28,8 @@ dev: $(VENV)/.tools  ## install the sources in place instead (the wrapper's spee
 	@rm -f $(VENV)/.wheel
 
 test: check-with-packages  ## everything: checks, the core's coverage, real processes and servers
-	$(PYTEST) -m system
+	$(PYTEST) -m "system and not timing" --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "system and timing"
 
 check: lint $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
 	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2

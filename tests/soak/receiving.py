@@ -96,10 +96,10 @@ def receiving(dice: random.Random) -> Iterator[Holding]:
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
-        others = asyncio.all_tasks(loop)
-        for other in others:
+        for other in asyncio.all_tasks(loop):
             other.cancel()
-        loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(other)
         loop.close()
 
 

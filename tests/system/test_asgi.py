@@ -346,6 +346,7 @@ def test_what_the_page_shows_works(tmp_path: Path) -> None:
         "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
         "TAXIMETER_CONFIG": str(tmp_path / "agent.toml"),
         "TAXIMETER_STATE_DIR": str(tmp_path / "state"),
+        "TAXIMETER_RUN_DIR": str(tmp_path / "state" / "run"),
     }
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -56,7 +56,8 @@ def booked(taximeter_program: str, tmp_path_factory: pytest.TempPathFactory) -> 
     node = Node(taximeter_program, tmp_path_factory.mktemp("worker") / "node")
     with node.agent():
         with served(node) as server, ThreadPoolExecutor(3) as customers:
-            server.predict("examples/sea", "cus_sea", "first")
+            # Long enough that its end is not before its beginning is read, however late that is.
+            server.predict("examples/sea", "cus_sea", "first", 400)
             server.predict("examples/sea", "cus_sea", "second")
             models = ("examples/sea", "examples/vanity", "examples/letters")
             list(customers.map(lambda n: server.predict(models[n], f"cus_{n}", f"at-once-{n}", 400), range(3)))
@@ -87,7 +88,7 @@ def test_each_prediction_is_its_customers(booked: dict[str, dict[str, Any]]) -> 
 
 
 def test_its_units_are_the_words_it_read_and_wrote(booked: dict[str, dict[str, Any]]) -> None:
-    assert booked["first"]["units"] == {"token_input": "2", "token_output": "40"}
+    assert booked["first"]["units"] == {"token_input": "2", "token_output": "400"}
 
 
 def test_who_asks_first_waits_for_the_load_and_does_not_pay_for_it(booked: dict[str, dict[str, Any]]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.require import require_program, require_root
 from tests.soak.verdict import MS, SECOND, Truth, judge
 
@@ -14,10 +16,12 @@ ROOT = Path(__file__).parents[2]
 RODE = Truth(7, SECOND, frozenset(), is_loose=False, predictions={})
 
 
+@pytest.mark.system
+@pytest.mark.timing
 def test_a_short_soak_finds_nothing_lost_and_nothing_twice() -> None:
     require_root()
     require_program("cc", "gcc")
-    words = [sys.executable, "-m", "tests.soak", "--seconds", "6", "--seed", "20"]
+    words = [sys.executable, "-m", "tests.soak", "--seconds", "8", "--seed", "1"]
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing lost, nothing twice" in done.stdout
