@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from taximeter import lifecycle
+from taximeter.billing.rates import RateCard
 from taximeter.observe.metrics import render
-from taximeter.observe.snapshot import Snapshot
+from taximeter.observe.snapshot import PriceListView, Snapshot
 from taximeter.wrap import helptext
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,8 @@ def draw_phases() -> str:
 
 def draw_metrics() -> str:
     """Every metric family, with its type and help text, as Prometheus is told."""
-    snapshot = Snapshot(node="", started_utc="", started_unix_s=0, taken_unix_s=0, version="", ready=True)
+    card, listed = RateCard("", 0, "", {}, ""), PriceListView("", None, None)
+    snapshot = Snapshot("", "", 0, 0, "", ready=True, card=card, price_list=listed)
     text = render(snapshot)[0].decode()
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     rows = [(f"`{name}`", kinds[name], said) for name, said in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE)]

@@ -69,7 +69,8 @@ def test_the_shipped_classes_are_those_of_the_contract() -> None:
 
 
 def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: Path, tmp_path: Path) -> None:
-    (tmp_path / "billing.token").touch(mode=0o600)
+    for secret in ("billing.token", "models.key"):
+        (tmp_path / secret).touch(mode=0o600)
     lines = []
     for line in shipped("agent.toml").read_text().splitlines():
         said = line.removeprefix("# ")
@@ -84,6 +85,8 @@ def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: 
     assert config.node.id == "gpu-node-7"
     assert config.rate_card.models["Lumo"].unit == "prediction"
     assert config.invoice["USD"].places == 2
+    assert config.price_list is not None
+    assert (config.price_list.key_file, config.price_list.poll_s) == (tmp_path / "models.key", 300)
     assert config.node.region == "eu-west"
     assert [sink.name for sink in config.sinks] == ["usage", "billing"]
 

@@ -25,7 +25,9 @@ def started(directory: Path, content: str) -> Ledger:
     config = load(path, {"TAXIMETER_STATE_DIR": str(directory)})
     ledger = opened(directory)
     with LedgerReader(directory / "ledger.db") as reader:
-        _, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, "/nodes/n", BEGAN_UTC_NS)
+        _, news = put_in_force(
+            config, config.rate_card, read_known(reader), ledger.head.ledger_id, "/nodes/n", BEGAN_UTC_NS
+        )
     if news:
         ledger.commit(Batch(news, ()))
     ledger.charge_by(config.spending)

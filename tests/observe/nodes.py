@@ -17,6 +17,7 @@ from taximeter.observe.snapshot import (
     DeviceView,
     InstanceView,
     PredictionView,
+    PriceListView,
     SamplingView,
     SinkView,
     Snapshot,
@@ -54,6 +55,7 @@ RUNNING = InstanceView(
 
 BUSY = replace(
     IDLE,
+    price_list=PriceListView("https://platform.example/v1/models", "ab12", 1_790_000_000.0, {"timeout": 2}),
     region="eu-west",
     config=f"sha256:{'a' * 64}",
     instances=(RUNNING, replace(RUNNING, instance="b", phase="idle", adopted=True, predictions=())),

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from taximeter.observe.metrics import OPENMETRICS, PLAIN, render, wants_openmetrics
-from taximeter.observe.snapshot import SinkView
+from taximeter.observe.snapshot import PriceListView, SinkView
 from tests.observe.nodes import BUSY, IDLE
 from tests.require import require_program
 
@@ -21,6 +21,14 @@ def value(text: bytes, name: str, /, **labels: str) -> float:
     samples = (sample for family in parse_plain(text.decode()) for sample in family.samples)
     (found,) = (sample.value for sample in samples if sample.name == name and sample.labels == labels)
     return float(found)
+
+
+def test_a_price_list_tells_how_old_it_is_and_why_there_is_no_newer_one() -> None:
+    listed = PriceListView("http://platform.example/v1/models", "ab12", 1_790_000_000.0, {"bad_list": 2})
+    body, _ = render(replace(IDLE, price_list=listed))
+    assert b"\ntaximeter_price_list_checked_seconds 1.79e+09\n" in body
+    assert b'\ntaximeter_price_list_failures_total{reason="bad_list"} 2.0\n' in body
+    assert b"price_list" not in render(IDLE)[0]
 
 
 def test_a_busy_node_scrapes_as_it_always_did() -> None:

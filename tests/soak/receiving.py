@@ -43,6 +43,7 @@ class Holding(Receiver):
         self.repeats = 0
         self.changed: list[str] = []
         self._dice = dice
+        self._serving: set[asyncio.Task[None] | None] = set()  # whoever hangs is kept by nobody else
 
     def keep(self, body: bytes) -> None:  # type: ignore[explicit-override] # 3.12
         for event in orjson.loads(body):
@@ -55,6 +56,7 @@ class Holding(Receiver):
     async def serve(  # type: ignore[explicit-override] # 3.12
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self._serving.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while request := await read_request(reader):
                 name = self._dice.choice(list(ILL)) if self.is_ill else "accepts"

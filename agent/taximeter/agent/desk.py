@@ -92,6 +92,29 @@ class Desk:
         self.after()
         return head, self._ledger.told
 
+    async def say(self, make: Callable[[str], UsageRecord]) -> None:
+        """Have a record of the ledger's own on the disk, which `make` makes of its id, however often that takes."""
+        said: UsageRecord | None = None
+        while True:
+            began_s = time.perf_counter()
+            try:
+                with anyio.CancelScope(shield=True):
+                    said = said or make(await self.ask(self._ledger.own_id))
+                    is_written, head = await self.ask(self._say, said)
+                    if is_written:
+                        self._go_on_from(head)
+                        self._tally.committed((said,), time.perf_counter() - began_s)
+                        self._ring()
+                        return
+                    said = None  # another took that id
+            except LedgerError as error:
+                self._tally.commit_failed()
+                logger.warning("ledger.commit_failed: %s", error)
+                await anyio.sleep(_FIRST_RETRY_S)
+
+    def _say(self, record: UsageRecord) -> tuple[bool, Head]:
+        return self._ledger.say(record), self._ledger.head
+
     async def grant(self, grant: Grant) -> tuple[Grant, bool]:
         """Grant credit; gives the grant of that id as it is kept, and whether it is new. LedgerError: try it again."""
         began_s = time.perf_counter()

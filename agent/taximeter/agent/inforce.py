@@ -52,34 +52,48 @@ def read_known(reader: LedgerReader) -> Known:
 
 
 def put_in_force(
-    config: Config, known: Known, ledger_id: str, source: str, now_utc_ns: int
+    config: Config, card: RateCard | None, known: Known, ledger_id: str, source: str, now_utc_ns: int
 ) -> tuple[Rulebook, tuple[UsageRecord, ...]]:
-    """The rulebook of `config` on top of what is known, and the facts that are news to the ledger."""
+    """The rulebook of `config` on top of what is known, and the facts that are news to the ledger.
+
+    `card` is the rate card to be in force from now on; None: what is known stays.
+    """
     billing, on_mismatch = config.billing, config.hardware.on_mismatch
     rules = make_rules(billing.interim_s * _SECOND, config.marks.belief_ms * _MS, billing.classes, on_mismatch)
-    card = config.rate_card
     facts: tuple[tuple[str, str, object], ...] = (
         (_BEGUN, digest(ledger_id), {"ledger": ledger_id}),
         (_CONFIG, fingerprint(config), config.content),
         (_RULES, rules.hash, rules.content()),
         (_TIERS, digest(config.tiers_content), config.tiers_content),
-        (_CARD, card.hash, card.content()),
     )
+    if card is not None:
+        facts = (*facts, (_CARD, card.hash, card.content()))
     spending = config.spending
     if SPENDING in known.newest or spending != _NO_SPENDING:
         facts = (*facts, (SPENDING, digest(spending.content()), spending.content()))
     news = [fact for fact in facts if known.newest.get(fact[0]) != fact[1]]
     records = tuple(_record(ledger_id, known.next_own + at, now_utc_ns, fact) for at, fact in enumerate(news))
-    book = Rulebook({**known.rules, rules.hash: rules}, rules.hash, _with(known.cards, card), source)
+    book = Rulebook({**known.rules, rules.hash: rules}, rules.hash, with_card(known.cards, card), source)
     return book, records
 
 
-def _with(cards: Iterable[RateCard], card: RateCard) -> tuple[RateCard, ...]:
+def card_record(card: RateCard, record_id: str, now_utc_ns: int) -> UsageRecord:
+    """The fact that a card was put in force."""
+    return _fact(record_id, now_utc_ns, (_CARD, card.hash, card.content()))
+
+
+def with_card(cards: Iterable[RateCard], card: RateCard | None) -> tuple[RateCard, ...]:
     """The card last: of cards that begin at the same instant, the one put in force last counts."""
+    if card is None:
+        return tuple(cards)
     return (*(other for other in cards if other.hash != card.hash), card)
 
 
 def _record(ledger_id: str, number: int, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
+    return _fact(own_id(ledger_id, number), now_utc_ns, fact)
+
+
+def _fact(record_id: str, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
     kind, known_as, content = fact
     data = {"fact": kind, "hash": known_as, "content": content}
-    return UsageRecord(own_id(ledger_id, number), RecordType.FACT, PLATFORM, now_utc_ns, data)
+    return UsageRecord(record_id, RecordType.FACT, PLATFORM, now_utc_ns, data)

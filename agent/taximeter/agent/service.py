@@ -11,10 +11,8 @@ import logging
 import os
 import random
 import resource
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,12 +29,14 @@ from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices, open_devices
 from taximeter.agent.doors import Doors
+from taximeter.agent.enforcing import Enforcer, first_card, open_prices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
+from taximeter.agent.signals import reload_on_signal, stop_on_signal
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
 from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
@@ -54,8 +54,6 @@ logger = logging.getLogger(__name__)
 
 #: Of the five seconds that a stop may take, this much is for shipping what is left.
 DRAIN_S = 3.0
-#: A disk that has not answered by then is not waited for.
-END_S = 4.7
 _SWEEP_S = 1.0
 _SECOND = 1_000_000_000
 
@@ -75,7 +73,7 @@ def run(config_path: Path | None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with alone(where.lock):
         try:
-            anyio.run(_main, config, where, Notifier(os.environ))
+            anyio.run(_main, config, where, config_path, Notifier(os.environ))
         except ExceptionGroup as group:
             raise _first_of(group) from group
         except OSError as error:
@@ -93,11 +91,13 @@ def _first_of(group: ExceptionGroup) -> Exception:
     return error if isinstance(error, TaximeterError) else group
 
 
-async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
+async def _main(config: Config, where: Directories, path: Path | None, notifier: Notifier) -> None:
     async with _witnessed(config) as witnesses, _opened(config, where, witnesses) as (scene, watcher, reader):
         token = await anyio.to_thread.run_sync(kept_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
-            await tasks.start(_stop_on_signal, tasks.cancel_scope)
+            await tasks.start(stop_on_signal, tasks.cancel_scope)
+            enforce = Enforcer(scene.books, scene.desk)
+            await tasks.start(reload_on_signal, path, scene.prices, enforce, notifier)
             host, port = config.listen.host, config.listen.port
             app = api.build(
                 lambda: _look(scene, watcher),
@@ -117,6 +117,7 @@ async def _main(config: Config, where: Directories, notifier: Notifier) -> None:
             tasks.start_soon(scene.devices.run)
             if scene.onlooker is not None:
                 tasks.start_soon(scene.onlooker.run)
+            tasks.start_soon(scene.prices.run, enforce, random.random)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -165,7 +166,10 @@ async def _opened(
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
         closing.callback(reader.close)
-        book, news = put_in_force(config, read_known(reader), ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
+        known = read_known(reader)
+        prices = open_prices(config, where, known.cards)
+        card = await first_card(prices, known.cards)
+        book, news = put_in_force(config, card, known, ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
         _settle_sinks(ledger, config.sinks)
         processes, devices = witnesses.processes, witnesses.devices
         placer = Placer(lambda: devices.inventory, config.catalogue)
@@ -183,7 +187,7 @@ async def _opened(
         doors = _open_doors(config, where, ledger, desk)
         closing.callback(doors.close)
         kinds = {sink.name: sink.type for sink in config.sinks}
-        scene = Scene(node, books, desk, time.time(), devices, placer, kinds)
+        scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices)
         scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
         scene.doors = doors
         scene.ships = {name: ShipState() for name in kinds}
@@ -232,24 +236,6 @@ def _look(scene: Scene, watcher: Watcher) -> Snapshot:
 
 
 # --- Tasks ---
-
-
-async def _stop_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        async for number in signals:
-            logger.info("agent.stopping signal=%s", signal.Signals(number).name)
-            patience = threading.Timer(END_S, _end_at_once)
-            patience.daemon = True
-            patience.start()
-            scope.cancel()
-            return
-
-
-def _end_at_once() -> None:
-    """The disk does not answer, and whoever stops us waits: all that was committed is safe, the rest is read again."""
-    logger.warning("agent.stopped at once: the disk did not answer within %g s", END_S)
-    os._exit(0)
 
 
 async def _ship(config: SinkConfig, scene: Scene) -> None:

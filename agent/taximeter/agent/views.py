@@ -16,6 +16,7 @@ from taximeter.agent.devices import Devices
 from taximeter.agent.doors import Doors
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
+from taximeter.agent.pricing import Prices
 from taximeter.clockwork import utc_ns
 from taximeter.events import ServiceClass
 from taximeter.hardware.inventory import UNKNOWN_TIER, Device
@@ -50,6 +51,7 @@ class Scene:
     devices: Devices
     placer: Placer
     kinds: Mapping[str, str]  #: sink name -> kind
+    prices: Prices
     ships: Mapping[str, ShipState] = field(default_factory=dict)
     caught_up: bool = False
     lag_since_s: float | None = None
@@ -88,6 +90,7 @@ def draw(scene: Scene) -> Snapshot:
         hardware=scene.devices.inventory,
         catalogue=scene.placer.catalogue,
         card=book.card_at(time.time_ns()),
+        price_list=scene.prices.view,
         terms=book.rules[book.current].classes.terms[ServiceClass.PUBLIC],
         node_tier=whole_node.tier,
         node_tier_rule=whole_node.rule,
@@ -136,6 +139,10 @@ def _problems(scene: Scene) -> tuple[str, ...]:
     doors = scene.doors.trouble if scene.doors is not None else None
     problems = [trouble for trouble in (scene.desk.trouble, scene.trouble, doors) if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
+    if scene.books.book.card_at(time.time_ns()) is None:
+        problems.append("no rate card is in force, so what runs here is not priced yet")
+    if scene.prices.refused:
+        problems.append(scene.prices.refused)
     if scene.placer.whole_node.tier == UNKNOWN_TIER:
         rule = scene.placer.whole_node.rule
         problems.append(f"no tier is known for this node, so what runs here is not priced: {rule}")

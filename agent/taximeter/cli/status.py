@@ -58,6 +58,7 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
         sheet.row("tier", node["tier"], "yellow" if node["tier"] == "unknown" else "")
         sheet.row("agent", f"{text.safe(agent['version'])}, since {text.instant(agent['started_utc'])} UTC")
         sheet.row("config", text.short_hash(agent["config"]))
+        _write_rates(answer.get("rates") or {}, sheet)
         sheet.row("witness", _witness(answer.get("witness") or {}))
         sheet.row("instances", _instances(answer["instances"] or {}))
     else:
@@ -77,6 +78,24 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
         sheet.row("sinks", "none: records stay in the ledger")
     for at, problem in enumerate(answer["problems"]):
         sheet.row("problems" if at == 0 else "", problem, "red")
+
+
+def _write_rates(rates: Json, sheet: "Sheet") -> None:
+    """Which prices are in force, and whether their list is fresh."""
+    if not rates:
+        return
+    listed = rates.get("list")
+    if rates["version"] is None:
+        sheet.row("rates", "none in force", "red")
+    else:
+        models = f", {text.plural(rates['models'], 'model')}" if rates["models"] else ""
+        since = f"since {text.instant(rates['effective'])[:16]} UTC"
+        sheet.row("rates", f"version {text.safe(rates['version'])} in {text.safe(rates['currency'])}{models}, {since}")
+    if listed:
+        checked = listed["checked_utc"]
+        when = f"seen {text.instant(checked)[:19]} UTC" if checked else "not seen since the agent's start"
+        error = f"; {text.safe(listed['last_error'].splitlines()[0])}" if listed["last_error"] else ""
+        sheet.row("", f"{text.safe(listed['url'])}: {when}{error}", "yellow" if error else "dim")
 
 
 def _write_pools(pools: Sequence[Json], sheet: "Sheet") -> None:

@@ -114,6 +114,14 @@ AGENT = Table(
             }
         ),
         "witness": Table({"kernel": boolean}),
+        "price_list": Table(
+            {
+                "url": url,
+                "key_file": line,
+                "poll_s": number(1, 604_800, "seconds"),
+                "timeout_s": number(0.1, 600, "seconds"),
+            }
+        ),
         "invoice": tables,  # by currency: see billing.invoice
         "charges": Table({"thresholds": Items(_threshold), "accounts": Named(_name, Items(_threshold))}),
         "credit": Table(

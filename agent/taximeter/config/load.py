@@ -29,7 +29,7 @@ from taximeter.hardware.tiers import Catalogue
 
 SHIPPED = "agent.toml"
 #: What the agent keeps in its state directory, and no sink may write to.
-_OWN_FILES = frozenset({"agent.lock", "agent.toml", "token", "journal"})
+_OWN_FILES = frozenset({"agent.lock", "agent.toml", "token", "journal", "price_list.json"})
 _LEDGER = "ledger.db"  # and what SQLite puts beside it
 
 _T = TypeVar("_T")
@@ -52,6 +52,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> model.Config:
     parts = {
         "owner_uids": _owner_uids(checked.get("journal", {}).get("owners"), faults),
         "sinks": tuple(_sinks(checked["sinks"], base, files.directories(environ).state, faults)),
+        "price_list": _price_list(checked.get("price_list") or {}, base, faults),
         "invoice": _caught(lambda: parse_invoice(checked.get("invoice") or {}, f"{faults.source}: invoice"), faults),
         "classes": _caught(lambda: _classes(merged, faults), faults),
         "catalogue": tiers and _caught(lambda: parse_catalogue(*tiers), faults),
@@ -93,6 +94,7 @@ def _config(
         refuse_without_agent=checked["credit"]["without_agent"] == "refuse",
         content=content,
         tiers_content=tiers_content,
+        price_list=parts["price_list"],
         invoice=parts["invoice"],
         notes=tuple(_notes(parts["catalogue"], parts["rate_card"])),
     )
@@ -183,6 +185,16 @@ def _sinks(checked: list[dict[str, Any]], base: Path, state: Path, faults: Fault
             _check_token_file(settled["token_file"], f"sinks[{at}].token_file", faults)
         if not faults.found:
             yield model.SinkConfig(**settled)
+
+
+def _price_list(said: Mapping[str, Any], base: Path, faults: Faults) -> model.PriceListSettings | None:
+    """Settle the list's key, which lies beside the config; None where no list is asked for."""
+    if not isinstance(said.get("url"), str):
+        return None
+    key_file = base / said["key_file"] if isinstance(said.get("key_file"), str) else None
+    if key_file is not None:
+        _check_token_file(key_file, "price_list.key_file", faults)
+    return model.PriceListSettings(said["url"], key_file, said.get("poll_s", 0), said.get("timeout_s", 0))
 
 
 def _check_path(path: Path, state: Path, taken: set[str], key: str, faults: Faults) -> None:

@@ -82,6 +82,16 @@ class WitnessSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceListSettings:
+    """Where the platform publishes its models with their prices."""
+
+    url: str
+    key_file: Path | None  #: what goes into `x-api-key`
+    poll_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SinkConfig:
     """Where records go."""
 
@@ -114,5 +124,6 @@ class Config:
     refuse_without_agent: bool
     content: Mapping[str, object]  #: agent.toml as it is in force, as plain JSON values
     tiers_content: Mapping[str, object]  #: tiers.toml, as plain JSON values
+    price_list: PriceListSettings | None = None
     invoice: Mapping[str, Rounding] = field(default_factory=dict)  #: by currency; for show alone
     notes: tuple[str, ...] = ()  #: what is legal and may yet surprise, e.g. a tier without a price

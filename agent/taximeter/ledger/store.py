@@ -18,6 +18,7 @@ import orjson
 
 from taximeter.billing.admission import Holdings
 from taximeter.billing.credit import Grant
+from taximeter.billing.notices import own_id
 from taximeter.billing.spending import Spending
 from taximeter.errors import LedgerError
 from taximeter.ledger import accounts, backfill, chain, runs
@@ -203,6 +204,22 @@ class Ledger:
             settled = self._till.grant(connection, grant)
         self._store(connection, Batch((), ()), settled)
         return grant, True
+
+    def own_id(self) -> str:
+        """The id of the next record that is the ledger's own."""
+        return own_id(self._id, self.next_own())
+
+    def say(self, record: UsageRecord) -> bool:
+        """Write a record of the ledger's own, under the id that `own_id` gave.
+
+        Raises LedgerError; the same may be tried again then, and is written once. False: another has that id by now.
+        """
+        kept = self.records([record.id]).get(record.id)
+        if kept is not None:
+            said = orjson.loads(kept)
+            return bool(said["type"] == record.type and said["data"].get("hash") == record.data.get("hash"))
+        self._store(self._live(), Batch((record,), ()), Settled((record,)))
+        return True
 
     def holdings(self, account: str, now_utc_ns: int) -> Holdings:
         """What an account has now, and has spent in this month."""

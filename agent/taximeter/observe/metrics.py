@@ -74,6 +74,7 @@ class _Node:
         yield from _trouble(self._snapshot)
         yield from _ledger(self._snapshot)
         yield from _shipping(self._snapshot)
+        yield from _rates(self._snapshot)
 
 
 def _about(snapshot: Snapshot) -> Iterator[Metric]:
@@ -238,6 +239,19 @@ def _shipping(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_shipped_records", "Records that a sink has taken.", names, shipped)
     yield _counters("taximeter_ship_failures", "Batches that a sink did not take.", ("sink", "reason"), failures)
     yield _gauges("taximeter_sink_failing", "1 while a sink's last batch did not pass.", names, failing)
+
+
+def _rates(snapshot: Snapshot) -> Iterator[Metric]:
+    card, listed = snapshot.card, snapshot.price_list
+    if card is not None:
+        labels = {"version": card.version, "currency": card.currency}
+        yield _info("taximeter_rate_card", "The rate card in force.", labels)
+    if listed is None:
+        return
+    text = "When the price list was last known to be the newest, since 1970 UTC; 0: not since the agent's start."
+    yield _gauge("taximeter_price_list_checked_seconds", text, listed.checked_unix_s or 0.0)
+    text = "Times that the price list could not be had, or not be used."
+    yield _counters("taximeter_price_list_failures", text, ("reason",), listed.failures)
 
 
 def _info(name: str, text: str, labels: dict[str, str]) -> Metric:

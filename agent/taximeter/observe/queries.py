@@ -88,6 +88,7 @@ class Queries:
             "sinks": [_sink(sink) for sink in view.sinks],
             "witness": asdict(view.witness),
             "instances": _by_phase(view),
+            "rates": _rates(view),
             "pools": self._pools(),
             "reader_lag_s": view.reader_lag_s,
             "problems": list(view.problems),
@@ -98,7 +99,14 @@ class Queries:
         node = {"id": self._reader.node_id, "region": None, "tier": None}
         sinks = [_sink(SinkView(name, None, pending)) for name, pending in self._reader.sinks().items()]
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
-        nothing = {"agent": None, "ready": False, "witness": None, "instances": None, "reader_lag_s": None}
+        nothing = {
+            "agent": None,
+            "ready": False,
+            "witness": None,
+            "instances": None,
+            "rates": None,
+            "reader_lag_s": None,
+        }
         return nothing | {"node": node, "sinks": sinks, "problems": problems}
 
     def _pools(self) -> list[Json]:
@@ -363,6 +371,33 @@ def _pool(name: str, used: PoolTime, since_utc: str) -> Json:
         "sold_ns": sold,
         "sold_ratio": round(sold / used.wall, 4) if used.wall else None,
     }
+
+
+def _rates(view: Snapshot) -> Json:
+    """Say which prices are in force, and how the list that they come from is doing."""
+    card, listed = view.card, view.price_list
+    shown = None
+    if listed is not None:
+        shown = {
+            "url": listed.url,
+            "tag": listed.tag,
+            "checked_utc": _utc(listed.checked_unix_s),
+            "last_error": listed.last_error,
+        }
+    if card is None:
+        return {"version": None, "effective": None, "currency": None, "models": 0, "hash": None, "list": shown}
+    return {
+        "version": card.version,
+        "effective": utc_text(card.effective_utc_ns),
+        "currency": card.currency,
+        "models": len(card.models),
+        "hash": card.hash,
+        "list": shown,
+    }
+
+
+def _utc(unix_s: float | None) -> str | None:
+    return None if unix_s is None else utc_text(int(unix_s * 1e9))
 
 
 def _sink(view: SinkView) -> Json:

@@ -142,6 +142,17 @@ class SamplingView:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceListView:
+    """How the list of models that the platform publishes is doing."""
+
+    url: str  #: without its query
+    tag: str | None  #: what the list in force is called; None: there never was one
+    checked_unix_s: float | None  #: when it was last known to be the newest; None: not since the agent's start
+    failures: Mapping[str, int] = field(default_factory=dict)  #: failed attempts by reason
+    last_error: str | None = None  #: None once an answer was good
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A node at one moment."""
 
@@ -164,6 +175,7 @@ class Snapshot:
     hardware: Inventory | None = None  #: None until it was read
     catalogue: Catalogue | None = None  #: the tiers in force
     card: RateCard | None = None  #: the prices in force
+    price_list: PriceListView | None = None  #: None where none is asked for
     terms: Terms | None = None  #: of the public class, as they are in force
     node_tier: str = "unknown"  #: what an instance that may use every device would be sold as
     node_tier_rule: str = ""

@@ -1,0 +1,175 @@
+"""Prices that change while a real agent runs: the platform's list over HTTP, and its own files at SIGHUP."""
+
+import contextlib
+import http.server
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taximeter.ledger.audit import audit
+from taximeter.ledger.reader import LedgerReader
+from taximeter.records import RecordType
+from tests.prices.lists import body_of
+from tests.system.agents import Agent, Node, wait_until
+from tests.system.rides import PROGRAM
+
+pytestmark = pytest.mark.system
+
+RATES = 'version = "{version}"\neffective = {effective}\ncurrency = "USD"\n[tiers]\ncpu = "{cpu}"\n'
+LIST = '[hardware]\nnvml = false\n[price_list]\nurl = "{url}"\nkey_file = "key"\npoll_s = 1\n'
+
+
+@dataclass
+class Platform:
+    """Serves a list, or nothing (None: 500)."""
+
+    body: bytes | None
+    url: str = ""
+    keys: list[str | None] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def serving(body: bytes | None) -> Iterator[Platform]:
+    platform = Platform(body)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            platform.keys.append(self.headers.get("x-api-key"))
+            body = platform.body or b""
+            self.send_response(200 if platform.body is not None else 500)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:  # type: ignore[override]
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    platform.url = f"http://127.0.0.1:{server.server_port}/v1/models"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield platform
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def node_of(tmp_path: Path, config: str = "[hardware]\nnvml = false\n") -> Node:
+    node = Node(PROGRAM, tmp_path / "node", config=config, head='rates = "rates.toml"')
+    node.path.mkdir()
+    (node.path / "key").touch(mode=0o600)
+    (node.path / "key").write_text("k3y\n")
+    write_rates(node)
+    return node
+
+
+def write_rates(node: Node, version: str = "1", effective: str = "2026-01-01T00:00:00Z", cpu: str = "1") -> None:
+    rates = RATES.format(version=version, effective=effective, cpu=cpu)
+    (node.path / "rates.toml").write_text(rates)
+
+
+def ridden(node: Node, name: str) -> dict[str, Any]:
+    """Run an image's prediction, and give its booked data."""
+    assert node.run("--model", "acme/image", "--unit", "image=1", "--prediction", name, "--", "true").returncode == 0
+    found = wait_until(lambda: [one for one in node.predictions() if one["data"]["prediction"] == name], name)
+    data: dict[str, Any] = found[0]["data"]
+    return data
+
+
+def cards(node: Node) -> list[str]:
+    facts = [one["data"] for one in node.records(RecordType.FACT)]
+    return [fact["content"]["version"] for fact in facts if fact["fact"] == "rate_card"]
+
+
+def price_in_force(agent: Agent) -> str | None:
+    _, body = agent.get("/v1/models")
+    listed = [model for model in json.loads(body) if model["name"] == "acme/image"]
+    return str(listed[0]["pricing"]["amount"]) if listed and listed[0]["pricing"] else None
+
+
+def test_a_run_costs_what_the_list_said_when_it_began(tmp_path: Path) -> None:
+    with serving(body_of(("acme/image", "0.1"))) as platform:
+        node = node_of(tmp_path, LIST.format(url=platform.url))
+        with node.agent() as agent:
+            before = ridden(node, "before")
+            platform.body = body_of(("acme/image", "0.2"))
+            wait_until(lambda: price_in_force(agent) == "0.2", "the new price")
+            after = ridden(node, "after")
+            shown = node.taximeter("status").stdout
+    amounts = [Decimal(one["billing"]["amount"]) for one in (before, after)]
+    assert amounts == [Decimal("0.1"), Decimal("0.2")]
+    assert before["billing"]["rate_card"] != after["billing"]["rate_card"]
+    assert len(cards(node)) == 2
+    assert set(platform.keys) == {"k3y"}
+    assert "in USD, 1 model, since" in shown
+    assert f"{platform.url}: seen" in shown
+    with LedgerReader(node.state / "ledger.db") as reader:
+        assert audit(reader).faults == ()
+
+
+def test_an_agent_that_is_killed_and_comes_back_without_network_goes_on_with_the_list(tmp_path: Path) -> None:
+    with serving(body_of(("acme/image", "0.1"))) as platform:
+        node = node_of(tmp_path, LIST.format(url=platform.url))
+        with node.agent():
+            first = ridden(node, "first")
+    with node.agent() as agent:
+        second = ridden(node, "second")
+        failed = "taximeter_price_list_failures_total"
+        wait_until(lambda: agent.metric(f'{failed}{{reason="connect"}}'), "a failure that is counted")
+    assert second["billing"]["amount"] == first["billing"]["amount"] == "0.1"
+    assert second["billing"]["rate_card"] == first["billing"]["rate_card"]
+    assert len(cards(node)) == 1
+
+
+def test_where_there_never_was_a_list_what_runs_is_recorded_without_a_price(tmp_path: Path) -> None:
+    with serving(None) as platform:
+        node = node_of(tmp_path, LIST.format(url=platform.url))
+        with node.agent():
+            unpriced = ridden(node, "unpriced")
+            status = json.loads(node.taximeter("status", "--json").stdout)
+            platform.body = body_of(("acme/image", "0.1"))
+            wait_until(lambda: cards(node), "a card")
+            priced = ridden(node, "priced")
+    assert (unpriced["billing"]["status"], unpriced["billing"]["amount"]) == ("unrated", None)
+    assert priced["billing"]["amount"] == "0.1"
+    assert status["rates"]["version"] is None
+    assert "no rate card is in force" in status["problems"][0]
+
+
+def test_sighup_reads_the_rates_anew_and_faults_change_nothing(tmp_path: Path) -> None:
+    node = node_of(tmp_path)
+    with node.agent() as agent:
+        write_rates(node, version="2", effective="2026-02-01T00:00:00Z", cpu="2")
+        agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: cards(node) == ["1", "2"], "the second card")
+        (node.path / "rates.toml").write_text('version = "3"\n')
+        agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "rates.toml: tiers: expected" in agent.log.read_text(), "the fault")
+        write_rates(node, version="1a", effective="2026-01-15T00:00:00Z", cpu="9")
+        agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "cannot go back to rate card 1a" in agent.log.read_text(), "the refusal")
+        assert json.loads(node.taximeter("status", "--json").stdout)["rates"]["version"] == "2"
+        assert agent.stop() == 0
+    assert cards(node) == ["1", "2"]
+
+
+def test_an_older_card_is_refused_at_the_start_as_well(tmp_path: Path) -> None:
+    node = node_of(tmp_path)
+    write_rates(node, version="2", effective="2026-02-01T00:00:00Z", cpu="2")
+    with node.agent():
+        pass
+    write_rates(node)
+    with node.agent():
+        data = ridden(node, "priced")
+        problems = json.loads(node.taximeter("status", "--json").stdout)["problems"]
+    assert data["billing"]["lines"][0]["rate"] == "2"
+    assert any("cannot go back to rate card 1" in problem for problem in problems)
