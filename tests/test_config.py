@@ -565,7 +565,7 @@ def test_a_fingerprint_changes_with_any_setting_tier_or_price(agent_toml: Path, 
 def test_what_goes_into_the_ledger_is_plain_json_of_what_is_in_force(agent_toml: Path) -> None:
     agent_toml.write_text("[journal]\npoll_s = 0.25\n")
     config = load(agent_toml, ENVIRON)
-    assert config.content["journal"] == {"owners": ["root", "self"], "poll_s": "0.25"}
+    assert config.content["journal"] == {"owners": ["root", "self"], "poll_s": "0.25", "open_per_owner": 10_000}
     assert parse_catalogue(config.tiers_content, "again").tiers == config.catalogue.tiers
 
 

@@ -13,6 +13,7 @@ from taximeter.errors import JournalFault
 from taximeter.journal import (
     Chunk,
     Position,
+    is_loose,
     list_instances,
     open_directory,
     open_heard,
@@ -37,7 +38,9 @@ def directory_fd(tmp_path: Path) -> Iterator[int]:
 
 
 def read(directory_fd: int, position: Position | None = None, limit_bytes: int = 1 << 20) -> Chunk:
-    return read_on(directory_fd, INSTANCE, position or Position(), MINE, limit_bytes)
+    chunk = read_on(directory_fd, INSTANCE, position or Position(), MINE, limit_bytes)
+    assert chunk.owner == os.geteuid()
+    return chunk._replace(owner=-1)
 
 
 def reasons(chunk: Chunk) -> list[str]:
@@ -247,6 +250,24 @@ def test_a_file_with_a_second_name_is_no_journal(tmp_path: Path, directory_fd: i
     (tmp_path / NAME).write_bytes(sample())
     (tmp_path / "second").hardlink_to(tmp_path / NAME)
     assert fault_of(directory_fd) == "linked"
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o642, 0o666])
+def test_a_journal_that_others_may_write_to_is_not_believed(tmp_path: Path, directory_fd: int, mode: int) -> None:
+    (tmp_path / NAME).write_bytes(sample())
+    (tmp_path / NAME).chmod(mode)
+    assert fault_of(directory_fd) == "loose_mode"
+
+
+LOOSE_OR_NOT = [(0o700, False), (0o3733, False), (0o1777, False), (0o777, True), (0o2770, True)]
+
+
+@pytest.mark.parametrize(("mode", "loose"), LOOSE_OR_NOT)
+def test_a_directory_is_loose_where_users_may_take_away_each_others_files(
+    tmp_path: Path, directory_fd: int, mode: int, loose: bool
+) -> None:
+    tmp_path.chmod(mode)
+    assert is_loose(directory_fd) is loose
 
 
 def test_a_journal_of_an_owner_who_is_not_permitted_is_not_read(tmp_path: Path, directory_fd: int) -> None:

@@ -45,8 +45,12 @@ NAME_MAX_CHARS = 256
 HEARTBEAT_NS = 1_000_000_000
 #: Bytes kept free at the end of a journal for its last facts, should the disk fill up.
 RESERVE_BYTES = 8192
-#: A journal goes on in a new segment once it is this long.
-SEGMENT_BYTES = 67_108_864
+#: A journal goes on in a new segment once it is this long, or a quarter of its part of the disk.
+SEGMENT_BYTES = 16_777_216
+#: An instance's part of the disk: once its segments that still lie there hold this much, its marks wait.
+JOURNAL_MAX_BYTES = 1_073_741_824
+#: Marks leave this much of the disk free for everything else, or a sixteenth of a smaller one.
+SPARE_BYTES = 1_073_741_824
 
 JOURNAL_SUFFIX = ".ndjson"
 MARKS_SUFFIX = ".marks"
@@ -58,6 +62,7 @@ ENV_ROOT = "TAXIMETER_ROOT"
 ENV_ACCOUNT = "TAXIMETER_ACCOUNT"
 ENV_STATE_DIR = "TAXIMETER_STATE_DIR"
 ENV_RUN_DIR = "TAXIMETER_RUN_DIR"
+ENV_JOURNAL_MIB = "TAXIMETER_JOURNAL_MIB"
 ENV_CONFIG = "TAXIMETER_CONFIG"
 ENV_TRACEPARENT = "TRACEPARENT"
 ENV_NOTIFY = "NOTIFY_SOCKET"

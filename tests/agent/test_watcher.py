@@ -116,7 +116,7 @@ async def test_an_instance_whose_wrapper_lives_is_left_open(tmp_path: Path) -> N
 @pytest.mark.anyio
 async def test_who_has_written_much_and_let_go_of_it_keeps_nobody_waiting(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
-    much = [mark_line(3_000_000_000 + n, {"mark": "units", "prediction": "x", "units": {}}) for n in range(40_000)]
+    much = [mark_line(3_000_000_000, {"mark": "units", "prediction": "x", "units": {}})] * 150_000
     other = [line.replace(INSTANCE.encode(), OTHER.encode()) for line in sample_lines()]
     async with watching(node):
         write(node.journal, [*sample_lines()[:2], *much])
@@ -145,7 +145,7 @@ async def test_a_journal_goes_once_every_sink_has_its_records(tmp_path: Path) ->
 async def test_all_that_is_due_goes_at_once_and_what_an_earlier_agent_closed_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taximeter.agent.watcher._SWEPT_AT_ONCE", 1)
+    monkeypatch.setattr("taximeter.agent.sweeper._SWEPT_AT_ONCE", 1)
     node = start(tmp_path / "node")
     node.ledger.register_sink("billing")
     write(node.journal, sample_lines())
@@ -166,7 +166,7 @@ async def test_a_file_that_cannot_be_removed_is_said_once_and_let_be(
     def refuse(*_: object) -> None:
         raise JournalFault("unremovable", "cannot remove it: read-only file system")
 
-    monkeypatch.setattr("taximeter.agent.watcher.remove", refuse)
+    monkeypatch.setattr("taximeter.agent.sweeper.remove", refuse)
     node = start(tmp_path / "node")
     write(node.journal, sample_lines())
     async with watching(node) as watcher:

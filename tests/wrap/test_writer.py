@@ -171,6 +171,38 @@ def test_where_no_segment_can_be_made_the_old_one_goes_on(tmp_path: Path, monkey
     assert content(tmp_path) == b'{"segment":0}\n' + b"x" * 99 + b"\n"
 
 
+def test_marks_have_their_part_of_the_disk_and_the_wrappers_own_facts_go_on(tmp_path: Path) -> None:
+    journal = Writer(str(tmp_path), INSTANCE, head, 1 << 20)
+    mark = b"x" * 4095 + b"\n"
+    while journal.append_marks(mark):
+        pass
+    assert (1 << 20) <= sum(path.stat().st_size for path in tmp_path.iterdir()) < (1 << 20) + (1 << 18)
+    assert all(journal.append(b"y" * 99 + b"\n") for _ in range(3_000))
+    assert not journal.append_marks(mark)
+
+
+def test_what_the_agent_took_away_is_room_for_marks_again(tmp_path: Path) -> None:
+    journal = Writer(str(tmp_path), INSTANCE, head, 1 << 20)
+    while journal.append_marks(LINE * 400):
+        pass
+    for segment in range(3):
+        (tmp_path / f"{INSTANCE}.{segment}.ndjson").unlink()
+    assert journal.append_marks(LINE)
+
+
+def test_marks_leave_some_of_the_disk_free_for_everything_else(
+    journal: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, free = 1_000_000, 62_000
+    monkeypatch.setattr(
+        writer.posix, "fstatvfs", lambda _: os.statvfs_result((1, 1, size, free, free, 0, 0, 0, 0, 255))
+    )
+    assert not journal.append_marks(LINE)
+    assert journal.append(LINE)
+    free = 63_000
+    assert journal.append_marks(LINE)
+
+
 def test_a_journal_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, "pwrite", errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):

@@ -14,6 +14,7 @@ from taximeter.agent.belief import Attest, Belief
 from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
 from taximeter.agent.page import Page
+from taximeter.agent.quota import Quota
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
 from taximeter.events import Clock, Event, Exited, Lost, Opened
@@ -71,6 +72,7 @@ class Books:
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.early: set[str] = set()  #: whose new facts wait for what the kernel is about to tell
         self.last_words: LastWords = _nothing
+        self.quota = Quota()
         self.tally = Tally()
         self._complaints = Complaints(self.tally)
         self._belief = Belief(attest, self._clocks, self._complaints, self.tally)
@@ -126,9 +128,20 @@ class Books:
             except JournalFault as fault:
                 self._refuse(name, account, fault)
                 continue
+            if not self.quota.admit(name, chunk.owner, at_once=account.instance is not None or chunk.ended):
+                self._have_wait(name, chunk.owner)
+                continue
             left -= cost(account) * (len(chunk.events) + len(chunk.faults))
             found.append((name, account, chunk))
         return names, found
+
+    def _have_wait(self, name: str, owner: int) -> None:
+        """One user has so many open instances that this one is read later."""
+        self.accounts.pop(name, None)
+        expected = f"fewer open instances of uid {owner} (journal.open_per_owner)"
+        self._complaints.about_file(
+            name, JournalFault("quota", f"cannot book instance {name} for now: expected {expected}")
+        )
 
     def _believed(self, name: str, account: Account, chunk: Chunk) -> Sequence[Event] | None:
         """The new facts, as far as they can be true, with what the agent saw itself; None: to be read again."""
@@ -143,6 +156,7 @@ class Books:
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
         self.accounts.pop(instance, None)
+        self.quota.release(instance)
         if len(self.aside) >= MOST_REMEMBERED:
             self.aside.clear()
         self.aside.add(instance)
@@ -292,6 +306,7 @@ class Books:
             self._page.keep(name)
             return
         self.settling.pop(name, None)
+        self.quota.release(name)
         self._page.close(name, account)
 
     def _reject(self, kind: str, reason: str) -> None:
@@ -309,6 +324,7 @@ class Books:
             self.set_aside(name)
         if account.instance is None:
             self.accounts.pop(name, None)
+            self.quota.release(name)
         if fault.reason != "missing":
             self._complaints.about_file(name, fault)
 

@@ -36,12 +36,13 @@ from taximeter.agent.inforce import put_in_force, read_known
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
+from taximeter.agent.quota import Quota
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
 from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
 from taximeter.errors import TaximeterError
-from taximeter.journal import open_directory
+from taximeter.journal import is_loose, open_directory
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger, NodeInfo
 from taximeter.observe import api
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 #: Of the five seconds that a stop may take, this much is for shipping what is left.
 DRAIN_S = 3.0
 _SWEEP_S = 1.0
+_LOOSE = "expected mode 3733, or 0700 where one user alone has runs here"
 _SECOND = 1_000_000_000
 
 
@@ -162,6 +164,10 @@ async def _opened(
         closing.callback(ledger.close)
         directory_fd = open_directory(where.journal)
         closing.callback(os.close, directory_fd)
+        if is_loose(directory_fd):
+            logger.warning(
+                "journal.directory_loose: users may take away each other's files in %s: %s", where.journal, _LOOSE
+            )
         name = config.node.id or ledger.node_id_kept(socket.gethostname())
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
@@ -175,6 +181,7 @@ async def _opened(
         placer = Placer(lambda: devices.inventory, config.catalogue)
         eyes = Eyewitness(directory_fd, processes)
         books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
+        books.quota = Quota(config.journal.open_per_owner)
         onlooker = Onlooker(directory_fd, books, lambda: devices.inventory, config.catalogue)
         devices.listen(onlooker.heard)
         books.resume(ledger.journals())

@@ -24,9 +24,17 @@ from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.reviewer import Reviewer
 from taximeter.agent.scribe import Scribe
+from taximeter.agent.sweeper import MOST_SEGMENTS, Sweeper
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.journal import journal_name, list_instances, open_directory, parse_name, remove, sync, writer_pid
+from taximeter.journal import (
+    journal_name,
+    list_instances,
+    open_directory,
+    parse_name,
+    sync,
+    writer_pid,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +46,12 @@ _QUIET_NS = 5 * wire.HEARTBEAT_NS // 2
 _LONGEST_READ_S = 0.5
 #: What was read is committed after so long at the latest, however much there is still to be read.
 _LATEST_COMMIT_S = 0.1
-_SWEPT_AT_ONCE = 2_000
 #: How often instances without a wrapper are given a heartbeat.
 _BEAT_S = wire.HEARTBEAT_NS / 1_000_000_000
 #: How soon facts are read again that wait for what the kernel is about to tell.
 _EARLY_S = 0.005
 #: The directory is listed for no more than this part of the time: who fills it with other files gains nothing by it.
 _LISTING_PART = 0.02
-#: Stands for "not known": more segments than a journal can have.
-_MOST_SEGMENTS = 1_000_000_000
 
 
 class Watcher:
@@ -65,6 +70,7 @@ class Watcher:
         self._batch = config.ledger.batch
         self._scribe = Scribe(books, desk)
         self._reviewer = Reviewer(books, desk, self._scribe)
+        self._sweeper = Sweeper(directory_fd, books, desk, self._scribe)
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._next_list_s = 0.0
         self._beside: TaskGroup | None = None  # what goes on while journals are read
@@ -72,7 +78,6 @@ class Watcher:
         self._let_go: set[str] = set()  # whose journals somebody has closed who could write to them
         self._rest: set[str] = set()  # whose journals have more than one round of reading took
         self._unsynced: set[str] = set()
-        self._unremovable: set[str] = set()
         self.lag_since_s: float | None = None  #: since when journals wait to be read
         self.trouble: str | None = None  #: why the directory could not be looked through
         self._kernels_notes: kernel.DirectoryWatch | None = None
@@ -156,11 +161,11 @@ class Watcher:
     async def _unbooked(self, names: list[str]) -> list[str]:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
         open_, closed, aside = self._books.accounts, self._books.closed, self._books.aside
-        names = [name for name in names if name not in aside]
+        names = [name for name in names if name not in aside and not self._books.quota.waits(name)]
         strange = [name for name in names if not (name in open_ or name in closed or name in self._books.settling)]
         if strange:
             for name, seq in (await self._desk.closed_at(strange)).items():
-                closed[name] = Closed(_MOST_SEGMENTS, seq)
+                closed[name] = Closed(MOST_SEGMENTS, seq)
         return [name for name in names if name not in closed and name not in self._books.settling]
 
     def _watch(self) -> kernel.DirectoryWatch | None:
@@ -213,31 +218,8 @@ class Watcher:
     # --- Now and then ---
 
     async def sweep(self) -> None:
-        """Remove the journals whose records every sink has."""
-        everywhere = self._desk.everywhere
-        due = [
-            name
-            for name, closed in self._books.closed.items()
-            if closed.seq <= everywhere and name not in self._unremovable
-        ]
-        for at in range(0, len(due), _SWEPT_AT_ONCE):
-            for name in await anyio.to_thread.run_sync(self._remove, due[at : at + _SWEPT_AT_ONCE]):
-                del self._books.closed[name]
-
-    def _remove(self, names: list[str]) -> list[str]:
-        last = {name: self._books.closed[name].segment for name in names}
-        # Of what was closed by an earlier agent nobody knows how many segments there are.
-        there = list_instances(self._directory_fd) if _MOST_SEGMENTS in last.values() else {}
-        gone: list[str] = []
-        for name in names:
-            segments = range(last[name] + 1) if last[name] < _MOST_SEGMENTS else there.get(name, ())
-            try:
-                remove(self._directory_fd, name, segments)
-                gone.append(name)
-            except JournalFault as fault:
-                self._unremovable.add(name)
-                logger.warning("journal.unremovable: %s", fault)
-        return gone
+        """Remove the files that nobody needs any more."""
+        await self._sweeper.sweep()
 
     async def _poll(self) -> None:
         """What nobody wakes us for, whatever the machine lacks just now; the next poll tries again."""
@@ -259,6 +241,7 @@ class Watcher:
                 self._lists, self._listed_ns = True, changed_ns
                 self._beside.start_soon(self._list)
         unread, self._books.unread = self._books.unread, set()
+        unread |= self._books.quota.take()
         if unread:
             await self.read(unread)
         quiet = self._quiet()

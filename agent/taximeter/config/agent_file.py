@@ -96,7 +96,13 @@ AGENT = Table(
         "models": line,
         "node": Table({"id": _id, "region": _id}),
         "listen": Table({"address": listen}),
-        "journal": Table({"owners": Items(_owner, at_least=1), "poll_s": number(0.01, 3600, "seconds")}),
+        "journal": Table(
+            {
+                "owners": Items(_owner, at_least=1),
+                "poll_s": number(0.01, 3600, "seconds"),
+                "open_per_owner": integer(1, 1_000_000, "instances"),
+            }
+        ),
         "marks": Table({"belief_ms": integer(0, 60_000, "milliseconds")}),
         "billing": Table(
             {

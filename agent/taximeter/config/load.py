@@ -81,7 +81,9 @@ def _config(
         source=source,
         node=model.Node(node.get("id"), node.get("region")),
         listen=checked["listen"]["address"],
-        journal=model.JournalSettings(journal["owners"], parts["owner_uids"], journal["poll_s"]),
+        journal=model.JournalSettings(
+            journal["owners"], parts["owner_uids"], journal["poll_s"], journal["open_per_owner"]
+        ),
         marks=model.MarkSettings(**checked["marks"]),
         billing=model.BillingSettings(billing["interim_s"], parts["classes"]),
         ledger=model.LedgerSettings(**checked["ledger"]),

@@ -39,6 +39,7 @@ class JournalSettings:
     owners: tuple[str, ...]  #: user names and uids as they were written; "self", "any"
     owner_uids: frozenset[int] | None  #: what they mean here; None: anybody's
     poll_s: float
+    open_per_owner: int  #: so many open instances of one user are booked at a time
 
 
 @dataclass(frozen=True, slots=True)

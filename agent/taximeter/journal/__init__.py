@@ -6,6 +6,7 @@ Owns the shapes of journal lines and marks, and how a journal directory is read.
 
 from taximeter.journal.facts import parse_line
 from taximeter.journal.files import (
+    is_loose,
     journal_name,
     list_instances,
     open_directory,
@@ -13,15 +14,18 @@ from taximeter.journal.files import (
     open_marks,
     parse_name,
     remove,
+    remove_before,
     sync,
     writer_pid,
 )
 from taximeter.journal.marks import parse_mark
+from taximeter.journal.orphans import remove_orphans
 from taximeter.journal.reading import Chunk, Position, read_on
 
 __all__ = [
     "Chunk",
     "Position",
+    "is_loose",
     "journal_name",
     "list_instances",
     "open_directory",
@@ -32,6 +36,8 @@ __all__ = [
     "parse_name",
     "read_on",
     "remove",
+    "remove_before",
+    "remove_orphans",
     "sync",
     "writer_pid",
 ]

@@ -20,8 +20,9 @@ from taximeter.errors import JournalFault
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 #: Beside a journal: the marks that the agent read itself, once the wrapper was gone.
-_HEARD_SUFFIX = ".heard"
+HEARD_SUFFIX = ".heard"
 _NAME = re.compile(rf"({_UUID})\.(0|[1-9][0-9]{{0,8}}){re.escape(wire.JOURNAL_SUFFIX)}", re.ASCII)
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi4x")
 _ANY_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -34,6 +35,12 @@ def open_directory(path: Path | str) -> int:
     except OSError as error:
         message = f"cannot open journal directory {path}: expected a readable directory, got: {error.strerror}"
         raise JournalFault("unreadable", message) from error
+
+
+def is_loose(directory_fd: int) -> bool:
+    """Whether users may take away or replace each other's files in a journal directory."""
+    mode = os.fstat(directory_fd).st_mode
+    return bool(mode & _OTHERS_WRITE) and not mode & stat.S_ISVTX
 
 
 def journal_name(instance: str, segment: int) -> str:
@@ -63,12 +70,13 @@ def open_journal(directory_fd: int, name: str, owners: frozenset[int] | None) ->
     """Open a journal and look at it; the caller closes it. Raises JournalFault where it may not be believed.
 
     `owners` are the user ids whose journals are booked; None permits all. Reasons: missing, unreadable (another try may
-    help), symlink, not_regular, linked (it has a second name), foreign_owner.
+    help), symlink, not_regular, linked (it has a second name), loose_mode (others may write to it), foreign_owner.
     """
     fd = _open(directory_fd, name)
     try:
         status = os.fstat(fd)
         _check_regular(name, status)
+        _check_mode(name, status)
         _check_owner(name, status, owners)
     except BaseException:
         os.close(fd)
@@ -95,7 +103,7 @@ def open_heard(directory_fd: int, instance: str) -> int:
 
     The caller closes it. Raises JournalFault where it is not the agent's own.
     """
-    name = f"{instance}{_HEARD_SUFFIX}"
+    name = f"{instance}{HEARD_SUFFIX}"
     try:
         fd = os.open(
             name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
@@ -141,13 +149,44 @@ def sync(directory_fd: int, name: str) -> None:
 def remove(directory_fd: int, instance: str, segments: Iterable[int]) -> None:
     """Unlink an instance's journals, and what a killed wrapper left beside them. Raises JournalFault."""
     names = [journal_name(instance, segment) for segment in segments]
-    for name in (*names, *(instance + suffix for suffix in (wire.MARKS_SUFFIX, wire.NOTIFY_SUFFIX, _HEARD_SUFFIX))):
+    for name in (*names, *(instance + suffix for suffix in (wire.MARKS_SUFFIX, wire.NOTIFY_SUFFIX, HEARD_SUFFIX))):
         try:
             os.unlink(name, dir_fd=directory_fd)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise _fault("unremovable", name, f"a file that the agent may unlink, got: {error.strerror}") from error
+
+
+def remove_before(directory_fd: int, instance: str, segment: int) -> None:
+    """Unlink the segments of an instance that come before `segment`, the oldest first. Raises JournalFault.
+
+    Wherever that ends, what is left follows on without a gap.
+    """
+    first = segment
+    while first > 0 and _is_there(directory_fd, journal_name(instance, first - 1)):
+        first -= 1
+    for name in (journal_name(instance, older) for older in range(first, segment)):
+        _unlink(directory_fd, name)
+
+
+def _is_there(directory_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _fault("unremovable", name, f"a file that can be looked at, got: {error.strerror}") from error
+    return True
+
+
+def _unlink(directory_fd: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _fault("unremovable", name, f"a file that the agent may unlink, got: {error.strerror}") from error
 
 
 def _open(directory_fd: int | None, name: str) -> int:
@@ -163,6 +202,12 @@ def _check_regular(name: str, status: os.stat_result) -> None:
         raise _fault("not_regular", name, "a regular file")
     if status.st_nlink > 1:
         raise _fault("linked", name, f"one name, got {status.st_nlink}")
+
+
+def _check_mode(name: str, status: os.stat_result) -> None:
+    if status.st_mode & _OTHERS_WRITE:
+        expected = f"a file that only its owner may write to, got mode {stat.S_IMODE(status.st_mode):o}"
+        raise _fault("loose_mode", name, expected)
 
 
 def _check_fifo(name: str, status: os.stat_result) -> None:

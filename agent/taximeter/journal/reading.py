@@ -37,6 +37,7 @@ class Chunk(NamedTuple):
     faults: tuple[JournalFault, ...]  #: lines that were skipped; a newer version stops here
     ended: bool  #: an exit fact was read
     more: bool = False  #: the limit was reached before the end of the file, or the next segment is there: read on now
+    owner: int = -1  #: uid of the file
 
 
 def read_on(
@@ -60,7 +61,7 @@ def read_on(
         reader.read(status.st_size)
         if reader.at_end and not reader.ended:
             _look_beyond(directory_fd, reader)
-        return reader.chunk(status.st_ino)
+        return reader.chunk(status)
     finally:
         os.close(fd)
 
@@ -110,9 +111,9 @@ class _Reader:
         self.torn = 0  # bytes of a line that has no newline yet
         self.at_end = self.ended = self.more = self.next_segment = False
 
-    def chunk(self, inode: int) -> Chunk:
-        here = Position(self.segment + 1) if self.next_segment else Position(self.segment, self.offset, inode)
-        return Chunk(tuple(self.events), here, tuple(self.faults), self.ended, self.more)
+    def chunk(self, status: os.stat_result) -> Chunk:
+        here = Position(self.segment + 1) if self.next_segment else Position(self.segment, self.offset, status.st_ino)
+        return Chunk(tuple(self.events), here, tuple(self.faults), self.ended, self.more, status.st_uid)
 
     def read(self, size: int) -> None:
         """Take in the whole lines between the position and `size`, and move the position behind them."""

@@ -104,10 +104,10 @@ class Intake:
         if self._run.ready_ns is None and any(marks.says_ready(line) for line in said):
             self._run.ready_ns = now_ns
         self._rest = []
-        if not said or self._run.write(marks.format_marks(now_ns, said)):
+        if not said or self._run.write_marks(marks.format_marks(now_ns, said)):
             return True
         for at, line in enumerate(said):
-            if not self._run.write(marks.format_marks(now_ns, [line])):
+            if not self._run.write_marks(marks.format_marks(now_ns, [line])):
                 self._rest_ns, self._rest = now_ns, said[at:]
                 return False
         return True

@@ -100,7 +100,7 @@ def _open_journal(run: Run, state: str, values: dict[str, str]) -> None:
     path = f"{directory}/{run.instance}{wire.MARKS_SUFFIX}"
     run.fifo = make_fifo(path)
     run.fifo_path = path
-    run.writer = Writer(directory, run.instance, head)
+    run.writer = Writer(directory, run.instance, head, places.journal_bytes(values))
 
 
 def _open_notify(run: Run, values: dict[str, str]) -> str:

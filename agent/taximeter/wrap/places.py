@@ -11,6 +11,7 @@ from taximeter import wire
 from taximeter.wrap.entry import read_file
 
 _PRIVATE = 0o700
+_MIB_DIGITS = 10
 
 
 def directories(environment: dict[str, str]) -> tuple[str, str]:
@@ -27,6 +28,14 @@ def make_journal_directory(state: str) -> str:
     if not posix.access(directory, posix.X_OK):
         _make(directory)
     return directory
+
+
+def journal_bytes(environment: dict[str, str]) -> int:
+    """An instance's part of the disk; what is no whole number of MiB says nothing."""
+    said = environment.get(wire.ENV_JOURNAL_MIB, "")
+    if said.isascii() and said.isdigit() and len(said) < _MIB_DIGITS and int(said) > 0:
+        return int(said) << 20
+    return wire.JOURNAL_MAX_BYTES
 
 
 def make_id() -> str:

@@ -56,6 +56,10 @@ class Run:
         """Write facts; False if there was no room for them. Raises OSError."""
         return self.writer is None or self.writer.append(lines)
 
+    def write_marks(self, lines: bytes) -> bool:
+        """Write what the command said; False if there was no room for that. Raises OSError."""
+        return self.writer is None or self.writer.append_marks(lines)
+
     def write_or_drop(self, line: bytes) -> bool:
         """Write a fact that says nothing later any more; False if it was dropped, which is counted. Raises OSError."""
         wrote = self.write(line)

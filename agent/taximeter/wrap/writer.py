@@ -1,8 +1,8 @@
 """The journal as it is written: one file an instance and segment, locked while its wrapper lives.
 
 Owns the file: its lock says who writes it and whether that one lives, its reserve keeps room for the last facts on a
-full disk (zeros at the end, which a reader takes for the end). Refuses to know facts, and never syncs: that is the
-agent's, off the command's path.
+full disk (zeros at the end, which a reader takes for the end), and what the command says has a part of the disk and no
+more. Refuses to know facts, and never syncs: that is the agent's, off the command's path.
 """
 
 import posix
@@ -17,6 +17,10 @@ _MODE = 0o640
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
 #: Space is asked for in steps of this size beyond what is needed, so that not every line costs a call.
 _STEP_BYTES = 65_536
+#: A disk's size over this is left free by marks.
+_SPARE_PART = 16
+#: A part of the disk is at least this many segments: so all but the last can be given back while it lives.
+_SEGMENTS = 4
 _EIO, _EFBIG, _ENOSPC, _EDQUOT = 5, 27, 28, 122
 #: It may pass, and the lines before it stand.
 _NO_ROOM = (_EIO, _EFBIG, _ENOSPC, _EDQUOT)
@@ -25,13 +29,16 @@ _NO_ROOM = (_EIO, _EFBIG, _ENOSPC, _EDQUOT)
 class Writer:
     """An open journal. `head(segment)` returns the line that every segment begins with."""
 
-    def __init__(self, directory: str, instance: str, head: "Callable[[int], bytes]") -> None:
+    def __init__(
+        self, directory: str, instance: str, head: "Callable[[int], bytes]", max_bytes: int = wire.JOURNAL_MAX_BYTES
+    ) -> None:
         """Create, lock and open with `head(0)`. Raises OSError, and then leaves nothing behind."""
         self._directory = directory
         self._instance = instance
         self._head = head
-        self._segment = 0
-        self._segment_bytes = wire.SEGMENT_BYTES
+        self._max_bytes = max_bytes
+        self._segment = self._oldest = 0
+        self._segment_bytes = self._step = min(wire.SEGMENT_BYTES, max_bytes // _SEGMENTS)
         self.fd = self._begin(0)
 
     def append(self, lines: bytes) -> bool:
@@ -39,6 +46,15 @@ class Writer:
         if self._offset + len(lines) > self._segment_bytes:
             self._rotate()
         return self._reserved(len(lines)) and self._write(lines)
+
+    def append_marks(self, lines: bytes) -> bool:
+        """Append what the command said; False also where its part of the disk is full. Raises OSError."""
+        end = self._offset + len(lines)
+        if end > self._granted:
+            if not self._has_part():
+                return False
+            self._granted = end + _STEP_BYTES
+        return self.append(lines)
 
     def append_last(self, lines: bytes) -> bool:
         """Append facts that matter more than the reserve: what the reserve is for. Raises OSError."""
@@ -56,11 +72,11 @@ class Writer:
 
     def remove(self) -> None:
         """Take the journal away, as if it had never begun. Raises OSError."""
-        posix.unlink(f"{self._directory}/{self._instance}.0{wire.JOURNAL_SUFFIX}")
+        posix.unlink(self._path(0))
         posix.close(self.fd)
 
     def _begin(self, segment: int) -> int:
-        path = f"{self._directory}/{self._instance}.{segment}{wire.JOURNAL_SUFFIX}"
+        path = self._path(segment)
         fd = posix.open(path, _FLAGS, _MODE)
         try:
             posix.lockf(fd, posix.F_TLOCK, 0)
@@ -73,6 +89,7 @@ class Writer:
             raise
         self._offset = len(head)
         self._allocated = len(head)
+        self._granted = 0  # up to here marks were found to have room
         self._torn = False
         return fd
 
@@ -82,11 +99,25 @@ class Writer:
         try:
             self.fd = self._begin(self._segment + 1)
         except OSError:
-            self._segment_bytes += wire.SEGMENT_BYTES
+            self._segment_bytes += self._step
             return
         self._segment += 1
+        self._segment_bytes = self._step
         posix.ftruncate(old, old_offset)
         posix.close(old)
+
+    def _has_part(self) -> bool:
+        """Whether what lies there of us, and on the disk of everybody, leaves room for more that the command says."""
+        while self._oldest < self._segment and not posix.access(self._path(self._oldest), posix.F_OK):
+            self._oldest += 1  # the agent takes the oldest away first
+        if (self._segment - self._oldest) * self._step + self._offset >= self._max_bytes:
+            return False
+        disk = posix.fstatvfs(self.fd)
+        spare = min(wire.SPARE_BYTES, disk.f_blocks * disk.f_frsize // _SPARE_PART)
+        return disk.f_bavail * disk.f_frsize >= spare
+
+    def _path(self, segment: int) -> str:
+        return f"{self._directory}/{self._instance}.{segment}{wire.JOURNAL_SUFFIX}"
 
     def _reserved(self, size: int) -> bool:
         need = self._offset + size + wire.RESERVE_BYTES

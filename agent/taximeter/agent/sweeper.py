@@ -1,0 +1,95 @@
+"""Gives the disk back what nobody needs any more: journals whose records are safe, and files that belong to nothing.
+
+Owns when something may go. Refuses to remove what is not booked, and what may yet be.
+"""
+
+import logging
+import time
+
+import anyio.to_thread
+
+from taximeter import wire
+from taximeter.agent.books import Books
+from taximeter.agent.desk import Desk
+from taximeter.agent.scribe import Scribe
+from taximeter.agent.trimmer import Trimmer
+from taximeter.errors import JournalFault
+from taximeter.journal import list_instances, remove, remove_before, remove_orphans
+
+logger = logging.getLogger(__name__)
+
+#: Stands for "not known": more segments than a journal can have.
+MOST_SEGMENTS = 1_000_000_000
+_SWEPT_AT_ONCE = 2_000
+#: Files that belong to nothing are looked for so often, and let be while they are younger than that.
+_ORPHANS_EVERY_S = 600.0
+_ORPHAN_S = 3600
+
+
+class Sweeper:
+    """Removes files of one journal directory."""
+
+    def __init__(self, directory_fd: int, books: Books, desk: Desk, scribe: Scribe) -> None:
+        self._directory_fd = directory_fd
+        self._books = books
+        self._desk = desk
+        self._scribe = scribe
+        self._trimmer = Trimmer()
+        self._unremovable: set[str] = set()
+        self._next_orphans_s = 0.0
+
+    async def sweep(self) -> None:
+        """Remove what may go now."""
+        everywhere = self._desk.everywhere
+        due = [
+            name
+            for name, closed in self._books.closed.items()
+            if closed.seq <= everywhere and name not in self._unremovable
+        ]
+        for at in range(0, len(due), _SWEPT_AT_ONCE):
+            for name in await anyio.to_thread.run_sync(self._remove, due[at : at + _SWEPT_AT_ONCE]):
+                del self._books.closed[name]
+        await self._trim(everywhere)
+        if time.monotonic() >= self._next_orphans_s:
+            await self._remove_orphans()
+            self._next_orphans_s = time.monotonic() + _ORPHANS_EVERY_S
+
+    def _remove(self, names: list[str]) -> list[str]:
+        last = {name: self._books.closed[name].segment for name in names}
+        # Of what was closed by an earlier agent nobody knows how many segments there are.
+        there = list_instances(self._directory_fd) if MOST_SEGMENTS in last.values() else {}
+        gone: list[str] = []
+        for name in names:
+            segments = range(last[name] + 1) if last[name] < MOST_SEGMENTS else there.get(name, ())
+            try:
+                remove(self._directory_fd, name, segments)
+                gone.append(name)
+            except JournalFault as fault:
+                self._unremovable.add(name)
+                logger.warning("journal.unremovable: %s", fault)
+        return gone
+
+    async def _trim(self, everywhere: int) -> None:
+        """Remove the older segments of what still runs, once every sink has what they led to."""
+        recorded = self._trimmer.look(self._books.accounts)
+        if recorded:
+            await self._scribe.commit()
+            self._trimmer.committed(recorded, self._desk.head.seq)
+        for name, segment in self._trimmer.take(everywhere):
+            try:
+                await anyio.to_thread.run_sync(remove_before, self._directory_fd, name, segment)
+            except JournalFault as fault:
+                logger.warning("journal.unremovable: %s", fault)
+
+    async def _remove_orphans(self) -> None:
+        """Remove what killed wrappers and agents left, and nothing can ever be made of."""
+        books = self._books
+        known = books.accounts.keys() | books.settling.keys() | books.closed.keys()
+        before_s = time.time() - _ORPHAN_S
+        try:
+            gone = await anyio.to_thread.run_sync(remove_orphans, self._directory_fd, known, before_s)
+        except OSError as error:
+            logger.warning("journal.orphans_unswept: %s", error)
+            return
+        if gone:
+            logger.info("journal.orphans_removed count=%d of %s", gone, wire.JOURNAL_DIR)
