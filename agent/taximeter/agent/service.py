@@ -162,12 +162,8 @@ async def _opened(
     with contextlib.ExitStack() as closing:
         ledger = Ledger.open(where.ledger, node)
         closing.callback(ledger.close)
-        directory_fd = open_directory(where.journal)
+        directory_fd = _open_directory(where.journal)
         closing.callback(os.close, directory_fd)
-        if is_loose(directory_fd):
-            logger.warning(
-                "journal.directory_loose: users may take away each other's files in %s: %s", where.journal, _LOOSE
-            )
         name = config.node.id or ledger.node_id_kept(socket.gethostname())
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
@@ -200,6 +196,13 @@ async def _opened(
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
         yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
+
+
+def _open_directory(path: Path) -> int:
+    directory_fd = open_directory(path)
+    if is_loose(directory_fd):
+        logger.warning("journal.directory_loose: users may take away each other's files in %s: %s", path, _LOOSE)
+    return directory_fd
 
 
 def _open_doors(config: Config, where: Directories, ledger: Ledger, desk: Desk) -> Doors:
