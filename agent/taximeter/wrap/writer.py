@@ -39,6 +39,7 @@ class Writer:
         self._max_bytes = max_bytes
         self._segment = self._oldest = 0
         self._segment_bytes = self._step = min(wire.SEGMENT_BYTES, max_bytes // _SEGMENTS)
+        self._granted = 0  # up to here marks were found to have room
         self.fd = self._begin(0)
 
     def append(self, lines: bytes) -> bool:
@@ -89,7 +90,7 @@ class Writer:
             raise
         self._offset = len(head)
         self._allocated = len(head)
-        self._granted = 0  # up to here marks were found to have room
+        self._granted = 0
         self._torn = False
         return fd
 
