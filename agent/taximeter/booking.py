@@ -26,7 +26,7 @@ from taximeter.records import (
 )
 from taximeter.resources import of_instance, of_prediction
 from taximeter.rulebook import Rulebook
-from taximeter.sold import as_published, billed_by, billed_hardware, hardware_use
+from taximeter.sold import as_published, billed_by, billed_hardware, hardware_use, published_class
 
 #: Why a record is corrected: another tier bills than was thought.
 EVIDENCE = "evidence"
@@ -67,7 +67,8 @@ def prediction_records(
     hardware = billed_hardware(instance, prediction, book)
     rating = rate_prediction(instance, prediction, times, end.status, (book, hardware))
     began, use = _began(instance, prediction, times), _use(instance, prediction, hardware, book)
-    data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use))
+    published = published_class(prediction, book.card_of(prediction.card))
+    data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use), published)
     record = _record(instance, RecordType.PREDICTION, prediction, began, data)
     if rating.correction is None:
         return (record,)
@@ -177,6 +178,7 @@ def _prediction_data(
     since: tuple[Moment, Times],
     end: End,
     bill: tuple[Billing, HardwareUse],
+    published: ServiceClass | None,
 ) -> dict[str, object]:
     (began, times), (billing, use) = since, bill
     before, cut_ns, opened = prediction.cut_times, prediction.cut_ns, instance.opened
@@ -197,6 +199,8 @@ def _prediction_data(
     data["labels"] = opened.options.labels
     data["hardware"] = use
     data["resources"] = of_prediction(instance, prediction, end.at_ns)
+    if published is not None:
+        data["published_class"] = published
     data["billing"] = billing
     start = _start(prediction.start, prediction.start_ns, cut_ns)
     data["timing"] = timing(instance, start, end.witness, prediction.faults)

@@ -129,6 +129,9 @@ class Review(NamedTuple):
     by: Verdict
     at: int
     until: int
+    again: bool = (
+        False  #: another tier billed meanwhile, perhaps for a while only: what came since is to be reviewed, too
+    )
 
 
 class Reviewed(NamedTuple):

@@ -52,6 +52,8 @@ def review(
     if at < work.until:
         return instance._replace(review=work._replace(at=at)), records
     done = instance._replace(review=None, reviewed=Reviewed(work.by, work.until))
+    if work.again and done.settled < done.records:
+        return done._replace(review=_review_of(done)), records
     return _with_review(done, work.by, book), records
 
 
@@ -71,12 +73,16 @@ def _is_settled(observed: Observed | None, at_ns: int) -> bool:
 def _with_review(instance: Instance, before: Verdict, book: Rulebook) -> Instance:
     """Begin a review where another tier bills than did by the verdict `before`; one that goes on is followed by it."""
     options = instance.opened.options
-    if instance.review is not None or not options.worker or instance.service_class in ONLINE:
+    if not options.worker or instance.service_class in ONLINE or instance.settled >= instance.records:
         return instance
-    if instance.settled >= instance.records or tiers(instance, book) == tiers(_by(instance, before), book):
+    if tiers(instance, book) == tiers(_by(instance, before), book):
         return instance
-    verdict = Verdict(instance.evidence, instance.observed)
-    return instance._replace(review=Review(verdict, instance.settled, instance.records))
+    work = instance.review
+    return instance._replace(review=_review_of(instance) if work is None else work._replace(again=True))
+
+
+def _review_of(instance: Instance) -> Review:
+    return Review(Verdict(instance.evidence, instance.observed), instance.settled, instance.records)
 
 
 def _by(instance: Instance, verdict: Verdict) -> Instance:

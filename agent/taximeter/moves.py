@@ -26,12 +26,17 @@ def become_ready(instance: Instance, at_ns: int, witness: Witness, turn: Turn) -
 
 
 def join(instance: Instance, prediction: Prediction) -> Instance:
-    """The instance with one prediction more; its times are settled to where that one begins."""
+    """The instance with one prediction more; its times are settled to where that one begins.
+
+    Whatever works was ready, also where it had been asked to stop before anybody said so.
+    """
     if not prediction.active:
         return instance._replace(predictions=(*instance.predictions, prediction))
     crowd = instance.crowd + 1
     stage = advance(instance.stage, Input.BUSY) if crowd == 1 else instance.stage
-    return instance._replace(stage=stage, predictions=(*instance.predictions, prediction), crowd=crowd)
+    readied = instance.readied or stage in READIED
+    predictions = (*instance.predictions, prediction)
+    return instance._replace(stage=stage, predictions=predictions, crowd=crowd, readied=readied)
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:

@@ -14,6 +14,7 @@ from taximeter.events import Exited, Oom, ServiceClass, Source, StartMark, Statu
 from taximeter.instance import Instance, Prediction
 from taximeter.records import Witness
 from taximeter.rulebook import Rulebook
+from taximeter.sold import boots_fast
 
 MOST_OPEN = 1024
 MOST_UNITS = 64
@@ -69,15 +70,17 @@ def begin(instance: Instance, mark: StartMark, at_ns: int, late_ns: int | None, 
         return refusal
     options = instance.opened.options
     kin = lineage.of_mark(options, mark, find(instance, mark.parent) if mark.parent else None)
-    service_class = options.service_class or mark.service_class or ServiceClass.PUBLIC
     card = book.card_at(utc_ns(instance.opened, at_ns, instance.phases.suspended))
+    model, version, pool = options.model or mark.model, options.version or mark.version, options.pool or mark.pool
+    left_open = ServiceClass.FAST_BOOT if boots_fast(card, model, version, pool) else ServiceClass.PUBLIC
+    service_class = options.service_class or mark.service_class or left_open
     return Prediction(
         id=mark.prediction,
-        model=options.model or mark.model,
-        version=options.version or mark.version,
+        model=model,
+        version=version,
         account=options.account or mark.account,
         service_class=service_class,
-        pool=options.pool or mark.pool,
+        pool=pool,
         parent=kin.parent,
         root=kin.root,
         attributes=mark.attributes,

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 
 from taximeter.billing.rates import RateCard
-from taximeter.events import Observed
+from taximeter.events import Observed, ServiceClass
 from taximeter.hardware import evidence
 from taximeter.hardware.inventory import UNKNOWN_TIER, Evidence, Hardware
 from taximeter.instance import Instance, Prediction
@@ -47,6 +47,20 @@ def as_published(use: HardwareUse, model: str | None, card: RateCard | None) -> 
         return use
     said = {field.name: getattr(use, field.name) for field in fields(HardwareUse)}
     return HardwareElsewhere(**said, published=priced.hardware)
+
+
+def boots_fast(card: RateCard | None, model: str | None, version: str | None, pool: str | None) -> bool:
+    """Whether the card says of a version that it boots fast, and it runs on a pool (contracts, section 6)."""
+    priced = card.model(model) if card is not None and pool is not None else None
+    return priced is not None and version is not None and priced.versions.get(version, False)
+
+
+def published_class(prediction: Prediction, card: RateCard | None) -> ServiceClass | None:
+    """The class that the card publishes a prediction's version with; None where it is of that one, or of none."""
+    if prediction.service_class is ServiceClass.FAST_BOOT:
+        return None
+    fast = boots_fast(card, prediction.model, prediction.version, prediction.pool)
+    return ServiceClass.FAST_BOOT if fast else None
 
 
 def hardware_use(instance: Instance, billed: Hardware) -> HardwareUse:

@@ -275,3 +275,15 @@ def test_a_load_beside_somebody_elses_active_time_is_free_and_takes_none_of_it()
 def test_a_load_may_have_a_price() -> None:
     rules = book(SECOND, RATES, **{**SHIPPED, "fast_boot": {**SHIPPED["fast_boot"], "load": "0.5"}})
     assert worker("fast_boot", "succeeded", rules).amount() == 3
+
+
+@pytest.mark.parametrize("service_class", ONLINE)
+def test_a_prediction_that_starts_after_a_stop_in_boot_says_that_the_instance_was_ready(service_class: str) -> None:
+    """Boot 3 s, teardown 1 s, then a prediction of 2 s: whatever works was ready, so its boot is paid."""
+    events = [spawned(0), Stopping(3 * SECOND, StopReason.DRAIN), *beats(1, 4), start(4 * SECOND, "a")]
+    told = tell(
+        Options(worker=True, service_class=ServiceClass(service_class)),
+        [*events, finish(6 * SECOND, "a"), exited(7 * SECOND)],
+        shipped(),
+    )
+    assert told.amount() == 5

@@ -377,6 +377,19 @@ def test_what_has_ended_is_looked_through_in_slices_and_what_ends_meanwhile_bill
     assert [int(record.id[-8:]) for record in records] == list(range(len(records)))
 
 
+def test_what_ended_while_another_verdict_held_for_a_moment_is_reviewed_too() -> None:
+    by = rules(60, OnMismatch.OBSERVED)
+    first = [spawned(0), ready(0), start(0, "p0"), finish(SECOND, "p0"), seen(TWO, at_s=1, since_s=0)]
+    step = fold(open_instance(opened(WORKER), by, ONE), first, by)
+    records = list(step.records)
+    others = [seen(ONE, at_s=1, since_s=0), start(SECOND, "p1"), finish(2 * SECOND, "p1"), seen(TWO, at_s=2, since_s=0)]
+    step = fold(step.instance, [*others, exited(3 * SECOND)], by)
+    records += step.records
+    told = Told(look_through(step.instance, records, by), records, [])
+    assert told.instance.review is None
+    assert told.amount("p0") == told.amount("p1") == Decimal(PRICES["two"])
+
+
 def test_a_correction_of_what_had_interim_records_and_slept_is_from_its_start_to_its_end_by_the_calendar() -> None:
     by = rules(5)
     beats = [beat(at * SECOND, slept_ns=3 * SECOND * (at > 2)) for at in range(2, 11)]

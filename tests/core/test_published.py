@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from taximeter.billing.rates import parse_card
-from taximeter.events import Options, ServiceClass
+from taximeter.events import ActiveMark, Marked, Options, ServiceClass
 from taximeter.hardware.inventory import UNKNOWN_TIER
 from taximeter.records import HardwareElsewhere, HardwareUse, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
-from tests.core.stories import SECOND, Told, beat, book, card, exited, ready, spawned, tell
+from tests.core.stories import SECOND, Told, beat, book, card, exited, finish, ready, spawned, start, tell
 
 T4 = {"name": "acme/sdxl", "amount": "0.0002", "unit": "computing_second", "hardware": "gpu-t4"}
 
@@ -68,3 +68,58 @@ def test_no_price_changes_by_it(service_class: ServiceClass) -> None:
 def test_without_a_card_nothing_is_published() -> None:
     told = tell(Options(prediction="p1", model="acme/sdxl"), [spawned(0), ready(0), exited(SECOND)], book(rates=()))
     assert not any(isinstance(used(record), HardwareElsewhere) for record in told.records)
+
+
+FAST = {"name": "acme/lora", "amount": "0.0002", "unit": "computing_second", "versions": {"3f2a": True, "old": False}}
+
+
+def served(card_has: dict[str, Any] = FAST, fixed: ServiceClass | None = None, **said: Any) -> UsageRecord:
+    """The record of a prediction on a pool's worker, which says `active` a second after its start."""
+    mark = {"model": "acme/lora", "version": "3f2a", "pool": "sdxl", **said}
+    events = [
+        spawned(0),
+        ready(0),
+        start(SECOND, "p1", **mark),
+        Marked(2 * SECOND, ActiveMark("p1")),
+        finish(3 * SECOND, "p1"),
+        exited(4 * SECOND),
+    ]
+    told = tell(Options(worker=True, service_class=fixed), events, rules(card_has))
+    return told.of(RecordType.PREDICTION, "p1")[-1]
+
+
+def test_a_version_that_boots_fast_is_of_that_class_on_a_pool_where_nobody_says_one() -> None:
+    data = served().data
+    assert data["class"] == ServiceClass.FAST_BOOT
+    assert (data["to_date"]["load_ns"], data["to_date"]["active_ns"]) == (SECOND, SECOND)
+    assert "published_class" not in data
+
+
+@pytest.mark.parametrize(
+    ("card_has", "said"),
+    [
+        (FAST, {"version": "old"}),
+        (FAST, {"version": None}),
+        (FAST, {"version": "unheard-of"}),
+        (FAST, {"pool": None}),
+        (FAST, {"model": "other"}),
+        ({**FAST, "versions": {}}, {}),
+    ],
+    ids=["a slow one", "no version", "another version", "no pool", "another model", "no versions"],
+)
+def test_any_other_is_public_where_nobody_says_a_class(card_has: dict[str, Any], said: dict[str, Any]) -> None:
+    data = served(card_has, **said).data
+    assert data["class"] == ServiceClass.PUBLIC
+    assert "published_class" not in data
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_who_says_another_class_is_billed_as_that_and_flagged(fixed: bool) -> None:
+    record = served(fixed=ServiceClass.TRAINING) if fixed else served(service_class=ServiceClass.TRAINING)
+    assert record.data["class"] == ServiceClass.TRAINING
+    assert record.data["published_class"] == ServiceClass.FAST_BOOT
+    assert record.data["to_date"]["active_ns"] == 2 * SECOND
+
+
+def test_who_says_the_class_that_is_published_is_not_flagged() -> None:
+    assert "published_class" not in served(service_class=ServiceClass.FAST_BOOT).data

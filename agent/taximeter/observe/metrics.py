@@ -175,6 +175,8 @@ def _money(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counters("taximeter_unrated_records", "Records without a price, by tier.", ("tier",), counters.unrated)
     text = "Instances that used other devices than they declared, by the tier declared."
     yield _counters("taximeter_hardware_mismatches", text, ("tier",), counters.mismatches)
+    text = "Predictions of a version that is published as fast-booting, and which ran on a pool as another class."
+    yield _counters("taximeter_class_mismatches", text, ("class",), counters.class_mismatches)
     text = "Predictions that ran on another tier than their model is published with, by that one."
     yield _counters("taximeter_published_mismatches", text, ("tier",), counters.published_elsewhere)
 

@@ -104,6 +104,9 @@ class Counters:
     commits: Commits = Commits()
     orphaned: Mapping[str, int] = field(default_factory=dict)  #: how an end is known that left predictions open
     call_faults: Mapping[str, int] = field(default_factory=dict)  #: what cannot be so of who called whom
+    class_mismatches: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: class -> predictions that are published as another
     published_elsewhere: Mapping[str, int] = field(default_factory=dict)  #: tier published -> predictions on another
 
 

@@ -94,6 +94,8 @@ class Tally:
         _add(self._records, (record.type, data.get("status") or "none"), 1)
         if record.type is RecordType.PREDICTION and data["final"] and isinstance(data["hardware"], HardwareElsewhere):
             self._word("published_elsewhere", data["hardware"].published)
+        if data.get("final") and "published_class" in data:
+            self._word("class_mismatches", data["class"])
         billing: Billing | None = data.get("billing")
         if billing is None:
             return  # a fact of the ledger's own
