@@ -18,6 +18,7 @@ Exit status: 0, all is right; 1, something is not; 2, the input cannot be read.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import re
@@ -558,6 +559,7 @@ class Kept(NamedTuple):
     state: State
     interval: Json  #: of the corrections of it
     less: State | None = None  #: of what was taken back: the totals before that
+    paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]] = {}  #: of what had no price: rated after all so far
 
 
 class Book:
@@ -1042,6 +1044,10 @@ class Recomputation:
             self._sums(told, event)
             return
         interval = kept.interval
+        if reason == "rerated":
+            self._as_of(event, interval)
+            self._rerated(book, kept, told, event)
+            return
         if reason == "evidence":
             self._as_of(event, interval)
         hardware = data["hardware"]
@@ -1061,6 +1067,48 @@ class Recomputation:
             self._fault(event, differences(told, self._change(run, was, now, less, life.rules[0])))
         else:
             life.rules = left
+
+    def _rerated(self, book: Book, kept: Kept, told: Bill, event: Json) -> None:
+        """What had no price is billed after all: by the card of its start, or else by the first later one."""
+        data, run = event["data"], copy.copy(kept.run)
+        corrects, units = data["corrects"]["id"], _numbers(data["units_to_date"])
+        for unit, n in kept.state.units.items():
+            if units.get(unit, Fraction(0)) < n:
+                self._fault(event, f"units_to_date.{unit} is less than {text_of(n)}, which was counted before")
+        card = self.cards.get(data["billing"]["rate_card"] or "")
+        if card is None:
+            self.not_checked["the rate card that it names is not in the export: prices are taken as they are"] += 1
+            self._sums(told, event)
+            return
+        state, wrong = kept.state._replace(units=units), ""
+        for rules in kept.life.rules:
+            run.card, run.card_hash = card, card.hash
+            if book.whole and book.cards:
+                run.card, run.card_hash = self._first_that_prices(book, run, state, rules)
+            if run.card_hash != card.hash:
+                wrong = wrong or f"billing.rate_card is {card.hash}, expected {run.card_hash}"
+                continue
+            due = run.dues(state, rules) or Dues([], card.currency, card.hash)
+            expected, paid = _settled(due, kept.paid)
+            found = differences(told._replace(lines=tuple(sorted(told.lines))), expected)
+            if not found:
+                book.kept[corrects] = kept._replace(paid=paid)
+                return
+            wrong = wrong or found
+        self._fault(event, wrong)
+
+    def _first_that_prices(self, book: Book, run: Run, state: State, rules: Rules) -> tuple[Card | None, str | None]:
+        start_ns = utc_ns(run.begun["start_utc"])
+        own = self.cards.get(_in_force(book.cards, start_ns) or "")
+        later = sorted(
+            (card for card in book.cards if card.effective_ns > start_ns), key=lambda card: card.effective_ns
+        )
+        for card in [own, *later] if own else later:
+            run.card, run.card_hash = card, card.hash
+            due = run.dues(state, rules)
+            if due is None or not due.unrated or (card is own and run.model_name in card.models):
+                return card, card.hash
+        return None, None
 
     def _as_of(self, event: Json, interval: Json) -> None:
         """A correction is of the whole that it corrects, and of no time of its own."""
@@ -1119,6 +1167,26 @@ class Recomputation:
             for life in book.lives.values():
                 if life.pending:
                     self.not_checked["the correction that must follow it may not be written yet"] += 1
+
+
+def _settled(
+    due: Dues, paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]
+) -> tuple[Bill, Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]]:
+    """What makes what was paid so far into what is due, and what is paid then; quantities times their multipliers."""
+    now: dict[tuple[str, str, str], tuple[Fraction, Fraction]] = {}
+    for one in due.lines:
+        key, n = (one.meter, one.unit, text_of(one.rate or Fraction(0))), one.quantity * one.multiplier
+        had = now.get(key, (Fraction(0), Fraction(0)))
+        now[key] = (had[0] + n, had[1] + rounded(n * (one.rate or Fraction(0))))
+    lines = []
+    for meter, unit, rate in sorted({*now, *paid}):
+        key = (meter, unit, rate)
+        (n, amount), (was, cost) = now.get(key, (Fraction(0),) * 2), paid.get(key, (Fraction(0),) * 2)
+        if n != was or amount != cost:
+            by = "-1" if n < was else "1"
+            lines.append((meter, text_of(abs(n - was)), unit, rate, by, text_of(amount - cost)))
+    total = sum((Fraction(line[5]) for line in lines), Fraction(0))
+    return Bill("rated", tuple(sorted(lines)), text_of(total), due.currency), now
 
 
 def _since(first: Json, last: Json) -> Json:

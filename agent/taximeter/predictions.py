@@ -122,10 +122,10 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     counted = find(instance, prediction)
     if counted is None:
         return "no_such_prediction"
-    total = _added(counted.units_to_date, units)
+    total = added(counted.units_to_date, units)
     if len(total) > MOST_UNITS:
         return "too_many_units"
-    since = total if counted.last_interim is None else _added(counted.units, units)
+    since = total if counted.last_interim is None else added(counted.units, units)
     marked_ns = max(counted.marked_ns, at_ns)
     changed = counted._replace(units=since, units_total=total, marked_ns=marked_ns)
     at = instance.predictions.index(counted)
@@ -133,7 +133,8 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
     return instance._replace(predictions=predictions)
 
 
-def _added(before: Mapping[str, str], units: Mapping[str, str]) -> Mapping[str, str]:
+def added(before: Mapping[str, str], units: Mapping[str, str]) -> Mapping[str, str]:
+    """Counts, and more of them, unit by unit."""
     total = dict(before)
     for name, amount in units.items():
         total[name] = plain(EXACT.add(Decimal(total.get(name, "0")), Decimal(amount)))

@@ -34,7 +34,15 @@ def ended(opened: Opened, records: Iterable[Mapping[str, Any]]) -> Iterator[tupl
             yield number_of(record["id"]), _taken_back(opened, record["id"], data)
 
 
-def _ended(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
+def ended_as_told(record: Mapping[str, Any]) -> Ended:
+    """What a final record says has ended, or, of what was taken back of it, what is left; when, by UTC, is not told."""
+    data = record["data"]
+    if record["type"] == RecordType.PREDICTION:
+        return _ended(None, record["id"], data)
+    return _taken_back(None, record["id"], data)._replace(less=None)
+
+
+def _ended(opened: Opened | None, record_id: str, data: Mapping[str, Any]) -> Ended:
     interval, to_date, start = data["interval"], data["to_date"], data["timing"]["start"]
     end_ns, suspended_ns = interval["end_ns"], data["time"]["suspended_ns"]
     prediction = _prediction(record_id, data)._replace(
@@ -46,7 +54,7 @@ def _ended(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
     return Ended(prediction, Status(data["status"]), _slept_ns(opened, interval))
 
 
-def _taken_back(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ended:
+def _taken_back(opened: Opened | None, record_id: str, data: Mapping[str, Any]) -> Ended:
     left, time = data["to_date"], data["time"]
     prediction = _prediction(record_id, data)._replace(
         cut_times=Times(left["load_ns"], left["active_ns"], left["share_ns"]),
@@ -55,8 +63,10 @@ def _taken_back(opened: Opened, record_id: str, data: Mapping[str, Any]) -> Ende
     return Ended(prediction, Status(data["status"]), _slept_ns(opened, data["interval"]), less)
 
 
-def _slept_ns(opened: Opened, interval: Mapping[str, Any]) -> int:
-    return _realtime_ns(interval["end_utc"]) - utc_ns(opened, interval["end_ns"])
+def _slept_ns(opened: Opened | None, interval: Mapping[str, Any]) -> int:
+    if opened is None:
+        return 0
+    return realtime_ns(interval["end_utc"]) - utc_ns(opened, interval["end_ns"])
 
 
 def _prediction(record_id: str, data: Mapping[str, Any]) -> Prediction:
@@ -83,7 +93,7 @@ def _prediction(record_id: str, data: Mapping[str, Any]) -> Prediction:
     )
 
 
-def _realtime_ns(text: str) -> int:
+def realtime_ns(text: str) -> int:
     """The inverse of records.utc_text."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * _SECOND + int(fraction)

@@ -33,6 +33,9 @@ class RecordType(StrEnum):
 LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN = "late_finish", "owner_ended", "owner_unseen"
 TAKEN_BACK = frozenset({LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN})
 
+#: Why a prediction that had no price is billed after all: its card, or its units, came later.
+RERATED = "rerated"
+
 #: The subject of what no customer pays for, and of what nobody is known to pay for.
 PLATFORM = "platform"
 UNATTRIBUTED = "unattributed"

@@ -22,6 +22,7 @@ VERBS = (
     ["config", "check"],
     ["estimate"],
     ["grant"],
+    ["rerate"],
     ["hardware"],
     ["receipt"],
     ["records"],

@@ -173,3 +173,37 @@ def test_an_older_card_is_refused_at_the_start_as_well(tmp_path: Path) -> None:
         problems = json.loads(node.taximeter("status", "--json").stdout)["problems"]
     assert data["billing"]["lines"][0]["rate"] == "2"
     assert any("cannot go back to rate card 1" in problem for problem in problems)
+
+
+def rated(node: Node, *words: str) -> dict[str, Any]:
+    done = node.taximeter("rerate", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_once(tmp_path: Path) -> None:
+    with serving(None) as platform:
+        node = node_of(tmp_path, LIST.format(url=platform.url))
+        with node.agent():
+            ridden(node, "before")
+            assert rated(node)["left"] == {"no_rate_card": 1}
+            platform.body = body_of(("acme/image", "0.1"))
+            wait_until(lambda: cards(node), "a card")
+            assert node.run("--model", "acme/image", "--prediction", "bare", "--", "true").returncode == 0
+            wait_until(lambda: len(node.predictions()) == 2, "its record")
+            assert rated(node, "--dry-run") == rated(node) | {"dry_run": True}
+            assert rated(node) == {"corrected": 0, "left": {"no_units": 1}, "amounts": {}, "dry_run": False}
+            shown = node.taximeter("rerate", "--prediction", "bare", "--unit", "image=3")
+            bare = json.loads(node.taximeter("receipt", "bare", "--json").stdout)
+    with node.agent():
+        assert rated(node)["corrected"] == 0
+    assert (shown.returncode, shown.stdout) == (0, "1 prediction rated: 0.3 USD\n")
+    assert bare["total"]["amount"] == "0.3"
+    corrections = [one["data"] for one in node.records(RecordType.CORRECTION)]
+    assert [(one["prediction"], one["reason"], one["billing"]["amount"]) for one in corrections] == [
+        ("before", "rerated", "0.1"),
+        ("bare", "rerated", "0.3"),
+    ]
+    with LedgerReader(node.state / "ledger.db") as reader:
+        assert audit(reader).faults == ()

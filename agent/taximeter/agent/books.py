@@ -26,6 +26,7 @@ from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step, fold, open_instance
 from taximeter.observe.tally import Tally
+from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 
 #: What is read of one journal at a time, at most.
@@ -212,6 +213,10 @@ class Books:
             self._close(instance, account)
         else:
             self._page.keep(instance)
+
+    def book_corrections(self, records: Iterable[UsageRecord]) -> None:
+        """Book corrections of instances that are over."""
+        self._page.records.extend(records)
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""

@@ -33,6 +33,12 @@ class Known:
     newest: Mapping[str, str]  #: kind -> hash of the latest fact of that kind
     rules: Mapping[str, Rules]
     cards: tuple[RateCard, ...]
+    history: tuple[tuple[str, str], ...] = ()  #: since when which rules were in force, as records write a time
+
+    def rules_at(self, utc: str) -> Rules | None:
+        """The rules that were in force at an instant, as records write it; before there were any, the first."""
+        then = [known_as for since, known_as in self.history if since <= utc] or [one for _, one in self.history[:1]]
+        return self.rules[then[-1]] if then else None
 
 
 def read_known(reader: LedgerReader) -> Known:
@@ -40,15 +46,18 @@ def read_known(reader: LedgerReader) -> Known:
     newest: dict[str, str] = {}
     rules: dict[str, Rules] = {}
     cards: dict[str, RateCard] = {}
+    history: list[tuple[str, str]] = []
     for body in reader.records(RecordFilter(type=RecordType.FACT, limit=None)):
-        data = orjson.loads(body)["data"]
+        event = orjson.loads(body)
+        data = event["data"]
         kind, known_as = data["fact"], data.get("hash", "")
         newest[kind] = known_as
         if kind == _RULES:
             rules[known_as] = parse_rules(data["content"], "ledger")
+            history.append((event["time"], known_as))
         elif kind == _CARD:
             cards[known_as] = parse_card(data["content"], "ledger")
-    return Known(reader.next_own(), newest, rules, tuple(cards.values()))
+    return Known(reader.next_own(), newest, rules, tuple(cards.values()), tuple(history))
 
 
 def put_in_force(

@@ -37,6 +37,7 @@ from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.quota import Quota
+from taximeter.agent.rerater import Rerater
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
@@ -106,6 +107,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 Queries(reader, invoice=config.invoice),
                 token,
                 grant=scene.desk.grant,
+                rerate=Rerater(where.ledger, scene.books, watcher.scribe),
                 loopback=api.is_loopback(host),
             )
             port = await tasks.start(api.serve, app, host, port)

@@ -68,7 +68,7 @@ class Watcher:
         self._poll_s = config.journal.poll_s
         self._delay_s = config.ledger.commit_delay_ms / 1000
         self._batch = config.ledger.batch
-        self._scribe = Scribe(books, desk)
+        self.scribe = self._scribe = Scribe(books, desk)  #: who writes what the books have gathered
         self._reviewer = Reviewer(books, desk, self._scribe)
         self._sweeper = Sweeper(directory_fd, books, desk, self._scribe)
         self._listed_ns = -1  # the directory's mtime when it was last listed

@@ -114,6 +114,13 @@ class Source:
         path = f"/v1/accounts/{quote(account, safe='')}/grants"
         return _json(*_ask(self.agent, ("POST", path, json.dumps(asked).encode()), (200, 201)))
 
+    def rerate(self, asked: Mapping[str, Any]) -> Json:
+        """Have the agent rate what is unrated: it alone writes the ledger. Raises SourceError."""
+        if self.agent is None:
+            expected = "a living `taximeter agent`, which alone writes the ledger; start it, and rerate again"
+            raise SourceError(f"cannot rerate without an agent: expected {expected}")
+        return _json(*_ask(self.agent, ("POST", "/v1/rerate", json.dumps(asked).encode()), (200,)))
+
     def devices(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
         answer = self._asked("/v1/devices")

@@ -36,6 +36,7 @@ from taximeter.observe.guard import TRUSTED, Guard, problem
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
 from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
+from taximeter.observe.rerating import Asked, Rerated, RerateError, read_asked, rerated_view
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.summary import line_of
@@ -54,6 +55,8 @@ _BODY_S = 10.0
 
 #: Grants credit; gives the grant of that id as it is kept, and whether it is new.
 GrantCredit = Callable[[Grant], Awaitable[tuple[Grant, bool]]]
+#: Rates what is unrated, as far as that can be.
+Rerate = Callable[[Asked], Awaitable[Rerated]]
 
 _T = TypeVar("_T")
 
@@ -64,15 +67,17 @@ def build(
     token: str,
     *,
     grant: GrantCredit | None = None,
+    rerate: Rerate | None = None,
     loopback: bool = True,
 ) -> ASGIApp:
     """Make the ASGI application of a node.
 
     `snapshot` is called in the event loop for each request and must be cheap; `queries` answer from the ledger;
-    `token` opens what is not open to all; `grant` grants credit; `loopback` is whether it will listen there
+    `token` opens what is not open to all; `grant` grants credit; `rerate` rates what is unrated; `loopback` is whether
+    it will listen there
     (`is_loopback(host)`).
     """
-    faces = _Faces(snapshot, queries, grant)
+    faces = _Faces(snapshot, queries, grant, rerate)
     routes = [
         Route("/metrics", faces.metrics),
         Route("/healthz", faces.healthz),
@@ -85,6 +90,7 @@ def build(
         Route("/v1/estimates/{asked:path}", faces.estimate),
         Route("/v1/accounts/{account:path}/grants", faces.grant, methods=["POST"]),
         Route("/v1/accounts/{account:path}", faces.account),
+        Route("/v1/rerate", faces.rerate, methods=["POST"]),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
@@ -93,7 +99,7 @@ def build(
         Route("/v1/model/{slug:path}", faces.model),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
-    handlers |= {GrantError: _misput, ConflictError: _conflicting, ClientDisconnect: _gone}
+    handlers |= {GrantError: _misput, RerateError: _misput, ConflictError: _conflicting, ClientDisconnect: _gone}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
@@ -113,10 +119,13 @@ class _Listed(NamedTuple):
 class _Faces:
     """One method a path."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries, grant: GrantCredit | None) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], queries: Queries, grant: GrantCredit | None, rerate: Rerate | None
+    ) -> None:
         self._snapshot = snapshot
         self._queries = queries
         self._grant = grant
+        self._rerate = rerate
         # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._reading_models = anyio.Lock()
@@ -216,6 +225,12 @@ class _Faces:
             kept, is_new = await self._grant(asked)
         agree(asked, kept)
         return _json(granted_view(kept, is_new=is_new), 201 if is_new else 200)
+
+    async def rerate(self, request: Request) -> Response:
+        asked = read_asked(await _body(request))
+        if self._rerate is None:
+            raise HTTPException(503, "cannot rerate here: expected an agent that writes the ledger")
+        return _json(rerated_view(await self._rerate(asked)))
 
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())

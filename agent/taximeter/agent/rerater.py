@@ -1,0 +1,111 @@
+"""Rerates what has no price: finds it in the ledger, has it worked out, and books the corrections.
+
+Owns one request at a time, and slices between which everybody else has a turn. What still runs, or is being reviewed,
+is left for later: its records are not over. Refuses to know what anything costs.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+import orjson
+
+from taximeter.agent.books import Books
+from taximeter.agent.inforce import read_known
+from taximeter.agent.scribe import Scribe
+from taximeter.billing.money import EXACT, plain
+from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.observe.rerating import Asked, Rerated
+from taximeter.records import BillingStatus, RecordType, UsageRecord
+from taximeter.rerating import Outcome, rerate
+
+#: So many instances are worked out at once.
+_SLICE = 64
+
+
+class _Billing(msgspec.Struct, gc=False):
+    status: str
+
+
+class _Data(msgspec.Struct, gc=False):
+    instance: str
+    billing: _Billing
+
+
+class _Event(msgspec.Struct, gc=False):
+    data: _Data
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class Rerater:
+    """Whoever has what is unrated rated."""
+
+    def __init__(self, path: Path, books: Books, scribe: Scribe) -> None:
+        self._path = path
+        self._books = books
+        self._scribe = scribe
+        self._one_at_a_time = anyio.Lock()
+
+    async def __call__(self, asked: Asked) -> Rerated:
+        """Rerate what is asked for. Raises LedgerError."""
+        async with self._one_at_a_time:
+            names = await anyio.to_thread.run_sync(self._unrated, asked)
+            open_ = {name for name in names if name in self._books.accounts or name in self._books.settling}
+            closed = [name for name in names if name not in open_]
+            left: Counter[str] = Counter(open=len(open_))
+            sums: dict[str, Decimal] = {}
+            corrected = 0
+            for at in range(0, len(closed), _SLICE):
+                slice_ = closed[at : at + _SLICE]
+                outcomes = await anyio.to_thread.run_sync(self._outcomes, slice_, asked)
+                records = [record for outcome in outcomes for record in outcome.records]
+                left.update(word for outcome in outcomes for word in outcome.left)
+                _add(sums, records)
+                corrected += len(records)
+                if records and not asked.dry_run:
+                    self._books.book_corrections(records)
+                    await self._scribe.commit()
+            amounts = {currency: plain(amount) for currency, amount in sorted(sums.items())}
+            return Rerated(corrected, {word: count for word, count in left.items() if count}, amounts, asked.dry_run)
+
+    def _unrated(self, asked: Asked) -> list[str]:
+        """The instances that have records without a price, oldest first."""
+        wanted = RecordFilter(
+            type=RecordType.PREDICTION,
+            since_utc_ns=asked.since_utc_ns,
+            model=asked.model,
+            account=asked.account,
+            prediction=asked.prediction,
+        )
+        found: dict[str, None] = {}
+        with LedgerReader(self._path) as reader:
+            for body in reader.records(wanted):
+                data = _decode(body).data
+                if data.billing.status == BillingStatus.UNRATED:
+                    found[data.instance] = None
+        return list(found)
+
+    def _outcomes(self, names: Iterable[str], asked: Asked) -> list[Outcome]:
+        return list(self._worked_out(names, asked))
+
+    def _worked_out(self, names: Iterable[str], asked: Asked) -> Iterator[Outcome]:
+        units = {asked.prediction: asked.units} if asked.prediction is not None else {}
+        with LedgerReader(self._path) as reader:
+            known = read_known(reader)
+            book = self._books.book
+            for name in names:
+                events = [orjson.loads(body) for body in reader.records(RecordFilter(instance=name))]
+                rules = known.rules_at(events[0]["data"]["interval"]["start_utc"]) or book.rules[book.current]
+                yield rerate(events, book, rules, units)
+
+
+def _add(sums: dict[str, Decimal], records: Iterable[UsageRecord]) -> None:
+    for record in records:
+        billing = record.data["billing"]
+        sums[billing.currency] = EXACT.add(sums.get(billing.currency, Decimal(0)), Decimal(billing.amount))  # type: ignore[attr-defined]

@@ -1,0 +1,179 @@
+"""Rerating: predictions that had no price when they ended, billed once their card or their units have come. Pure.
+
+Owns which card that is, and the correction. It is worked out from an instance's records alone, those corrections
+included, so doing it again changes nothing. Refuses to know whose records are read, and when.
+
+A prediction keeps the card that was in force at its start, as the ledger knows the cards now. Only where there was none
+then, or that card has no price for its tier, the first later one that has counts. Where units are missing that its
+model is priced by, they have to be told.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from taximeter.billing.classes import ONLINE
+from taximeter.billing.dues import Dues
+from taximeter.billing.rates import RateCard, card_in_force
+from taximeter.billing.settling import settle
+from taximeter.booking import record_id
+from taximeter.charging import due_of_ended
+from taximeter.events import ServiceClass
+from taximeter.instance import Ended
+from taximeter.predictions import added
+from taximeter.recall import ended_as_told, number_of, realtime_ns
+from taximeter.records import (
+    RERATED,
+    TAKEN_BACK,
+    Billing,
+    BillingStatus,
+    DeviceUse,
+    HardwareElsewhere,
+    HardwareUse,
+    Line,
+    RecordType,
+    UsageRecord,
+)
+from taximeter.rulebook import Rulebook, Rules
+
+Json = Mapping[str, Any]
+Units = Mapping[str, Mapping[str, str]]  #: by prediction: more of what was counted, as exact texts
+
+#: Why one is left without a price.
+OTHER_CURRENCY = "other_currency"
+NO_CARD, NO_TIER, NO_UNITS = "no_rate_card", "no_price_for_its_tier", "no_units"
+
+
+class Outcome(NamedTuple):
+    """What became of the unrated predictions of an instance."""
+
+    records: tuple[UsageRecord, ...]
+    left: tuple[str, ...]  #: why each of the others has no price still, a bounded word each
+
+
+def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -> Outcome:
+    """Corrections of an instance that is over, by all of its records."""
+    number = 1 + max(number_of(event["id"]) for event in events)
+    online = any(event["data"]["class"] in ONLINE for event in events if event["type"] == RecordType.INSTANCE)
+    records: list[UsageRecord] = []
+    left: list[str] = []
+    for run in _runs(events):
+        if not any(event["data"]["billing"]["status"] == BillingStatus.UNRATED for event in run):
+            continue
+        more = units.get(run[0]["data"]["prediction"], {})
+        outcome = _rerated(run, (book, rules), more, online=online)
+        if isinstance(outcome, str):
+            left.append(outcome)
+        elif outcome is not None:
+            records.append(_record(outcome, run, number + len(records)))
+    return Outcome(tuple(records), tuple(left))
+
+
+def _runs(events: Iterable[Json]) -> Iterator[list[Json]]:
+    """The records of each prediction that has ended, with its corrections; an id may come again once it has ended."""
+    runs: list[list[Json]] = []
+    by_record: dict[str, list[Json]] = {}
+    going: dict[str, list[Json]] = {}
+    for event in events:
+        data = event["data"]
+        if event["type"] == RecordType.PREDICTION:
+            run = going.setdefault(data["prediction"], [])
+            if data["final"]:
+                runs.append(going.pop(data["prediction"]))
+        elif event["type"] == RecordType.CORRECTION and data["corrects"]["id"] in by_record:
+            run = by_record[data["corrects"]["id"]]
+        else:
+            continue
+        run.append(event)
+        by_record[event["id"]] = run
+    return (run for run in runs if run[0]["data"]["prediction"] is not None)
+
+
+def _rerated(
+    run: Sequence[Json], by: tuple[Rulebook, Rules], more: Mapping[str, str], *, online: bool
+) -> "tuple[Billing, Ended] | str | None":
+    """What a run is to be billed, with what it is billed for; a word, where it cannot be; None, where it is already."""
+    book, rules = by
+    told = [event for event in run if event["data"].get("final") or event["data"].get("reason") in TAKEN_BACK]
+    ended = ended_as_told(told[-1])
+    before = [event["data"]["units_to_date"] for event in run if event["data"].get("reason") == RERATED]
+    counted = added(before[-1] if before else ended.prediction.units_to_date, more)
+    ended = ended._replace(prediction=ended.prediction._replace(units={}, units_total=counted))
+    online = online or ended.prediction.service_class in ONLINE
+    dues = _dues(ended, rules, book.cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), online=online)
+    if isinstance(dues, str):
+        return dues
+    lines = [Line(**line) for event in run for line in event["data"]["billing"]["lines"]]
+    currencies = {event["data"]["billing"]["currency"] for event in run if event["data"]["billing"]["lines"]}
+    if currencies - {dues.currency}:
+        return OTHER_CURRENCY
+    billing = settle(dues, lines)
+    return None if billing is None else (billing, ended)
+
+
+def _dues(ended: Ended, rules: Rules, cards: tuple[RateCard, ...], start_utc_ns: int, *, online: bool) -> Dues | str:
+    """What it costs by the card of its start, or by the first later one where that has nothing to say; else a word."""
+    own = card_in_force(cards, start_utc_ns)
+    if own is not None:
+        dues = due_of_ended(ended, rules, own, online)
+        if dues.reason is None:
+            return dues
+        if own.model(ended.prediction.model) is not None:
+            return NO_TIER if any(line.rate is None for line in dues.lines) else NO_UNITS
+    later = [card for card in cards if card.effective_utc_ns > start_utc_ns]
+    for card in sorted(later, key=lambda card: card.effective_utc_ns):
+        dues = due_of_ended(ended, rules, card, online)
+        if dues.reason is None:
+            return dues
+    return NO_CARD if own is None and not later else NO_TIER
+
+
+def _record(outcome: tuple[Billing, Ended], run: Sequence[Json], number: int) -> UsageRecord:
+    billing, ended = outcome
+    first, last = run[0]["data"], next(event for event in run if event["data"].get("final"))
+    of = last["data"]
+    names = (
+        "account",
+        "model",
+        "version",
+        "class",
+        "pool",
+        "kind",
+        "instance",
+        "prediction",
+        "parent",
+        "root",
+        "status",
+    )
+    data: dict[str, object] = {name: of[name] for name in names}
+    start, end = first["interval"], of["interval"]
+    data |= {
+        "class": ServiceClass(of["class"]),
+        "corrects": {"source": last["source"], "id": last["id"]},
+        "reason": RERATED,
+        "interval": {**end, "start_utc": start["start_utc"], "start_ns": start["start_ns"]},
+        "time": {"active_ns": 0, "share_ns": 0},
+        "units_to_date": ended.prediction.units_to_date,
+        "attributes": ended.prediction.attributes,
+        "hardware": _hardware(of["hardware"]),
+        "billing": billing,
+    }
+    return UsageRecord(
+        record_id(of["instance"], number),
+        RecordType.CORRECTION,
+        last["subject"],
+        realtime_ns(start["start_utc"]),
+        data,
+        of["instance"],
+        of["prediction"],
+        of["root"],
+        of["account"],
+        of["model"],
+    )
+
+
+def _hardware(said: Json) -> HardwareUse:
+    """The inverse of how a record tells of its hardware."""
+    devices = tuple(DeviceUse(**device) for device in said["devices"])
+    texts = {name: tuple(said.get(name, ())) for name in ("declared", "observed", "shared_devices")}
+    kind = HardwareElsewhere if "published" in said else HardwareUse
+    return kind(**{**said, **texts, "devices": devices})
