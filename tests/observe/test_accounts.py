@@ -71,7 +71,7 @@ async def node(tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("time.time_ns", lambda: NOW_NS)
     here = Node(ledger)
     with LedgerReader(tmp_path / "ledger.db") as reader:
-        app = api.build(lambda: BUSY, Queries(reader), TOKEN, grant=here.grant_credit)
+        app = api.build(lambda: BUSY, Queries(reader), TOKEN, doing=api.Doing(grant=here.grant_credit))
         async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as here.client:
             yield here
 

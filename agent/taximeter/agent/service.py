@@ -106,8 +106,11 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 lambda: _look(scene, watcher),
                 Queries(reader, invoice=config.invoice),
                 token,
-                grant=scene.desk.grant,
-                rerate=Rerater(where.ledger, scene.books, watcher.scribe),
+                doing=api.Doing(
+                    grant=scene.desk.grant,
+                    rerate=Rerater(where.ledger, scene.books, watcher.scribe),
+                    drain=scene.hurry.now,
+                ),
                 loopback=api.is_loopback(host),
             )
             port = await tasks.start(api.serve, app, host, port)
@@ -261,7 +264,8 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
         gzip=config.gzip,
     )
     outbox: Outbox = scene.desk
-    await ship(sink, outbox, wake=scene.desk.bells[config.name], state=scene.ships[config.name], jitter=random.random)
+    bell, state = scene.desk.bells[config.name], scene.ships[config.name]
+    await ship(sink, outbox, wake=bell, state=state, jitter=random.random, sleep=scene.hurry.nap)
 
 
 async def _sweep_now_and_then(watcher: Watcher, scene: Scene) -> None:

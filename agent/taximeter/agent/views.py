@@ -36,7 +36,7 @@ from taximeter.observe.snapshot import (
 )
 from taximeter.records import utc_text
 from taximeter.rulebook import Rulebook
-from taximeter.shipping.shipper import ShipState
+from taximeter.shipping.shipper import Hurry, ShipState
 from taximeter.sold import billed_hardware, hardware_use
 
 
@@ -53,6 +53,7 @@ class Scene:
     kinds: Mapping[str, str]  #: sink name -> kind
     prices: Prices
     ships: Mapping[str, ShipState] = field(default_factory=dict)
+    hurry: Hurry = field(default_factory=Hurry)
     caught_up: bool = False
     lag_since_s: float | None = None
     trouble: str | None = None  #: of reading journals

@@ -17,7 +17,9 @@ import typer
 from taximeter import wire
 from taximeter.cli.account import account, grant
 from taximeter.cli.config import check
+from taximeter.cli.drain import drain
 from taximeter.cli.estimate import estimate
+from taximeter.cli.export import export
 from taximeter.cli.hardware import hardware
 from taximeter.cli.receipt import receipt
 from taximeter.cli.records import records
@@ -55,7 +57,7 @@ def make_app() -> typer.Typer:
     app.callback()(_taximeter)
     app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
     app.command("agent")(_agent)
-    for verb in (status, receipt, records, account, grant, rerate, estimate, hardware, verify):
+    for verb in (status, receipt, records, account, grant, rerate, estimate, hardware, verify, export, drain):
         app.command(verb.__name__)(guarded(verb))
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say what is wrong with the configuration.")
     group.callback()(lambda: None)

@@ -135,10 +135,11 @@ def _print_csv(bodies: Iterable[bytes]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for body in bodies:
-        writer.writerow(_csv_row(json.loads(body)))
+        writer.writerow(csv_row(json.loads(body)))
 
 
-def _csv_row(event: Mapping[str, Any]) -> list[str]:
+def csv_row(event: Mapping[str, Any]) -> list[str]:
+    """A record as a line of CSV."""
     data = event["data"]
     billing, interval = data.get("billing") or {}, data.get("interval") or {}
     hardware = data.get("hardware") or {}

@@ -121,6 +121,12 @@ class Source:
             raise SourceError(f"cannot rerate without an agent: expected {expected}")
         return _json(*_ask(self.agent, ("POST", "/v1/rerate", json.dumps(asked).encode()), (200,)))
 
+    def hurry(self) -> None:
+        """Have the agent ship at once, whatever it waits for. Raises SourceError."""
+        if self.agent is None:
+            raise SourceError("cannot drain without an agent: expected a living `taximeter agent`, which alone ships")
+        _ask(self.agent, ("POST", "/v1/drain", b""), (202,))
+
     def devices(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
         answer = self._asked("/v1/devices")

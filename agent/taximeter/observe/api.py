@@ -7,6 +7,7 @@ at a time; the loop never waits for the disk.
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
@@ -61,23 +62,34 @@ Rerate = Callable[[Asked], Awaitable[Rerated]]
 _T = TypeVar("_T")
 
 
+def _nothing() -> None:
+    """There is nobody who ships."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What may be done here, beside reading; None: not here."""
+
+    grant: GrantCredit | None = None
+    rerate: Rerate | None = None
+    drain: Callable[[], None] = _nothing  #: ships at once, whatever is waited for
+
+
 def build(
     snapshot: Callable[[], Snapshot],
     queries: Queries,
     token: str,
     *,
-    grant: GrantCredit | None = None,
-    rerate: Rerate | None = None,
+    doing: Doing | None = None,
     loopback: bool = True,
 ) -> ASGIApp:
     """Make the ASGI application of a node.
 
     `snapshot` is called in the event loop for each request and must be cheap; `queries` answer from the ledger;
-    `token` opens what is not open to all; `grant` grants credit; `rerate` rates what is unrated; `loopback` is whether
-    it will listen there
-    (`is_loopback(host)`).
+    `token` opens what is not open to all; `doing` is what may be done here, beside reading; `loopback` is whether it
+    will listen there (`is_loopback(host)`).
     """
-    faces = _Faces(snapshot, queries, grant, rerate)
+    faces = _Faces(snapshot, queries, doing or Doing())
     routes = [
         Route("/metrics", faces.metrics),
         Route("/healthz", faces.healthz),
@@ -90,6 +102,7 @@ def build(
         Route("/v1/estimates/{asked:path}", faces.estimate),
         Route("/v1/accounts/{account:path}/grants", faces.grant, methods=["POST"]),
         Route("/v1/accounts/{account:path}", faces.account),
+        Route("/v1/drain", faces.drain, methods=["POST"]),
         Route("/v1/rerate", faces.rerate, methods=["POST"]),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
@@ -119,13 +132,10 @@ class _Listed(NamedTuple):
 class _Faces:
     """One method a path."""
 
-    def __init__(
-        self, snapshot: Callable[[], Snapshot], queries: Queries, grant: GrantCredit | None, rerate: Rerate | None
-    ) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries, doing: Doing) -> None:
         self._snapshot = snapshot
         self._queries = queries
-        self._grant = grant
-        self._rerate = rerate
+        self._doing = doing
         # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._reading_models = anyio.Lock()
@@ -215,22 +225,26 @@ class _Faces:
 
     async def grant(self, request: Request) -> Response:
         asked = read_grant(request.path_params["account"], await _body(request), time.time_ns())
-        if self._grant is None:
+        if self._doing.grant is None:
             raise HTTPException(503, "cannot grant here: expected an agent that writes the ledger")
         if asked.expires_utc_ns is not None and asked.expires_utc_ns <= asked.granted_utc_ns:
             kept, is_new = await self._ask(lambda queries: queries.granted(asked.id)), False
             if kept is None:
                 raise HTTPException(400, "cannot grant what has expired: expected an expires_utc that is to come")
         else:
-            kept, is_new = await self._grant(asked)
+            kept, is_new = await self._doing.grant(asked)
         agree(asked, kept)
         return _json(granted_view(kept, is_new=is_new), 201 if is_new else 200)
 
     async def rerate(self, request: Request) -> Response:
         asked = read_asked(await _body(request))
-        if self._rerate is None:
+        if self._doing.rerate is None:
             raise HTTPException(503, "cannot rerate here: expected an agent that writes the ledger")
-        return _json(rerated_view(await self._rerate(asked)))
+        return _json(rerated_view(await self._doing.rerate(asked)))
+
+    async def drain(self, _: Request) -> Response:
+        self._doing.drain()
+        return Response(status_code=202)
 
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())

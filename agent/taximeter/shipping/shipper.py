@@ -99,6 +99,23 @@ class Bell:
         self._event = anyio.Event()
 
 
+class Hurry:
+    """Pauses that somebody may end: a node that is about to go has no time to be patient."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def now(self) -> None:
+        """End every pause; call it in the event loop."""
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def nap(self, pause_s: float) -> None:
+        """Pause for so long at most."""
+        with anyio.move_on_after(pause_s):
+            await self._event.wait()
+
+
 @dataclass(slots=True)
 class ShipState:
     """How a sink is doing, for the snapshot; written by its shipper only."""
