@@ -133,6 +133,7 @@ class Opened(NamedTuple):
     timens: TimeOffsets | None = (
         None  #: of the time namespace that the wrapper is in, if its clocks are not the machine's
     )
+    session: int | None = None  #: that the wrapper is in, by the pid of its leader there; None: it did not say
 
 
 class Spawned(NamedTuple):
@@ -250,6 +251,7 @@ class Signaled(NamedTuple):
     signal: int
     by_kernel: bool  #: a terminal's Ctrl-C, a hang-up: the kernel gave it to the whole group
     outside: bool  #: the sender is not known to be a process of the instance itself
+    sender: int | None = None  #: its pid as the wrapper sees it; None where the kernel sent it, or it is out of sight
 
 
 class Heartbeat(NamedTuple):

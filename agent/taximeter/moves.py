@@ -93,7 +93,10 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
 
 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
-    """Final records of whatever is open, then of the instance."""
+    """Final records of whatever is open, then of the instance.
+
+    A worker that went well, and left something open, has failed that, and has itself succeeded.
+    """
     at_ns = end.at_ns
     if instance.stage is Stage.PENDING and not instance.lost:  # it could not be started
         instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
@@ -106,6 +109,8 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
         instance = instance._replace(predictions=(*instance.predictions, untimed))
     for prediction in instance.predictions:
         instance = finish(instance, prediction, end, turn, closing=True)
+    if left.code == 0 and end.status is Status.FAILED:
+        end = end._replace(status=Status.SUCCEEDED)
     records = instance_records(instance, instance.phases, end, left, turn.book)
     turn.records.extend(records)
     stage = advance(instance.stage, Input.ENDED)

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from taximeter import kernel
 from taximeter.agent.eyewitness import Eyewitness
-from taximeter.events import Clock, Event, Exited, Heartbeat, Opened, Options, Spawned
+from taximeter.events import Clock, Event, Exited, Heartbeat, Opened, Options, Signaled, Spawned
 from taximeter.journal import open_directory
 from tests.journal_samples import INSTANCE, held
 from tests.require import require_root
 
 MS = 1_000_000
 SECOND = 1_000_000_000
-WRAPPER, COMMAND = 70_001, 70_002
+WRAPPER, COMMAND, CHILD = 70_001, 70_002, 70_003
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Told:
         return self.to_come
 
     def descends(self, pid: int, since_ns: int, ancestor: int) -> bool:
-        return ancestor == COMMAND
+        return ancestor == COMMAND and pid == CHILD
 
     def follow(self, pid: int, since_ns: int) -> bool:
         return True
@@ -113,6 +115,31 @@ def test_what_was_received_after_the_end_was_said_before_it(tmp_path: Path) -> N
     at_ns = 10 * SECOND + MS
     events = [*run(9 * SECOND, at_ns)[:2], Heartbeat(at_ns, clock(at_ns)), exited(at_ns)]
     assert [event.at_ns for event in attest(told, events, tmp_path) or ()][2:] == [10 * SECOND, at_ns]
+
+
+def outsiders(told: Told | None, start: Spawned, sender: int | None, directory: Path) -> bool:
+    """Whether a SIGTERM whose sender the wrapper did not know is taken for one from outside."""
+    term = Signaled(9 * SECOND + MS, 15, by_kernel=False, outside=True, sender=sender)
+    events = [opened(8 * SECOND), start, term, exited(10 * SECOND)]
+    (signaled,) = [event for event in attest(told, events, directory) or () if isinstance(event, Signaled)]
+    return signaled.outside
+
+
+@pytest.mark.parametrize(("sender", "outside"), [(COMMAND, False), (CHILD, False), (WRAPPER, True), (None, True)])
+def test_a_signal_is_whose_the_kernel_says_though_the_sender_is_gone(
+    tmp_path: Path, sender: int | None, outside: bool
+) -> None:
+    told = Told(start_of(COMMAND, 9 * SECOND), kernel.End(10 * SECOND, 0))
+    assert outsiders(told, spawned(9 * SECOND), sender, tmp_path) is outside
+
+
+def test_without_the_kernel_a_sender_that_is_gone_is_an_outsider(tmp_path: Path) -> None:
+    assert outsiders(None, spawned(9 * SECOND)._replace(host_pid=COMMAND), CHILD, tmp_path)
+
+
+def test_a_sender_in_another_pid_namespace_is_nobody_here(tmp_path: Path) -> None:
+    told = Told(start_of(COMMAND, 9 * SECOND), kernel.End(10 * SECOND, 0))
+    assert outsiders(told, spawned(9 * SECOND, pid=2), CHILD, tmp_path)
 
 
 def test_a_fresh_start_waits_for_its_exec(tmp_path: Path) -> None:

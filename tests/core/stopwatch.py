@@ -323,6 +323,8 @@ class Life:
         if fact.clock is not None:
             self._look(fact.clock)
         self._close(at, status)
+        if fact.code == 0 and status == "failed":
+            self.status = "succeeded"  # what it left open has failed, not itself
 
     def _status_at_exit(self, fact: Exited) -> str:
         whole = fact.code == 0 and not (self.options.worker and self.here)

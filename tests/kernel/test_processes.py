@@ -77,3 +77,10 @@ def test_a_command_named_to_deceive_does_not_shift_its_start(tmp_path: Path) -> 
 def test_the_boot_has_a_name() -> None:
     assert kernel.boot_id() == kernel.boot_id()
     assert len(kernel.boot_id()) == 36
+
+
+def test_everybody_may_see_whose_a_process_is_and_in_which_session(sleeper: subprocess.Popen[bytes]) -> None:
+    assert kernel.whose(sleeper.pid) == (os.getuid(), os.getsid(0))
+    sleeper.kill()
+    sleeper.wait()
+    assert kernel.whose(sleeper.pid) is None

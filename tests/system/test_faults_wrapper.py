@@ -152,7 +152,7 @@ def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_f
     check_ledger(node)
 
 
-def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_a_time_that_is_unknown(
+def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_a_life_that_is_unknown(
     node: Node, tmp_path: Path
 ) -> None:
     """As of an agent with a user of its own and no word from the kernel: it may read nobody's environment."""
@@ -160,11 +160,13 @@ def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_
     node.config = PIDFDS
     node.through = (require_program("setpriv", "util-linux"), "--bounding-set", "-sys_ptrace,-sys_admin,-perfmon")
     start = trace_start(node, tmp_path)
-    with gate(tmp_path / "gate") as opened, node.agent():
+    with gate(tmp_path / "gate") as opened, node.agent() as agent:
         reached = kill_at_each(node, opened, Start([], start.unsaid, []))
         names = {str(point) for point in reached}
-        wait_until(lambda: names <= finals(node).keys(), "their records")
+        wait_until(lambda: agent.log.read_text().count("instance.unfound") >= len(names), "it to be missed")
+        assert not names & finals(node).keys()
         truths = opened.open()
+        wait_until(lambda: names <= finals(node).keys(), "their records")
     assert truths.keys() == names
     lost = {data["instance"]: data for data in (record["data"] for record in node.records(RecordType.INSTANCE))}
     for name in names:
@@ -174,6 +176,7 @@ def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_
         assert (own["status"], own["exit"]["reason"], own["timing"]["end"]["source"]) == LOST
         assert 0 < own["time"]["unknown_ns"] == own["time"]["wall_ns"]
         assert own["interval"]["start_ns"] < truths[name].up_ns
+        assert own["interval"]["end_ns"] > truths[name].alive_ns
     check_ledger(node)
 
 

@@ -122,7 +122,7 @@ def test_a_trace_is_kept() -> None:
         (lines.fact("stopping", 5, ',"by":"notify"'), events.Stopping(5, events.StopReason.DRAIN)),
         (
             facts.signal(5, 15, kernel=False, sender=9, outside=True),
-            events.Signaled(5, 15, by_kernel=False, outside=True),
+            events.Signaled(5, 15, by_kernel=False, outside=True, sender=9),
         ),
         (facts.signal(5, 2, kernel=True, sender=0, outside=True), events.Signaled(5, 2, by_kernel=True, outside=True)),
     ],

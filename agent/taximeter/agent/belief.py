@@ -11,7 +11,7 @@ from taximeter.agent.accounts import Account
 from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import Complaints
 from taximeter.errors import JournalFault
-from taximeter.events import Event, Exited, Opened, Spawned
+from taximeter.events import Event, Exited, Opened, Signaled, Spawned
 from taximeter.instance import Instance
 from taximeter.journal import Chunk
 from taximeter.kernel import boot_id
@@ -58,15 +58,15 @@ class Belief:
     def _attested(
         self, name: str, account: Account, segment: int, events: Sequence[Event]
     ) -> tuple[Sequence[Event], Sequence[Event]] | None:
-        """With what the agent saw itself; only a start and an end have witnesses beside the wrapper."""
-        if self._attest is None or not (events and (account.pid_is_open or isinstance(events[-1], Exited))):
+        """With what the agent saw itself; a start, an end and who sent a signal have witnesses beside the wrapper."""
+        if self._attest is None or not (events and (account.pid_is_open or _has_witnesses(events))):
             return events, ()
         attested = self._attest(name, segment, account.instance, events)
         if attested is None:
             return None
-        if not account.pid_is_open or isinstance(attested[-1], Exited):
+        if isinstance(attested[-1], Exited):
             return attested, ()
-        return attested, [event for event in attested if isinstance(event, Spawned) and event.exec_ns is not None]
+        return attested, [event for told, event in zip(events, attested, strict=True) if _is_seen(told, event)]
 
     def _doubt(self, account: Account, chunk: Chunk) -> None:
         known, account.stuck = account.stuck, None
@@ -95,3 +95,15 @@ def _opening(account: Account, events: Iterable[Event]) -> Opened | None:
     if account.instance is not None:
         return account.instance.opened
     return next((event for event in events if isinstance(event, Opened)), None)
+
+
+def _has_witnesses(events: Sequence[Event]) -> bool:
+    """Whether the kernel may know more of some of these facts than the wrapper; the spawn is another matter."""
+    return isinstance(events[-1], Exited) or any(isinstance(event, Signaled) for event in events)
+
+
+def _is_seen(told: Event, event: Event) -> bool:
+    """Whether the agent saw something itself of a fact that a wrapper told."""
+    if isinstance(event, Spawned):
+        return event.exec_ns is not None
+    return isinstance(event, Signaled) and event is not told

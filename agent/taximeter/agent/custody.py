@@ -6,27 +6,25 @@ at all. Refuses to know what any of that means for a bill.
 """
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 
 from taximeter import kernel, wire
-from taximeter.agent.accounts import Account
 from taximeter.agent.books import TURN, Books, cost, most_facts
 from taximeter.agent.eyewitness import Eyewitness
+from taximeter.agent.finder import Finder
 from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.agent.owners import Owners
 from taximeter.agent.seeker import Seeker
 from taximeter.agent.speech import Speech
+from taximeter.agent.testimony import alive, exited
 from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
-from taximeter.events import Alive, BecameReady, Event, Exited, Lost, OwnerEnded, OwnersHeld, Source, Usage
+from taximeter.events import BecameReady, Event, Exited, Lost, OwnerEnded, OwnersHeld
 from taximeter.instance import Instance
 from taximeter.journal import open_heard, open_marks
 from taximeter.lifecycle import Stage
 
 logger = logging.getLogger(__name__)
-
-_CORE = 0x80
 
 
 class Custody:
@@ -41,6 +39,7 @@ class Custody:
         self._turns = Turns()
         self._ending: set[str] = set()  # adopted instances whose end is known, and what is left of them is booked
         self._speech = Speech()
+        self._finder = Finder(directory_fd, eyes, books)
         self._children = Owners(eyes, Seeker(directory_fd), self._is_silent, books.tally.orphaned)
         self.fds = (self._keeper.fd, self._children.fd)  #: readable when there is news
         self.adopted: set[str] = set()
@@ -136,7 +135,7 @@ class Custody:
             if account is None or account.instance is None:
                 self._forget(name)
             elif self._keeper.is_alive(name):
-                self._book(name, [_alive(account.instance)])
+                self._book(name, [alive(account.instance)])
 
     def give_back(self) -> None:
         """Give the disk back what was heard and is booked; everything that was booked so far must be in the ledger."""
@@ -165,7 +164,17 @@ class Custody:
             self._books.lose(name, now)
             return
         if instance.stage is Stage.PENDING:
-            instance = self._find(name, account, instance, now.monotonic)
+            spawned, may_live = self._finder.find(name, account, instance.opened, now.monotonic)
+            self._book(name, spawned)
+            instance = account.instance or instance
+            if may_live:  # it is asked after again, as long as it says nothing; who writes to its FIFO has a reader
+                if not self._keeper.holds(name):
+                    self._hold(name, instance)
+                return
+        self._adopt(name, instance)
+
+    def _adopt(self, name: str, instance: Instance) -> None:
+        """From now on the agent watches it."""
         if instance.stage is Stage.BOOT and instance.opened.options.ready == wire.BY_EXEC:
             self._book(name, [BecameReady(instance.start_ns, wire.BY_EXEC)])  # its word of it was torn
         if not self._keeper.holds(name):
@@ -179,7 +188,7 @@ class Custody:
         if self._keeper.is_alive(name):
             text = "instance.adopted instance=%s pid=%s: its wrapper is gone, its command lives"
             logger.warning(text, name, instance.host_pid)
-            self._book(name, [_alive(instance)])
+            self._book(name, [alive(instance)])
         elif (end := self._keeper.end_of(name)) is not None:
             self._keeper.tell_again(end)
         else:
@@ -238,33 +247,21 @@ class Custody:
         self._ending.discard(name)
         self._turns.drop(name)
         self._speech.forget(name)
+        self._finder.forget(name)
         self._keeper.release(name)
         self._children.forget(name)
 
     # --- What happens without a wrapper ---
 
-    def _find(self, name: str, account: Account, instance: Instance, until_ns: int) -> Instance:
-        """The wrapper was killed before its word of a command: the kernel may have seen one, or it says itself whose.
-
-        What has neither witness is not guessed at: who looks like it may be anybody's.
-        """
-        spawned = self._eyes.found(instance.opened, until_ns)
-        if spawned is None:
-            text = "instance.unfound instance=%s: its wrapper was killed before it said whether its command runs"
-            logger.warning(text, name)
-            return instance
-        self._book(name, [spawned])
-        return account.instance or instance
-
     def _end(self, name: str, instance: Instance, end: Ended | None) -> None:
         """Close it by what was seen of its end: the kernel's stamp, the agent's own, or nothing but the last sign."""
         seen = self._eyes.end_of(instance)
-        exited = None if end is None and seen is None else _exited(end, seen)
+        told = None if end is None and seen is None else exited(end, seen)
         events: list[Event] = [*self._speech.last(name, self._latest_ns(instance, end))]
-        if exited is not None:
-            events.append(exited)
+        if told is not None:
+            events.append(told)
         self._book(name, events)
-        if exited is None:
+        if told is None:
             self._books.lose(name, kernel.read_clock())
         self._forget(name)
 
@@ -294,23 +291,3 @@ class Custody:
     def _book(self, name: str, events: Sequence[Event]) -> None:
         if events:
             self._books.book_own(name, events)
-
-
-def _alive(instance: Instance) -> Alive:
-    usage = Usage() if instance.host_pid is None else Usage(*kernel.usage_of(instance.host_pid))
-    clock = kernel.read_clock()
-    return Alive(clock.monotonic, clock, usage)
-
-
-def _exited(end: Ended | None, seen: "kernel.End | None") -> Exited:
-    """The end as the agent saw it; the status from whoever knows one."""
-    clock = kernel.read_clock()
-    at_ns = end.at_ns if end is not None else clock.monotonic
-    status = end.status if end is not None and end.status is not None else seen.status if seen is not None else None
-    code = signal = None
-    if status is not None:
-        signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        code = os.WEXITSTATUS(status) if signal is None else None
-    core = status is not None and bool(status & _CORE)
-    kernel_ns = seen.at_ns if seen is not None else None
-    return Exited(at_ns, code, signal, core, clock, source=Source.AGENT, kernel_ns=kernel_ns)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from taximeter import kernel, wire
 from taximeter.errors import JournalFault
-from taximeter.events import Event, Exited, Opened, Source, Spawned
+from taximeter.events import Event, Exited, Opened, Signaled, Source, Spawned
 from taximeter.instance import Instance
 from taximeter.journal import journal_name, writer_pid
 
@@ -73,6 +73,9 @@ class Eyewitness:
                 if seen.exec_ns is None and exited is None and self._is_early(event.at_ns, _EXEC_WITHIN_NS):
                     return None
                 attested[at], host_pid, start_ns = seen, seen.host_pid, event.at_ns
+        command = _command(instance, attested)
+        if command is not None:
+            attested = [self._sent(event, command) if isinstance(event, Signaled) else event for event in attested]
         if exited is None or host_pid is None or self._processes is None:
             return attested
         self._processes.drain()
@@ -135,6 +138,18 @@ class Eyewitness:
             return None
         return self._processes.ended(pid, since_ns)
 
+    def _sent(self, event: Signaled, command: int) -> Signaled:
+        """The signal with the kernel's word on its sender, which may be gone, and nobody's to be seen, by now.
+
+        So no child of a command passes for an outsider, by ending at once or while the command keeps its wrapper
+        stopped.
+        """
+        if self._processes is None or not event.outside or event.sender is None:
+            return event
+        self._processes.drain()
+        is_own = event.sender == command or self._processes.descends(event.sender, event.at_ns, command)
+        return event._replace(outside=False) if is_own else event
+
     def _spawned(self, name: str, event: Spawned, opened: Opened, wrapper: int | None, *, over: bool) -> Spawned:
         """The spawn with the kernel's stamp, and the pid and start time that the command has here.
 
@@ -195,6 +210,13 @@ class Eyewitness:
 
     def _is_early(self, at_ns: int, within_ns: int) -> bool:
         return self._processes is not None and 0 <= time.monotonic_ns() - at_ns < within_ns
+
+
+def _command(instance: Instance | None, events: Sequence[Event]) -> int | None:
+    """The command's pid, where a pid means the same here as to its wrapper."""
+    said = instance if instance is not None and instance.pid is not None else None
+    spawned = said or next((event for event in events[:_HEAD] if isinstance(event, Spawned)), None)
+    return None if spawned is None or spawned.pid != spawned.host_pid else spawned.host_pid
 
 
 def _named_by_its_marks(opened: Opened) -> Spawned | None:

@@ -80,6 +80,7 @@ class _Open(_Fact, tag=wire.FACT_OPEN, kw_only=True):
     env: dict[str, str] = {}
     traceparent: str | None = None
     timens: _TimeOffsets | None = None
+    sid: _Number | None = None
 
 
 class _Spawn(_Fact, tag=wire.FACT_SPAWN, kw_only=True):
@@ -109,6 +110,7 @@ class _Signal(_Fact, tag=wire.FACT_SIGNAL, kw_only=True):
     signal: _Number
     kernel: bool
     outside: bool
+    sender: _Number = 0
 
 
 class _Heartbeat(_Fact, tag=wire.FACT_HEARTBEAT, kw_only=True):
@@ -190,6 +192,7 @@ def _opened(fact: _Open) -> events.Opened:
         visible=fact.env,
         traceparent=text.traceparent(fact.traceparent),
         timens=None if fact.timens is None else events.TimeOffsets(fact.timens.monotonic, fact.timens.boottime),
+        session=fact.sid,
     )
 
 
@@ -265,7 +268,7 @@ def _stopping(fact: _Stopping) -> events.Stopping:
 
 
 def _signaled(fact: _Signal) -> events.Signaled:
-    return events.Signaled(fact.t, fact.signal, fact.kernel, fact.outside)
+    return events.Signaled(fact.t, fact.signal, fact.kernel, fact.outside, fact.sender or None)
 
 
 def _heartbeat(fact: _Heartbeat) -> events.Heartbeat:

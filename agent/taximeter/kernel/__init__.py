@@ -29,6 +29,7 @@ from taximeter.kernel.processes import (
     open_process,
     own_pid,
     start_ticks,
+    whose,
 )
 from taximeter.kernel.usage import usage_of
 
@@ -62,4 +63,5 @@ __all__ = [
     "time_offsets",
     "usage_of",
     "utc_error_ns",
+    "whose",
 ]

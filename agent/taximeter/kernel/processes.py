@@ -97,6 +97,16 @@ def own_pid(pid: int) -> int | None:
     return pids[-1] if pids else None
 
 
+def whose(pid: int) -> tuple[int, int] | None:
+    """The real user of a process, and its session: the pid of that one's leader as the process itself knows it.
+
+    Everybody may read that of everybody. 0 is a session whose leader is out of its sight; None: it is gone.
+    """
+    status = _status(pid)
+    users, sessions = _numbers(status, b"Uid"), _numbers(status, b"NSsid")
+    return (users[0], sessions[-1]) if users and sessions else None
+
+
 def below(roots: Iterable[int], most: int = 4096) -> Iterator[int]:
     """The processes below these, nearest first; no more than `most`."""
     due = deque(roots)
@@ -124,9 +134,18 @@ def _children(pid: int) -> Iterator[int]:
 
 def _namespace_pids(pid: int) -> list[int]:
     """The pids of one process: here, and in each pid namespace that it is in, down to its own."""
+    return _numbers(_status(pid), b"NSpid")
+
+
+def _status(pid: int) -> bytes:
+    """What /proc says of a process; nothing where it is gone."""
     try:
-        status = Path(f"/proc/{pid}/status").read_bytes()
+        return Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
-        return []
-    _, found, rest = status.partition(b"\nNSpid:")
+        return b""
+
+
+def _numbers(status: bytes, key: bytes) -> list[int]:
+    """The numbers of one line of it."""
+    _, found, rest = status.partition(b"\n" + key + b":")
     return [int(one) for one in rest.partition(b"\n")[0].split()] if found else []

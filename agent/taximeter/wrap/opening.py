@@ -45,7 +45,7 @@ def describe(options: Options, command: list[str], values: dict[str, str], clock
         trace = None
     return (
         f',"argv":{lines.argv(command)},"options":{format_options(options)},"clock":{clock},"uid":{posix.getuid()},'
-        f'"pid":{posix.getpid()},"env":{lines.strings(visible)},"traceparent":{lines.text(trace)},'
+        f'"pid":{posix.getpid()},"sid":{posix.getsid(0)},"env":{lines.strings(visible)},"traceparent":{lines.text(trace)},'
         f'"software":"taximeter {wire.VERSION}"{_time_namespace()}'
     )
 

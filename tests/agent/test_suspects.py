@@ -1,0 +1,88 @@
+"""Who may be a command that nobody saw start; with real processes, each in a session of its own."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taximeter import kernel
+from taximeter.agent.suspects import Suspects
+from taximeter.events import Opened, Options
+from taximeter.journal import journal_name, open_directory
+from tests.journal_samples import INSTANCE
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def suspects(tmp_path: Path) -> Iterator[Suspects]:
+    (tmp_path / journal_name(INSTANCE, 0)).touch()
+    directory_fd = open_directory(tmp_path)
+    yield Suspects(directory_fd)
+    os.close(directory_fd)
+
+
+@pytest.fixture
+def command() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def opened(session: int | None, ago_ns: int = 0) -> Opened:
+    clock = kernel.read_clock()
+    at_ns = time.monotonic_ns() - ago_ns - SECOND // 2
+    return Opened(at_ns, INSTANCE, 0, ("sleep",), Options(), clock, os.getuid(), 1, session=session)
+
+
+def test_who_began_right_after_the_opening_in_its_session_may_be_the_command(
+    suspects: Suspects, command: subprocess.Popen[bytes]
+) -> None:
+    suspects.look_for(INSTANCE, opened(command.pid), 0, ())
+    assert suspects.live(INSTANCE)
+    command.kill()
+    command.wait()
+    assert not suspects.live(INSTANCE)
+    assert INSTANCE in suspects
+    suspects.forget(INSTANCE)
+    assert INSTANCE not in suspects
+
+
+def test_nobody_else_may(suspects: Suspects, command: subprocess.Popen[bytes]) -> None:
+    cases = [
+        (opened(os.getsid(0) if os.getsid(0) != command.pid else 1, 5 * SECOND), ()),  # another session
+        (opened(None), ()),  # an older wrapper, which says none
+        (opened(command.pid, 5 * SECOND), ()),  # it began too late
+        (opened(command.pid), (command.pid,)),  # it is another instance's
+    ]
+    for said, others in cases:
+        suspects.look_for(INSTANCE, said, 0, others)
+        assert not suspects.live(INSTANCE)
+
+
+def test_of_another_user_it_is_not(
+    suspects: Suspects, command: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "whose", lambda pid: (os.getuid() + 1, command.pid))
+    suspects.look_for(INSTANCE, opened(command.pid), 0, ())
+    assert not suspects.live(INSTANCE)
+
+
+def test_what_it_started_does_not_stand_for_it(suspects: Suspects) -> None:
+    words = ["sh", "-c", "sleep 60 & echo $!; wait"]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        child = int(shell.stdout.readline())
+        suspects.look_for(INSTANCE, opened(shell.pid), 0, ())
+        shell.kill()
+        shell.wait()
+        assert not suspects.live(INSTANCE)
+        os.kill(child, 9)
+
+
+def test_a_journal_that_is_gone_was_of_whom_it_said(suspects: Suspects, command: subprocess.Popen[bytes]) -> None:
+    suspects.look_for(INSTANCE, opened(command.pid), 7, ())
+    assert suspects.live(INSTANCE)
