@@ -200,6 +200,7 @@ class Life:
                 for guest in self.here:
                     if guest.name == name and guest.processes is None:
                         guest.processes, guest.marked = self.last, max(guest.marked, said)
+                        self.readied = True
                         self._change(self.last)
 
     def _count(self, name: str | None, units: Mapping[str, str], said: int) -> None:
@@ -271,6 +272,7 @@ class Life:
             if self.ready is None and self.leaves is None:
                 self.ready, self.readied = since, True
             kind = self.options.service_class or mark.service_class or "public"
+            self.readied = self.readied or kind != "fast_boot"  # whatever works was ready
             guest = Guest(mark.prediction, kind, since, None if kind == "fast_boot" else since, marked=since)
             guest.owner = None if mark.detached or mark.pid == MAIN_PID else mark.pid
             self.guests.append(guest)
@@ -322,7 +324,7 @@ class Life:
             self._hide(self.last, at)
         if fact.clock is not None:
             self._look(fact.clock)
-        self._close(at, status)
+        self._close(at, status, never=fact.error is not None)
         if fact.code == 0 and status == "failed":
             self.status = "succeeded"  # what it left open has failed, not itself
 

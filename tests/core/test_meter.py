@@ -356,9 +356,17 @@ def test_a_crash_fails_what_was_open() -> None:
     assert told.predictions()[0].data["status"] is Status.FAILED
 
 
-def test_a_worker_that_exits_0_with_a_prediction_open_fails_it() -> None:
+def test_a_worker_that_exits_0_with_a_prediction_open_fails_it_and_has_itself_succeeded() -> None:
     told = tell(WORKER, [spawned(0), start(0, "a"), exited(SECOND)])
     assert told.predictions()[0].data["status"] is Status.FAILED
+    assert told.instances()[0].data["status"] is Status.SUCCEEDED
+
+
+def test_a_worker_that_drained_and_exits_0_with_a_prediction_open_is_aborted_as_that_is() -> None:
+    term = Signaled(SECOND, 15, by_kernel=False, outside=True)
+    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [spawned(0), start(0, "a"), term, exited(2 * SECOND)])
+    statuses = [told.predictions()[0].data["status"], told.instances()[0].data["status"]]
+    assert statuses == [Status.ABORTED, Status.ABORTED]
 
 
 def test_a_worker_that_exits_0_with_nothing_open_succeeded() -> None:
