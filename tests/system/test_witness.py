@@ -132,3 +132,35 @@ def test_without_the_witness_the_agent_says_so(node: Node) -> None:
 
 def is_active(agent: Agent) -> None:
     wait_until(lambda: agent.metric('taximeter_instances{phase="active"}') == 1, "an active instance")
+
+
+#: A command that stops its wrapper, has a child ask that to stop, and has buried the child when the wrapper wakes.
+DODGER = """
+import os, signal, subprocess, sys, time
+wrapper = os.getppid()
+os.kill(wrapper, signal.SIGSTOP)
+while open(f"/proc/{wrapper}/stat").read().rpartition(")")[2].split()[0] != "T": time.sleep(0.001)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+subprocess.run(["sh", "-c", f"kill -TERM {wrapper}"], check=True)
+os.kill(wrapper, signal.SIGCONT)
+signal.pause()
+"""
+
+
+def test_no_command_ends_as_stopped_from_outside_by_a_child_that_is_gone(node: Node) -> None:
+    with node.agent():
+        node.run("--on-term", "aborted", "--account", "cus_1", "--", sys.executable, "-c", DODGER)
+        (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["status"], data["billing"]["status"]) == ("succeeded", "rated")
+
+
+def test_what_an_outsider_that_is_gone_stops_is_stopped_from_outside(node: Node) -> None:
+    words = ("--on-term", "aborted", "--", "sh", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done")
+    with node.agent():
+        with node.spawn(*words, stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == "up\n"
+            subprocess.run(["sh", "-c", f"kill -TERM {run.pid}"], check=True)
+            assert run.wait(20) == 0
+        (data,) = wait_until(lambda: final(node), "the record")
+    assert (data["status"], data["billing"]["status"]) == ("aborted", "free")
