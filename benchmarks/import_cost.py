@@ -13,6 +13,7 @@ RUNS = 7
 MODULES = {
     "anyio": "anyio",
     "apsw": "apsw",
+    "cryptography": "cryptography.hazmat.primitives.asymmetric.ed25519",
     "httpx": "httpx",
     "msgspec": "msgspec",
     "nvidia-ml-py": "pynvml",

@@ -26,6 +26,7 @@ class RecordType(StrEnum):
     FACT = "taximeter.ledger.fact.v1"
     THRESHOLD = "taximeter.charge.threshold.v1"
     GRANT = "taximeter.credit.grant.v1"
+    CHECKPOINT = "taximeter.ledger.checkpoint.v1"
 
 
 #: Why what was told beyond a prediction's true end is taken back: its finish came late, or its process was found to

@@ -47,6 +47,9 @@ class Memory:
     def spends(self) -> None:
         return None
 
+    def hash_at(self, seq: int) -> bytes | None:
+        return self.rows[seq - 1].hash
+
     def strays(self) -> Iterator[tuple[int, str]]:
         return iter(())
 

@@ -115,6 +115,10 @@ class Desk:
     def _say(self, record: UsageRecord) -> tuple[bool, Head]:
         return self._ledger.say(record), self._ledger.head
 
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of a record; to be asked by the ledger's thread (`ask`)."""
+        return self._ledger.hash_at(seq)
+
     async def grant(self, grant: Grant) -> tuple[Grant, bool]:
         """Grant credit; gives the grant of that id as it is kept, and whether it is new. LedgerError: try it again."""
         began_s = time.perf_counter()

@@ -35,6 +35,8 @@ class Known:
     cards: tuple[RateCard, ...]
     history: tuple[tuple[str, str], ...] = ()  #: since when which rules were in force, as records write a time
 
+    before: Mapping[str, object] | None = None  #: the ledger whose place a new one takes
+
     def rules_at(self, utc: str) -> Rules | None:
         """The rules that were in force at an instant, as records write it; before there were any, the first."""
         then = [known_as for since, known_as in self.history if since <= utc] or [one for _, one in self.history[:1]]
@@ -70,7 +72,7 @@ def put_in_force(
     billing, on_mismatch = config.billing, config.hardware.on_mismatch
     rules = make_rules(billing.interim_s * _SECOND, config.marks.belief_ms * _MS, billing.classes, on_mismatch)
     facts: tuple[tuple[str, str, object], ...] = (
-        (_BEGUN, digest(ledger_id), {"ledger": ledger_id}),
+        (_BEGUN, digest(ledger_id), _begun(ledger_id, known.before)),
         (_CONFIG, fingerprint(config), config.content),
         (_RULES, rules.hash, rules.content()),
         (_TIERS, digest(config.tiers_content), config.tiers_content),
@@ -84,6 +86,10 @@ def put_in_force(
     records = tuple(_record(ledger_id, known.next_own + at, now_utc_ns, fact) for at, fact in enumerate(news))
     book = Rulebook({**known.rules, rules.hash: rules}, rules.hash, with_card(known.cards, card), source)
     return book, records
+
+
+def _begun(ledger_id: str, before: Mapping[str, object] | None) -> Mapping[str, object]:
+    return {"ledger": ledger_id} if before is None else {"ledger": ledger_id, "previous": before}
 
 
 def card_record(card: RateCard, record_id: str, now_utc_ns: int) -> UsageRecord:

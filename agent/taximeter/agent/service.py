@@ -32,12 +32,13 @@ from taximeter.agent.doors import Doors
 from taximeter.agent.enforcing import Enforcer, first_card, open_prices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
-from taximeter.agent.inforce import put_in_force, read_known
+from taximeter.agent.inforce import Known, put_in_force, read_known
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.quota import Quota
 from taximeter.agent.rerater import Rerater
+from taximeter.agent.sealer import Sealer
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
@@ -45,6 +46,7 @@ from taximeter.config import Config, Directories, SinkConfig, directories, finge
 from taximeter.errors import TaximeterError
 from taximeter.journal import is_loose, open_directory
 from taximeter.ledger.reader import LedgerReader
+from taximeter.ledger.remembered import check
 from taximeter.ledger.store import Batch, Ledger, NodeInfo
 from taximeter.observe import api
 from taximeter.observe.queries import Queries
@@ -125,6 +127,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
             if scene.onlooker is not None:
                 tasks.start_soon(scene.onlooker.run)
             tasks.start_soon(scene.prices.run, enforce, random.random)
+            tasks.start_soon(scene.sealer.run)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -173,7 +176,7 @@ async def _opened(
         node = replace(node, id=name)
         reader = LedgerReader(where.ledger)
         closing.callback(reader.close)
-        known = read_known(reader)
+        known = _known(reader, where, ledger)
         prices = open_prices(config, where, known.cards)
         card = await first_card(prices, known.cards)
         book, news = put_in_force(config, card, known, ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
@@ -195,7 +198,7 @@ async def _opened(
         doors = _open_doors(config, where, ledger, desk)
         closing.callback(doors.close)
         kinds = {sink.name: sink.type for sink in config.sinks}
-        scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices)
+        scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices, _sealer(config, where, desk))
         scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
         scene.doors = doors
         scene.ships = {name: ShipState() for name in kinds}
@@ -208,6 +211,22 @@ def _open_directory(path: Path) -> int:
     if is_loose(directory_fd):
         logger.warning("journal.directory_loose: users may take away each other's files in %s: %s", path, _LOOSE)
     return directory_fd
+
+
+def _known(reader: LedgerReader, where: Directories, ledger: Ledger) -> Known:
+    """What a ledger holds, if it is the one that was sealed here last, or takes its place."""
+    known = read_known(reader)
+    before = check(where.state / "checkpoint", ledger.head.ledger_id, ledger.head.seq, ledger.hash_at)
+    if before is None:
+        return known
+    logger.warning("ledger.begun anew: %s had %s records when it was sealed last", before["ledger"], before["size"])
+    return replace(known, before=before)
+
+
+def _sealer(config: Config, where: Directories, desk: Desk) -> Sealer:
+    handed, every = os.environ.get("CREDENTIALS_DIRECTORY"), config.ledger
+    credentials = None if handed is None else Path(handed)
+    return Sealer(desk, where.state, credentials, (every.checkpoint_records, every.checkpoint_s))
 
 
 def _open_doors(config: Config, where: Directories, ledger: Ledger, desk: Desk) -> Doors:

@@ -17,6 +17,7 @@ from taximeter.agent.doors import Doors
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.pricing import Prices
+from taximeter.agent.sealer import Sealer
 from taximeter.clockwork import utc_ns
 from taximeter.events import ServiceClass
 from taximeter.hardware.inventory import UNKNOWN_TIER, Device
@@ -52,6 +53,7 @@ class Scene:
     placer: Placer
     kinds: Mapping[str, str]  #: sink name -> kind
     prices: Prices
+    sealer: Sealer
     ships: Mapping[str, ShipState] = field(default_factory=dict)
     hurry: Hurry = field(default_factory=Hurry)
     caught_up: bool = False
@@ -138,7 +140,8 @@ def _witness(scene: Scene) -> WitnessView:
 
 def _problems(scene: Scene) -> tuple[str, ...]:
     doors = scene.doors.trouble if scene.doors is not None else None
-    problems = [trouble for trouble in (scene.desk.trouble, scene.trouble, doors) if trouble]
+    troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble)
+    problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
     if scene.books.book.card_at(time.time_ns()) is None:
         problems.append("no rate card is in force, so what runs here is not priced yet")

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,10 +160,10 @@ class Source:
             return _from_agent(self.agent, asked, newest)
         return self._from_ledger(asked, newest)
 
-    def verify(self) -> Json:
-        """Audit the ledger."""
+    def verify(self, held: Iterable[str] = (), key: str | None = None) -> Json:
+        """Audit the ledger, also by checkpoints that are held elsewhere, and the key that is to have signed all."""
         with self._ledger() as queries:
-            return queries.verify()
+            return queries.verify(held, key)
 
     def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read

@@ -3,8 +3,10 @@
 Owns the report. Refuses to audit: the ledger's audit does, and it reads only.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,14 +21,23 @@ if TYPE_CHECKING:
 _NOTES = 4
 
 
-def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> int:
+def verify(
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint that was kept elsewhere; may be repeated.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="BASE64", help="The public key that is to have signed every checkpoint.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> int:
     """Audit the ledger and name every fault.
 
-    Checks hashes and chain, numbering, what records are found by, the tiling of every run, sums of time and money.
-    Exits 1 if there is a fault.
+    Checks hashes and chain, numbering, checkpoints and their signatures, what records are found by, the tiling of every
+    run, sums of time and money. Exits 1 if there is a fault. A cut at the end shows by a checkpoint kept elsewhere: its
+    note, or the record that it was shipped as.
     """
     source = Source(os.environ)
-    report = source.verify()
+    report = source.verify([_note(path) for path in checkpoint or ()], key)
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
     if as_json:
@@ -36,6 +47,17 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         write(report, str(source.directories.ledger), sheet)
         sheet.show()
     return 0 if report["ok"] else 1
+
+
+def _note(path: Path) -> str:
+    """The note in a file: itself, or in the record, or the memory, that has it."""
+    said = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        found = json.loads(said)
+        note = found["data"]["note"] if "data" in found else found["note"]
+    except (ValueError, TypeError, KeyError):
+        return said
+    return str(note)
 
 
 def write(report: Mapping[str, Any], ledger: str, sheet: "Sheet") -> None:
@@ -48,7 +70,8 @@ def write(report: Mapping[str, Any], ledger: str, sheet: "Sheet") -> None:
     if report["ok"]:
         sheet.row(
             "checked",
-            "hashes and chain, numbering, what records are found by, tiling of every run, sums of phases and of money",
+            "hashes and chain, numbering, checkpoints, what records are found by, tiling of every run, sums of phases "
+            "and of money",
         )
     else:
         sheet.section("Faults")

@@ -110,7 +110,14 @@ AGENT = Table(
                 "classes": Table({name.value: _CLASS for name in ServiceClass}),
             }
         ),
-        "ledger": Table({"commit_delay_ms": integer(0, 1000, "milliseconds"), "batch": integer(1, 100_000, "records")}),
+        "ledger": Table(
+            {
+                "commit_delay_ms": integer(0, 1000, "milliseconds"),
+                "batch": integer(1, 100_000, "records"),
+                "checkpoint_records": integer(1, 1_000_000_000, "records"),
+                "checkpoint_s": number(1, 31_536_000, "seconds"),
+            }
+        ),
         "hardware": Table(
             {
                 "nvml": boolean,

@@ -29,7 +29,7 @@ from taximeter.hardware.tiers import Catalogue
 
 SHIPPED = "agent.toml"
 #: What the agent keeps in its state directory, and no sink may write to.
-_OWN_FILES = frozenset({"agent.lock", "agent.toml", "token", "journal", "price_list.json"})
+_OWN_FILES = frozenset({"agent.lock", "agent.toml", "token", "journal", "price_list.json", "checkpoint", "seal.key"})
 _LEDGER = "ledger.db"  # and what SQLite puts beside it
 
 _T = TypeVar("_T")

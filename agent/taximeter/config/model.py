@@ -63,6 +63,8 @@ class LedgerSettings:
 
     commit_delay_ms: int
     batch: int
+    checkpoint_records: int  #: sealed after so many new ones
+    checkpoint_s: float  #: and after so long, if there are any
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ are where they say they are, and what they are found by (the lookups) is what th
 money is for the balance. Streams, in bounded memory; refuses to repair anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -17,8 +17,9 @@ from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
 from taximeter.ledger.dues import Dues
+from taximeter.ledger.notes import parse_note
 from taximeter.ledger.values import Filed, Row
-from taximeter.records import utc_text
+from taximeter.records import RecordType, utc_text
 
 #: The lookups' columns, as a person calls them.
 _FILED_BY = ("id", "type", "time", "prediction", "root", "account", "model")
@@ -54,6 +55,9 @@ class Walked(Protocol):
 
     def strays(self) -> Iterator[tuple[int, str]]:
         """What is filed and no record: number and id."""
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of that record; None where there is none."""
 
     def spends(self) -> tuple[int, Mapping[Key, Decimal]] | None:
         """The newest record's number, and the sums that were kept of accounts then; None where there are none (yet)."""
@@ -117,6 +121,9 @@ class _Walk:
         for what in self._misplaced(row, digest, event, ledger_id):
             yield Fault(row.seq, event.id, what)
         self._go_on(row, digest)
+        if event.type == RecordType.CHECKPOINT:
+            for what in unsealed(event.data.note or "", event.data.key or "", ledger_id, self._reader.hash_at):
+                yield Fault(row.seq, event.id, what)
         for what in (*self._balance.enter(event), *self._dues.enter(event)):
             yield Fault(row.seq, event.id, what)
 
@@ -139,6 +146,28 @@ class _Walk:
         # Where a record's bytes were changed, that one is the fault; its successor, which names the old hash, is not.
         self._seq = row.seq
         self._links = {chain.digest_text(digest), chain.digest_text(row.hash)}
+
+
+def unsealed(note: str, key: str, ledger_id: str, hash_at: Callable[[int], bytes | None]) -> Iterator[str]:
+    """What is wrong with a checkpoint of this ledger, by the public key (base64) that is to have signed it."""
+    from taximeter.ledger.signing import is_signed  # noqa: PLC0415 -- 11 MB, only where something is sealed
+
+    try:
+        said = parse_note(note)
+    except ValueError as error:
+        yield f"is no checkpoint: {error}"
+        return
+    of = said.checkpoint
+    if of.ledger_id != ledger_id:
+        yield f"is a checkpoint of ledger {of.ledger_id}, expected {ledger_id}"
+        return
+    if not is_signed(said, key):
+        yield f"is a checkpoint that key {key or '(none)'} did not sign"
+    found = hash_at(of.size) if of.size else chain.GENESIS
+    if found is None:
+        yield f"seals {of.size} records, and there are fewer: the ledger was cut, or an older copy put back"
+    elif found != of.head:
+        yield f"seals another record {of.size} than is there: the ledger was changed, or an older copy went on"
 
 
 def _misfiled(filed: Filed | None, event: Event) -> Iterator[str]:

@@ -91,6 +91,8 @@ class Data(msgspec.Struct):
     units: dict[str, str] = {}
     units_to_date: dict[str, str] | None = None
     hardware: Hardware | None = None
+    key: str | None = None
+    note: str | None = None
 
 
 class Event(msgspec.Struct):

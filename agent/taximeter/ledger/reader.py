@@ -241,6 +241,12 @@ class LedgerReader:
         rows = self._ask(_BEGUN_BY, prefix, prefix + _LAST_CHARACTER, RecordType.FACT, _PAGE_ROWS)
         return tuple(owner.removesuffix("-") for (owner,) in rows)
 
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of record number `seq`; None where there is none. Raises LedgerError."""
+        with door("read", self._path):
+            row = self._connection.execute("SELECT hash FROM records WHERE seq = ?", (seq,)).fetchone()
+        return row[0] if row is not None and isinstance(row[0], bytes) else None
+
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
         while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):

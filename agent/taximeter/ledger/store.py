@@ -205,6 +205,11 @@ class Ledger:
         self._store(connection, Batch((), ()), settled)
         return grant, True
 
+    def hash_at(self, seq: int) -> bytes | None:
+        """The hash of record number `seq`; None where there is none."""
+        rows = self._ask("SELECT hash FROM records WHERE seq = ?", seq)
+        return rows[0][0] if rows else None
+
     def own_id(self) -> str:
         """The id of the next record that is the ledger's own."""
         return own_id(self._id, self.next_own())
@@ -217,7 +222,8 @@ class Ledger:
         kept = self.records([record.id]).get(record.id)
         if kept is not None:
             said = orjson.loads(kept)
-            return bool(said["type"] == record.type and said["data"].get("hash") == record.data.get("hash"))
+            same = all(said["data"].get(key) == record.data.get(key) for key in ("hash", "note"))
+            return same and bool(said["type"] == record.type)
         self._store(self._live(), Batch((record,), ()), Settled((record,)))
         return True
 

@@ -7,7 +7,7 @@ runs. Blocks on the ledger, so the API calls it in a thread, one question at a t
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from taximeter.billing.credit import Grant
 from taximeter.billing.invoice import Rounding
 from taximeter.errors import TaximeterError
 from taximeter.hardware.tiers import match
-from taximeter.ledger.audit import audit
+from taximeter.ledger.audit import audit, unsealed
 from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.runs import Kind
@@ -225,13 +225,27 @@ class Queries:
             ended[one.kind.model] = ended.get(one.kind.model, 0) + one.ended
         return sorted(ended, key=lambda name: (-ended[name], name))
 
-    def verify(self) -> Json:
-        """Audit the whole ledger: every fault, by record; and what is worth a look in who called whom, no fault."""
+    def verify(self, held: Iterable[str] = (), key: str | None = None) -> Json:
+        """Audit the whole ledger: every fault, by record; and what is worth a look in who called whom, no fault.
+
+        `held` are notes of checkpoints that are kept elsewhere; `key` is the public key that is to have signed all.
+        """
         report = audit(self._reader)
-        faults = [{"seq": fault.seq, "id": fault.id, "what": fault.what} for fault in report.faults]
+        faults: list[Json] = [{"seq": fault.seq, "id": fault.id, "what": fault.what} for fault in report.faults]
+        faults += [{"seq": None, "id": "", "what": what} for what in self._unsealed(held, key)]
         notes = tree.found(finding for calls in all_calls(self._reader) for finding in calls.tree.findings)
         noted = {"notes": notes["findings"], "notes_total": notes["findings_total"]}
         return {"ok": not faults, "records": report.records, "faults": faults} | noted
+
+    def _unsealed(self, held: Iterable[str], key: str | None) -> Iterator[str]:
+        wanted = RecordFilter(type=RecordType.CHECKPOINT)
+        told = (orjson.loads(body)["data"].get("key") for body in self._reader.records(wanted))
+        keys = tuple(dict.fromkeys(str(one) for one in told))
+        if key is not None and any(other != key for other in keys):
+            yield f"was sealed with another key than {key}: {', '.join(other for other in keys if other != key)}"
+        for note in held:
+            signer = key or (keys[-1] if keys else "")
+            yield from unsealed(note, signer, self._reader.head.ledger_id, self._reader.hash_at)
 
     def _views(self) -> tuple[InstanceView, ...]:
         return self._snapshot().instances if self._snapshot else ()
