@@ -61,8 +61,7 @@ def ride(found: Json, sheet: "Sheet | Paper") -> None:
         sheet.row("time", text.duration(time["wall_ns"]))
     if found["kind"] == "prediction" and time:
         shared = time["share_ns"] != time["active_ns"]
-        note = f"; its share is {text.duration(time['share_ns'])}, for it ran beside others" if shared else ""
-        sheet.row("active", text.duration(time["active_ns"]) + note)
+        sheet.row("active", text.duration(time["active_ns"]) + (_beside(found, time) if shared else ""))
         if time["load_ns"] or not phases:
             _bar("prediction", time, sheet)
     if phases:
@@ -72,6 +71,13 @@ def ride(found: Json, sheet: "Sheet | Paper") -> None:
         if found["exit"].get("ready") is False and phases.get("boot_ns"):
             sheet.row("ready", "never: a boot that does not become ready bills nothing", "yellow")
     _resources(found.get("resources") or {}, sheet)
+
+
+def _beside(found: Json, time: Json) -> str:
+    """Say that it shared its time, and with how many: who makes others run beside one shows here."""
+    company = found.get("concurrency")
+    how_many = f": {company['mean']} at once, at most {company['max']}" if company else ""
+    return f"; its share is {text.duration(time['share_ns'])}, for it ran beside others{how_many}"
 
 
 def _bar(whose: str, time: Json, sheet: "Sheet | Paper") -> None:
