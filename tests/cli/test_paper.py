@@ -134,3 +134,12 @@ def test_hashes_are_whole(booked: Path) -> None:
 def test_a_page_and_json_are_not_asked_for_at_once(booked: Path) -> None:
     answer = taximeter("receipt", "p-one", "--html", "--json")
     assert (answer.code, "expected --json or --html" in answer.err) == (2, True)
+
+
+def test_a_long_label_stands_apart_from_its_value() -> None:
+    sheet = Sheet(80)
+    for label in ("record 1", "record 12345", "record 1234567"):
+        sheet.row(label, "sha256:00")
+    assert [line.plain.split() for line in sheet.lines] == [
+        ["record", number, "sha256:00"] for number in ("1", "12345", "1234567")
+    ]

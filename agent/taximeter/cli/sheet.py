@@ -61,7 +61,8 @@ class Sheet:
         """Write `label   value`, a long value over several lines."""
         text = value if isinstance(value, Text) else Text(safe(value), style=style)
         for at, part in enumerate(text.wrap(self._console, self.width - _LABEL - 1, overflow="fold")):
-            self.lines.append(Text.assemble((f" {label if at == 0 else '':<{_LABEL}}", "dim"), part))
+            first = f"{label} " if len(label) >= _LABEL else label  # a record's number may be long
+            self.lines.append(Text.assemble((f" {first if at == 0 else '':<{_LABEL}}", "dim"), part))
 
     def flow(self, label: str, items: Iterable[Text], gap: int = 3) -> None:
         """Write items side by side, on as many lines as they need; none of them is broken."""
