@@ -561,6 +561,7 @@ class Kept(NamedTuple):
     interval: Json  #: of the corrections of it
     less: State | None = None  #: of what was taken back: the totals before that
     paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]] = {}  #: of what had no price: rated after all so far
+    left: State | None = None  #: of what something was taken back of: the totals since
 
 
 class Book:
@@ -1046,7 +1047,7 @@ class Recomputation:
             return
         interval = kept.interval
         if reason == "rerated":
-            self._as_of(event, interval)
+            self._as_of(event, _since(kept.run.begun, kept.run.told))
             self._rerated(book, kept, told, event)
             return
         if reason == "evidence":
@@ -1056,6 +1057,7 @@ class Recomputation:
         less = kept.less
         if reason in ("late_finish", "owner_ended", "owner_unseen"):
             now = was._replace(ns=self._left(was, event))
+            book.kept[corrects] = kept._replace(left=now)
             if event["id"] in self._corrected:
                 book.kept[event["id"]] = Kept(life, run, now, data["interval"], was)
         elif reason != "evidence":
@@ -1073,7 +1075,8 @@ class Recomputation:
         """What had no price is billed after all: by the card of its start, or else by the first later one."""
         data, run = event["data"], copy.copy(kept.run)
         corrects, units = data["corrects"]["id"], _numbers(data["units_to_date"])
-        for unit, n in kept.state.units.items():
+        known = kept.left or kept.state
+        for unit, n in known.units.items():
             if units.get(unit, Fraction(0)) < n:
                 self._fault(event, f"units_to_date.{unit} is less than {text_of(n)}, which was counted before")
         card = self.cards.get(data["billing"]["rate_card"] or "")
@@ -1081,7 +1084,7 @@ class Recomputation:
             self.not_checked["the rate card that it names is not in the export: prices are taken as they are"] += 1
             self._sums(told, event)
             return
-        state, wrong = kept.state._replace(units=units), ""
+        state, wrong = known._replace(units=units), ""
         for rules in kept.life.rules:
             run.card, run.card_hash = card, card.hash
             if book.whole and book.cards:
