@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.events import Event, Options
+from taximeter.events import Event, Options, OwnersHeld
 from taximeter.ledger import chain
 from taximeter.ledger.audit import Report, audit
 from taximeter.ledger.seal import Author, seal
@@ -80,6 +80,7 @@ def test_no_cut_changes_what_a_model_with_a_price_of_its_own_costs(
     history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
 ) -> None:
     options, events = history[0]._replace(model="m"), [_said_in_time(event) for event in history[1]]
+    events.insert(-1, OwnersHeld(events[-1].at_ns or 0, (12,)))  # whom nobody held has ended at its last word: late
     rates = (parsed({"name": "m", **model}),)
     whole = tell(options, events, book(10**18, rates))
     if _ended(whole):
