@@ -251,7 +251,8 @@ def killed(program: Sequence[str], point: Point, environment: Mapping[str, str])
     words = [*strace(*inject(point)), *program]
     # The command outlives it, and would hold a pipe open.
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(words, env=dict(environment), **quiet)
+    # In a session of its own: whoever else began there in that second may be taken for its command.
+    process = subprocess.Popen(words, env=dict(environment), start_new_session=True, **quiet)
     try:
         return process.wait(10)
     except subprocess.TimeoutExpired:

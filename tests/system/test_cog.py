@@ -30,7 +30,7 @@ pytestmark = pytest.mark.system
 
 PROMPT = "Sir Walter Elliot"  # three words of the book
 #: More than any test waits for: such a prediction ends because somebody ends it.
-ENDLESS = 4000
+ENDLESS = 40_000
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ command was still told whole, the agent adopts the command, which lives, and bil
 nobody knows of a command, and nothing is billed.
 """
 
+import contextlib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ from tests.system.faults import LATE_NS, check_bill, check_ledger, finals, gate,
 @pytest.fixture
 def node(taximeter_program: str, tmp_path: Path) -> Node:
     return Node(taximeter_program, tmp_path / "node")
+
+
+def alone(node: Node, *words: str) -> contextlib.AbstractContextManager["subprocess.Popen[str]"]:
+    """A run in a session of its own: whoever else began there in that second may be taken for its command."""
+    return node.spawn(*words, start_new_session=True)
 
 
 def cut_at_every_byte(node: Node, content: bytes) -> dict[str, int]:
@@ -58,7 +65,7 @@ def test_a_wrapper_killed_while_it_begins_a_segment_leaves_a_command_that_is_ado
     node: Node, tmp_path: Path
 ) -> None:
     node.config = "[witness]\nkernel = false\n"
-    with gate(tmp_path / "gate") as opened, node.spawn("--prediction", "run", "--", *opened.command("run")) as wrapper:
+    with gate(tmp_path / "gate") as opened, alone(node, "--prediction", "run", "--", *opened.command("run")) as wrapper:
         pid = opened.hold("run")
         wait_for_fact(node, "run", "ready")
         wrapper.kill()
@@ -80,7 +87,7 @@ def test_a_journal_cut_at_any_byte_is_believed_as_far_as_it_is_whole_and_its_com
     node: Node, tmp_path: Path
 ) -> None:
     node.config = "[witness]\nkernel = false\n"
-    with gate(tmp_path / "gate") as opened, node.spawn("--prediction", "run", "--", *opened.command("run")) as wrapper:
+    with gate(tmp_path / "gate") as opened, alone(node, "--prediction", "run", "--", *opened.command("run")) as wrapper:
         pid = opened.hold("run")
         wait_for_fact(node, "run", "heartbeat")
         wrapper.kill()
