@@ -49,7 +49,7 @@ def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:
 def end_unheld(instance: Instance, at_ns: int, status: Status, turn: Turn) -> Instance:
     """The command ends at `at_ns`: of a process that nobody held, nobody knows whether it lived until then."""
     unheld = [open_ for open_ in instance.predictions if open_.owner is not None and open_.owner not in instance.held]
-    return _end_unseen(instance, unheld, at_ns, status, turn)
+    return _end_unseen(instance, unheld, at_ns, status, turn) if unheld else instance
 
 
 def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, status: Status, turn: Turn) -> Instance:

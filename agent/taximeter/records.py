@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar, dataclass_transform
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True)
+def _written(kind: type[_T]) -> type[_T]:
+    """A dataclass that is frozen to the type checker; to check each field as one is made takes a microsecond."""
+    return dataclass(slots=True, unsafe_hash=True)(kind)
+
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -82,7 +91,7 @@ class Concurrency(TypedDict):
     max: int
 
 
-@dataclass(frozen=True, slots=True)
+@_written
 class Witness:
     """Who saw an instant, and how far off it may have been."""
 
@@ -149,7 +158,7 @@ class BillingStatus(StrEnum):
     UNRATED = "unrated"  #: no price was found: amount null, flagged, never a guess
 
 
-@dataclass(frozen=True, slots=True)
+@_written
 class Line:
     """One priced line: amount = price(totals to date) - price(totals before)."""
 
@@ -161,7 +170,7 @@ class Line:
     amount: str
 
 
-@dataclass(frozen=True, slots=True)
+@_written
 class Billing:
     """What this interval costs."""
 

@@ -86,7 +86,7 @@ def note_crowd(instance: Instance, at_ns: int) -> Instance:
             prediction._replace(crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
             for prediction in instance.predictions
         ]
-        instance = instance._replace(predictions=tuple(noted))
+        return instance._replace(predictions=tuple(noted), crowd_max=max(instance.crowd_max, crowd))
     return instance._replace(crowd_max=crowd) if instance.crowd_max < crowd else instance
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from taximeter.agent.accounts import Closed
 from taximeter.agent.desk import Desk
 from taximeter.agent.scribe import Scribe
 from taximeter.agent.sweeper import Sweeper
@@ -65,6 +66,28 @@ async def test_an_older_segment_goes_once_it_is_recorded_and_every_sink_has_that
     living.ship()
     assert await living.sweep()
     assert living.second.exists()
+
+
+@pytest.mark.anyio
+async def test_journals_that_could_go_wait_while_the_agent_is_busy(living: Living) -> None:
+    living.node.books.closed[OTHER] = Closed(0, 0)
+    spare = write(living.node.path / f"{OTHER}.0.ndjson", [])
+    await living.sweeper.sweep(is_busy=True)
+    assert spare.exists()
+    await living.sweeper.sweep()
+    assert not spare.exists()
+
+
+@pytest.mark.anyio
+async def test_of_many_that_go_at_once_nothing_is_left(living: Living) -> None:
+    before = {path.name for path in living.node.path.iterdir()}
+    for number in range(150):
+        name = f"{number:08d}-0000-7000-8000-000000000000"
+        living.node.books.closed[name] = Closed(1, 0)
+        for left in ("0.ndjson", "1.ndjson", "marks"):
+            (living.node.path / f"{name}.{left}").touch()
+    await living.sweeper.sweep()
+    assert {path.name for path in living.node.path.iterdir()} == before
 
 
 @pytest.mark.anyio

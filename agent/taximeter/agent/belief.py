@@ -5,7 +5,7 @@ to tell more of is not taken yet. Refuses to know what a fact leads to.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from taximeter.agent.accounts import Account
 from taximeter.agent.clocks import Clocks
@@ -90,10 +90,12 @@ class Belief:
         return past
 
 
-def _opening(account: Account, events: Iterable[Event]) -> Opened | None:
+def _opening(account: Account, events: Sequence[Event]) -> Opened | None:
     """What an instance began with; of one that is not open yet, the first that is among its new facts."""
     if account.instance is not None:
         return account.instance.opened
+    if events and isinstance(events[0], Opened):  # as it should be
+        return events[0]
     return next((event for event in events if isinstance(event, Opened)), None)
 
 

@@ -4,6 +4,7 @@ Owns when something may go. Refuses to remove what is not booked, and what may y
 """
 
 import logging
+import os
 import time
 
 import anyio.to_thread
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 #: Stands for "not known": more segments than a journal can have.
 MOST_SEGMENTS = 1_000_000_000
 _SWEPT_AT_ONCE = 2_000
+#: From so many on, to list the directory is cheaper than to try what may be there of each.
+_WORTH_LISTING = 100
+#: While the agent is busy, so many instances' journals may lie there that could go.
+_MOST_LEFT = 10_000
 #: Files that belong to nothing are looked for so often, and let be while they are younger than that.
 _ORPHANS_EVERY_S = 600.0
 _ORPHAN_S = 3600
@@ -38,14 +43,16 @@ class Sweeper:
         self._unremovable: set[str] = set()
         self._next_orphans_s = 0.0
 
-    async def sweep(self) -> None:
-        """Remove what may go now."""
+    async def sweep(self, *, is_busy: bool = False) -> None:
+        """Remove what may go now; what is but untidy, and not too much, waits while the agent `is_busy`."""
         everywhere = self._desk.everywhere
         due = [
             name
             for name, closed in self._books.closed.items()
             if closed.seq <= everywhere and name not in self._unremovable
         ]
+        if is_busy and len(due) <= _MOST_LEFT:
+            due = []
         for at in range(0, len(due), _SWEPT_AT_ONCE):
             for name in await anyio.to_thread.run_sync(self._remove, due[at : at + _SWEPT_AT_ONCE]):
                 del self._books.closed[name]
@@ -57,17 +64,25 @@ class Sweeper:
     def _remove(self, names: list[str]) -> list[str]:
         last = {name: self._books.closed[name].segment for name in names}
         # Of what was closed by an earlier agent nobody knows how many segments there are.
-        there = list_instances(self._directory_fd) if MOST_SEGMENTS in last.values() else {}
+        segments_of = list_instances(self._directory_fd) if MOST_SEGMENTS in last.values() else {}
+        there = self._names() if len(names) > _WORTH_LISTING else None
         gone: list[str] = []
         for name in names:
-            segments = range(last[name] + 1) if last[name] < MOST_SEGMENTS else there.get(name, ())
+            segments = range(last[name] + 1) if last[name] < MOST_SEGMENTS else segments_of.get(name, ())
             try:
-                remove(self._directory_fd, name, segments)
+                remove(self._directory_fd, name, segments, there)
                 gone.append(name)
             except JournalFault as fault:
                 self._unremovable.add(name)
                 logger.warning("journal.unremovable: %s", fault)
         return gone
+
+    def _names(self) -> frozenset[str] | None:
+        """All names in the directory; None where it cannot be listed just now."""
+        try:
+            return frozenset(os.listdir(self._directory_fd))
+        except OSError:
+            return None
 
     async def _trim(self, everywhere: int) -> None:
         """Remove the older segments of what still runs, once every sink has what they led to."""

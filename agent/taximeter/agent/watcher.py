@@ -218,8 +218,8 @@ class Watcher:
     # --- Now and then ---
 
     async def sweep(self) -> None:
-        """Remove the files that nobody needs any more."""
-        await self._sweeper.sweep()
+        """Remove the files that nobody needs any more; while much waits to be read, that comes first."""
+        await self._sweeper.sweep(is_busy=bool(self._rest))
 
     async def _poll(self) -> None:
         """What nobody wakes us for, whatever the machine lacks just now; the next poll tries again."""

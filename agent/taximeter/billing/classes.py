@@ -25,6 +25,7 @@ ONLINE = frozenset({ServiceClass.PRIVATE, ServiceClass.DEPLOYMENT})
 
 
 _ONE = Decimal(1)
+_FAILED, _CANCELED, _ABORTED = Status.FAILED, Status.CANCELED, Status.ABORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class Terms:
 
     def on(self, status: Status) -> Decimal:
         """The multiplier that an end in `status` puts on the whole run."""
-        if status is Status.FAILED:
+        if status is _FAILED:
             return self.failed
-        if status is Status.CANCELED:
+        if status is _CANCELED:
             return self.canceled
-        return self.aborted if status is Status.ABORTED else _ONE
+        return self.aborted if status is _ABORTED else _ONE
 
 
 @dataclass(frozen=True, slots=True)

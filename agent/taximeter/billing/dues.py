@@ -17,6 +17,8 @@ from taximeter.billing.units import COMPUTING_SECOND, GPU, HARDWARE, PREDICTION,
 from taximeter.events import Status
 
 _ZERO, _ONE = Decimal(0), Decimal(1)
+#: Makes a named tuple by place, in half the time: one is made for every line of every record.
+_new = tuple.__new__
 
 
 class Due(NamedTuple):
@@ -74,14 +76,16 @@ def dues(sale: Sale, totals: Totals) -> Dues:
     lines, reason = _of_model(model, sale, totals)
     if model.plus_hardware and not sale.online and reason is None:
         tier = _of_tier(sale, totals)
-        return tier._replace(lines=(*tier.lines, *lines))
+        return Dues((*tier.lines, *lines), *tier[1:])
     return Dues(lines, model.currency, sale.card.hash if sale.card else None, reason)
 
 
 def of_time(parts: Iterable[tuple[str, int, Decimal]], tier: str, card: RateCard | None) -> Dues:
     """What stretches of hardware time cost on a tier: meter, nanoseconds and multiplier of each."""
     price = card.tiers.get(tier) if card else None
-    lines = tuple([Due(meter, COMPUTING_SECOND, seconds(ns), price, by) for meter, ns, by in parts if ns and by])
+    lines = tuple(
+        [_new(Due, (meter, COMPUTING_SECOND, seconds(ns), price, by)) for meter, ns, by in parts if ns and by]
+    )
     if card is None:
         return Dues(lines, None, None, "no rate card was in force" if lines else None)
     reason = f"the rate card has no tier {tier!r}" if lines and price is None else None
@@ -108,13 +112,14 @@ def _nothing(model: ModelPrice, card: RateCard | None) -> Dues:
 
 def _of_model(model: ModelPrice, sale: Sale, totals: Totals) -> tuple[tuple[Due, ...], str | None]:
     """The lines of a model's own prices, or why there are none."""
-    by = multiplied(sale.terms, sale.status, sale.terms.active)
-    if sale.online and sale.status is Status.ABORTED:
+    attributes, terms, status, online = sale.attributes, sale.terms, sale.status, sale.online
+    by = multiplied(terms, status, terms.active)
+    if online and status is Status.ABORTED:
         by = _ZERO  # of an online class, what is certain of its time is paid; what the platform broke off is not
     if not by:
         return (), None
     lines: list[Due] = []
-    for price in model.prices_for(sale.attributes):
+    for price in model.prices_for(attributes):
         if price.unit not in HARDWARE:
             quantity = _counted(price, model, sale, totals)
             if quantity is None:
@@ -122,8 +127,8 @@ def _of_model(model: ModelPrice, sale: Sale, totals: Totals) -> tuple[tuple[Due,
                 return (), f"nothing was counted that is {what!r}, by which {model.name!r} is priced"
             quantity = price.part_of(quantity)
             if quantity:
-                lines.append(Due(price.meter, price.unit, quantity, price.amount, by))
-        elif sale.online:
+                lines.append(_new(Due, (price.meter, price.unit, quantity, price.amount, by)))
+        elif online:
             continue
         elif price.unit == GPU and not sale.devices and totals.busy_ns:
             return (), f"it ran on no device, and {model.name!r} is priced by {GPU}"

@@ -154,6 +154,11 @@ class ModelPrice:
         """
         if not self.criterias or not attributes:
             return self.prices
+        if len(self.prices) == 1:
+            for criterion in self.criterias:
+                if criterion.holds(attributes):
+                    return (criterion.price,)
+            return self.prices
         replaced: dict[int, Price] = {}
         for criterion in self.criterias:
             if criterion.holds(attributes):

@@ -11,6 +11,7 @@ PLACES = Decimal("1e-18")
 EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 _GIGA = 1_000_000_000
+_NANO = Decimal("1e-9")
 _LONGEST_NUMBER = 40
 
 
@@ -41,14 +42,14 @@ def plain(number: Decimal) -> str:
     text = str(number)
     if "E" in text:  # which seldom happens, and `str` takes half the time
         text = f"{number:f}"
-    if "." in text:
+    if text[-1] == "0" and "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def seconds(duration_ns: int) -> Decimal:
     """Nanoseconds as exact seconds."""
-    return EXACT.scaleb(Decimal(duration_ns), -9)
+    return EXACT.multiply(Decimal(duration_ns), _NANO)
 
 
 def seconds_text(duration_ns: int) -> str:

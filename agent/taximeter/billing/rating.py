@@ -5,7 +5,6 @@ cutting a run changes nothing. Refuses to know what is due (dues), phases and st
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
@@ -35,14 +34,18 @@ def rate(now: Dues, before: Dues = NOTHING_DUE, billed: Dues = NOTHING_DUE) -> R
     What has no price is not priced at all: the record is unrated, never guessed and never zero, and what was billed of
     that run is taken back.
     """
-    grown = [pair for pair in _paired(now.lines, before.lines) if pair[0].quantity != pair[1]]
+    if not before.lines:
+        grown = [(due, _ZERO) for due in now.lines if due.quantity]
+    else:
+        grown = [pair for pair in _paired(now.lines, before.lines) if pair[0].quantity != pair[1]]
     if now.reason is not None:
         billing = _unrated(now) if grown or not now.lines else _free(now)
     else:
-        billing = _billing(tuple([_line(due, was) for due, was in grown]), now) if grown else _free(now)
-    if not billed.lines and not before.lines:
+        billing = _billing([_line(due, was) for due, was in grown], now) if grown else _free(now)
+    told, meant = () if billed.reason else billed.lines, () if now.reason else before.lines
+    if told == meant:  # as mostly: neither the end nor evidence changes a price
         return Rating(billing)
-    lines = tuple(changed(() if billed.reason else billed.lines, () if now.reason else before.lines))
+    lines = list(changed(told, meant))
     return Rating(billing, _billing(lines, now) if lines else None)
 
 
@@ -69,7 +72,7 @@ def taken_back(whole: Dues, left: Dues) -> Billing:
     """What it changes that of `whole`, which was billed, only what is `left` is due."""
     if left.reason is not None or whole.reason is not None:
         return _unrated(whole if left.reason is None else left)
-    lines = tuple(changed(whole.lines, left.lines))
+    lines = list(changed(whole.lines, left.lines))
     return _billing(lines, left) if lines else _free(left)
 
 
@@ -80,12 +83,12 @@ def taken_back_anew(now: tuple[Dues, Dues], before: tuple[Dues, Dues]) -> Rating
     billing = _free(now[1])
     if undone == tuple(_opposite(line) for line in lines):
         return Rating(billing)
-    return Rating(billing, _billing((*undone, *lines), now[1]))
+    return Rating(billing, _billing([*undone, *lines], now[1]))
 
 
 def _opposite(line: Line) -> Line:
     multiplier, amount = EXACT.minus(Decimal(line.multiplier)), EXACT.minus(Decimal(line.amount))
-    return replace(line, multiplier=plain(multiplier), amount=plain(amount))
+    return Line(line.meter, line.quantity, line.unit, line.rate, plain(multiplier), plain(amount))
 
 
 def informative(card: RateCard | None) -> Billing:
@@ -108,22 +111,21 @@ def _unrated(now: Dues) -> Billing:
 
 def _paired(now: Sequence[Due], before: Sequence[Due]) -> Sequence[tuple[Due, Decimal]]:
     """Each line that is due, and how much of it was before."""
-    if not before:
-        return [(due, _ZERO) for due in now]
     was = {(due.meter, due.unit): due.quantity for due in before}
     return [(due, was.get((due.meter, due.unit), _ZERO)) for due in now]
 
 
 def _price(due: Due, quantity: Decimal | None = None) -> Decimal:
-    amount = EXACT.multiply(due.quantity if quantity is None else quantity, due.rate or _ZERO)
-    return rounded(amount if due.multiplier == _ONE else EXACT.multiply(amount, due.multiplier))
+    _, _, whole, rate, multiplier = due
+    amount = EXACT.multiply(whole if quantity is None else quantity, rate or _ZERO)
+    return rounded(amount if multiplier == _ONE else EXACT.multiply(amount, multiplier))
 
 
 def _line(due: Due, before: Decimal) -> Line:
-    quantity, amount = due.quantity, _price(due)
-    if before:
-        quantity, amount = EXACT.subtract(quantity, before), EXACT.subtract(amount, _price(due, before))
-    return _written(due, quantity, due.multiplier, amount)
+    if not before:
+        return _written(due, due.quantity, due.multiplier, _price(due))
+    amount = EXACT.subtract(_price(due), _price(due, before))
+    return _written(due, EXACT.subtract(due.quantity, before), due.multiplier, amount)
 
 
 def _redone(was: Due, now: Due) -> Line:
@@ -140,17 +142,17 @@ def _more_or_less(was: Due, now: Due) -> Line:
 
 
 def _written(due: Due, quantity: Decimal, multiplier: Decimal, amount: Decimal) -> Line:
-    rate = _repeated(due.rate or _ZERO)
-    return Line(due.meter, plain(quantity), due.unit, rate, _repeated(multiplier), plain(amount))
+    meter, unit, _, rate, _ = due
+    return Line(meter, plain(quantity), unit, _repeated(rate or _ZERO), _repeated(multiplier), plain(amount))
 
 
-def _billing(lines: tuple[Line, ...], now: Dues) -> Billing:
+def _billing(lines: Sequence[Line], now: Dues) -> Billing:
     amount = lines[0].amount if len(lines) == 1 else _sum(lines)
-    return Billing(BillingStatus.RATED, lines, amount, now.currency, now.card)
+    return Billing(BillingStatus.RATED, tuple(lines), amount, now.currency, now.card)
 
 
 def _sum(lines: Sequence[Line]) -> str:
-    total = Decimal(0)
-    for line in lines:
+    total = Decimal(lines[0].amount)
+    for line in lines[1:]:
         total = EXACT.add(total, Decimal(line.amount))
     return plain(total)

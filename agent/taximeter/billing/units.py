@@ -21,6 +21,7 @@ PREDICTION = "prediction"
 COMPUTING_SECOND = "computing_second"
 GPU = "gpu"
 
+_MILLION, _MILLIONTH = 1_000_000, Decimal("1e-6")
 #: `second` is a second of output media; of these only `computing_second` and `gpu` are hardware time.
 UNITS: Mapping[str, Unit] = {
     "image": Unit("image"),
@@ -32,7 +33,7 @@ UNITS: Mapping[str, Unit] = {
     "audio_second": Unit("audio_second"),
     "video_second": Unit("video_second"),
     "token": Unit("token"),
-    "million_token": Unit("token", 1_000_000),
+    "million_token": Unit("token", _MILLION),
     PREDICTION: Unit(PREDICTION),
     COMPUTING_SECOND: Unit(COMPUTING_SECOND),
     GPU: Unit(GPU),
@@ -51,4 +52,8 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 
 def priced(counted: Decimal, size: int) -> Decimal:
     """How many units of `size` are in what was counted, to 18 places, which only minutes need."""
-    return counted if size == 1 else rounded(EXACT.divide(counted, Decimal(size)))
+    if size == 1:
+        return counted
+    if size == _MILLION:
+        return rounded(EXACT.multiply(counted, _MILLIONTH))  # the same as to divide, at half the cost
+    return rounded(EXACT.divide(counted, Decimal(size)))

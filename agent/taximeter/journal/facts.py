@@ -202,18 +202,18 @@ def _options(said: _Options) -> events.Options:
         raise ValueError("bad_option")
     return events.Options(
         said.worker,
-        text.optional_name(said.model),
-        text.optional_name(said.version),
-        text.optional_name(said.account),
+        text.optional_common_name(said.model),
+        text.optional_common_name(said.version),
+        text.optional_common_name(said.account),
         None if service_class is None else _CLASSES[service_class],
-        text.optional_name(said.pool),
+        text.optional_common_name(said.pool),
         text.optional_name(said.prediction),
         text.optional_name(said.parent),
         text.optional_name(said.root),
         text.strings(said.labels) if said.labels else {},
         text.units(said.units) if said.units else {},
         _ON_TERM[said.on_term],
-        text.name(said.ready),
+        text.common_name(said.ready),
     )
 
 
@@ -243,7 +243,7 @@ def _exited(fact: _Exit) -> events.Exited:
 
 
 def _clock(said: _Clock) -> events.Clock:
-    boot_id = text.name(said.boot_id)
+    boot_id = text.common_name(said.boot_id)
     return events.Clock(said.monotonic, said.boottime, said.raw, said.realtime, boot_id, said.took, said.utc_error)
 
 
@@ -256,7 +256,7 @@ def _spawned(fact: _Spawn) -> events.Spawned:
 
 
 def _became_ready(fact: _Ready) -> events.BecameReady:
-    return events.BecameReady(fact.t, text.name(fact.by), fact.within)
+    return events.BecameReady(fact.t, text.common_name(fact.by), fact.within)
 
 
 def _ready_timed_out(fact: _ReadyTimeout) -> events.ReadyTimedOut:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from taximeter import wire
@@ -146,16 +146,15 @@ def sync(directory_fd: int, name: str) -> None:
         os.close(fd)
 
 
-def remove(directory_fd: int, instance: str, segments: Iterable[int]) -> None:
-    """Unlink an instance's journals, and what a killed wrapper left beside them. Raises JournalFault."""
+def remove(directory_fd: int, instance: str, segments: Iterable[int], there: Container[str] | None = None) -> None:
+    """Unlink an instance's journals, and what a killed wrapper left beside them. Raises JournalFault.
+
+    `there` are all names in the directory, from whoever has listed it since the instance ended.
+    """
     names = [journal_name(instance, segment) for segment in segments]
     for name in (*names, *(instance + suffix for suffix in (wire.MARKS_SUFFIX, wire.NOTIFY_SUFFIX, HEARD_SUFFIX))):
-        try:
-            os.unlink(name, dir_fd=directory_fd)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise _fault("unremovable", name, f"a file that the agent may unlink, got: {error.strerror}") from error
+        if there is None or name in there:
+            _unlink(directory_fd, name)
 
 
 def remove_before(directory_fd: int, instance: str, segment: int) -> None:

@@ -7,6 +7,7 @@ raises ValueError with a bounded word (a metric's label) as its only argument.
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -33,9 +34,18 @@ def name(value: str) -> str:
     return value
 
 
+#: The same of names that come again with every run: models, accounts, boots.
+common_name = lru_cache(maxsize=1024)(name)
+
+
 def optional_name(value: str | None) -> str | None:
     """A name, or None where nothing was said."""
     return None if value is None else name(value)
+
+
+def optional_common_name(value: str | None) -> str | None:
+    """The same of names that come again with every run."""
+    return None if value is None else common_name(value)
 
 
 def quantity(text: str) -> str:
