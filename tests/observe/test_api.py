@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -547,6 +548,26 @@ async def test_a_connection_that_is_kept_and_idle_makes_room_before_one_that_is_
                 assert (await incoming.readuntil(b"}")).startswith(b"HTTP/1.1 200")
         for outgoing in held:
             outgoing.close()
+
+
+async def test_connections_on_which_nobody_reads_the_answer_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 8)
+    much = b"x" * 16_000_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(much))]})
+        await send({"type": "http.response.body", "body": much})
+
+    held = []
+    async with serving(app) as port:
+        for _ in range(20):
+            incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
+            held.append(outgoing)
+            outgoing.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with anyio.fail_after(5):  # of what comes then, asyncio's reader takes 128 KiB at most
+                assert (await incoming.readexactly(12)) == b"HTTP/1.1 200"
+        for outgoing in held:
+            outgoing.transport.abort()
 
 
 # --- The server ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import os
 import random
 import resource
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ import anyio.abc
 import anyio.to_thread
 
 from taximeter import kernel, wire
+from taximeter.agent import logs
 from taximeter.agent.books import Books, LastWords
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
@@ -65,8 +65,7 @@ _SECOND = 1_000_000_000
 
 def run(config_path: Path | None) -> int:
     """Run the daemon until it is told to stop; 0 after an orderly end, TaximeterError where it cannot run."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.begin()
     config = load(config_path, os.environ)
     where = directories(os.environ)
     prepare(where)

@@ -54,7 +54,7 @@ def parse_invoice(mapping: Mapping[str, object], source: str) -> Mapping[str, Ro
         places, mode = row.get("places"), row.get("mode", "half_even")
         if not isinstance(places, int) or isinstance(places, bool) or not 0 <= places <= _MOST_PLACES:
             faults.append(f"{where}.places = {places!r}: expected a whole number from 0 to {_MOST_PLACES}")
-        elif mode not in MODES:
+        elif not isinstance(mode, str) or mode not in MODES:
             faults.append(f"{where}.mode = {mode!r}: expected one of {', '.join(MODES)}")
         else:
             rules[currency] = Rounding(places, str(mode))

@@ -94,7 +94,7 @@ def _model(
 ) -> ModelPrice:
     where, card_currency, faults = at
     currency = own.get("currency") or card_currency
-    if currency not in CURRENCIES:
+    if not isinstance(currency, str) or currency not in CURRENCIES:
         key = f"{where}.pricing.currency" if "pricing" in item else f"{where}.currency"
         faults.add(key, currency, "an ISO 4217 code such as 'USD'")
     foreign = currency != card_currency
@@ -144,7 +144,7 @@ def _counted(value: object, path: str, faults: Faults) -> Mapping[str, str]:
         faults.add(path, value, "a table of what is counted = the priced unit that it is")
         return {}
     for name, unit in value.items():
-        if unit not in COUNTED:
+        if not isinstance(unit, str) or unit not in COUNTED:
             faults.add(f"{path}.{name}", unit, f"one of {', '.join(sorted(COUNTED))}")
     return {str(name): str(unit) for name, unit in value.items()}
 

@@ -111,8 +111,9 @@ def _criteria(item: Mapping[str, object], price: Price, where: str, faults: Faul
     field, operator, value = item.get("field"), item.get("operator"), item.get("value")
     if not isinstance(field, str) or not field:
         faults.add(f"{where}.field", field, "the name of an attribute")
-    if operator not in OPERATORS:
+    if not isinstance(operator, str) or operator not in OPERATORS:
         faults.add(f"{where}.operator", operator, f"one of {' '.join(OPERATORS)}")
+        operator = None
     compared: str | tuple[str, ...] = ""
     if operator == "in" and isinstance(value, list | tuple):
         compared = tuple(_value(one, f"{where}.value[{at}]", faults) for at, one in enumerate(value))

@@ -22,8 +22,8 @@ from uvicorn.server import ServerState
 
 from taximeter.errors import ConfigError
 
-#: More connections than this are closed at once; from half of it on, whoever is silent for the longest makes room, and
-#: only where nobody is, the answer is 503.
+#: More connections than this are closed at once; from half of it on, whoever is silent for the longest makes room, then
+#: whoever has not read its answer; only where nobody is, the answer is 503.
 CONNECTIONS_MAX = 128
 #: The request line and all headers; h11 answers 431 or 400 beyond.
 HEADER_MAX_BYTES = 16_384
@@ -119,6 +119,7 @@ class _State(ServerState):
         super().__init__()
         self.empty = asyncio.Event()
         self.silent: dict[_Connection, None] = {}  #: that nobody asks anything on, the longest first
+        self.unread: dict[_Connection, None] = {}  #: whose last answer was not taken at once, likewise
 
 
 class _Connection(H11Protocol):
@@ -135,14 +136,14 @@ class _Connection(H11Protocol):
             transport.abort()
             return
         if len(self.connections) >= CONNECTIONS_MAX // 2:
-            for longest in list(self._state.silent)[:1]:
+            for longest in [*self._state.silent, *self._state.unread][:1]:
                 longest.make_room()
         self._deadline = self.loop.call_later(HEADER_S, transport.abort)
         self._state.silent[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
         self._met()
-        self._state.silent.pop(self, None)
+        self._is_busy()
         super().connection_lost(exc)
         if not self.connections:
             self._state.empty.set()
@@ -152,7 +153,7 @@ class _Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             self._met()
-            self._state.silent.pop(self, None)
+            self._is_busy()
         elif cycle is not None and self.conn.their_state is h11.SEND_BODY:
             self.transport.close()  # a body that nobody asked for, and that may never end
         elif self._deadline is None:
@@ -163,13 +164,18 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(SEND_S, self._give_up)
+            self._state.unread[self] = None
         elif not self.transport.is_closing():
             self._state.silent[self] = None
 
     def make_room(self) -> None:
-        """Go, since nobody says anything here, and others wait."""
-        self._state.silent.pop(self, None)
+        """Go, since nobody says anything here, or listens, and others wait."""
+        self._is_busy()
         self.transport.abort()
+
+    def _is_busy(self) -> None:
+        self._state.silent.pop(self, None)
+        self._state.unread.pop(self, None)
 
     def _met(self) -> None:
         if self._deadline is not None:
