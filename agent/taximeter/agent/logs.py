@@ -25,10 +25,10 @@ def begin() -> None:
 class OneLine(logging.Formatter):
     """Shows what is not printable as its escape; the lines of a traceback are indented."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the library's name
+    def formatMessage(self, record: logging.LogRecord) -> str:  # type: ignore[explicit-override]  # noqa: N802 -- the library's name
         """The message, in one line."""
         return words.safe(super().formatMessage(record))
 
-    def formatException(self, ei: _Info) -> str:  # noqa: N802 -- the library's name
+    def formatException(self, ei: _Info) -> str:  # type: ignore[explicit-override]  # noqa: N802 -- the library's name
         """The traceback, none of whose lines looks like a message."""
         return "\n".join(f"  {words.safe(line)}" for line in super().formatException(ei).splitlines())
