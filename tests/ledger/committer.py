@@ -1,6 +1,7 @@
 """Commits one-shots until it is stopped, and says each number once it is acknowledged.
 
-`python committer.py LEDGER FIRST COUNT`. What fails is said, and tried again, as the agent does.
+`python committer.py LEDGER FIRST COUNT [PAGES]`. What fails is said, and tried again, as the agent does. The log is
+copied into the ledger whenever it has PAGES pages.
 """
 
 import sys
@@ -11,6 +12,7 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from taximeter.errors import LedgerError
+from taximeter.ledger import database
 from taximeter.ledger.store import Ledger
 from tests.ledger.samples import NODE, run_batch
 
@@ -35,4 +37,6 @@ def persistently(act: Callable[[], T]) -> T:
             print("failed", error, flush=True)
 
 
+if len(sys.argv) > 4:
+    database._CHECKPOINT_PAGES = int(sys.argv[4])
 main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
