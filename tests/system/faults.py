@@ -177,6 +177,19 @@ def wait_for_fact(node: Node, prediction: str, name: str, count: int = 1) -> Non
     )
 
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def rebooted(node: Node, number: int) -> Node:
+    """The same node after a reboot: all that is started on it from now on finds another boot id."""
+    other, program = node.path / f"boot_id.{number}", node.path / f"taximeter.{number}"
+    other.write_text(f"{number:08d}-2222-4333-8444-555555555555\n")
+    mounted = f'mount --bind "{other}" {BOOT_ID} && exec "$0" "$@"'
+    program.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{mounted}' {node.program} \"$@\"\n")
+    program.chmod(0o755)
+    return Node(str(program), node.path, node.config)
+
+
 # --- The verdict ---
 
 

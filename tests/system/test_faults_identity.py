@@ -18,10 +18,9 @@ import pytest
 
 from tests.require import require_program, require_root
 from tests.system.agents import Node, wait_until
-from tests.system.faults import LATE_NS, SECOND, billed_ns, check_ledger, finals, gate, wait_for_fact
+from tests.system.faults import LATE_NS, SECOND, billed_ns, check_ledger, finals, gate, rebooted, wait_for_fact
 
 ROOT = Path(__file__).parent.parent.parent
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @pytest.fixture
@@ -29,16 +28,6 @@ def node(taximeter_program: str, tmp_path: Path) -> Node:
     require_root()
     require_program("unshare", "util-linux")
     return Node(taximeter_program, tmp_path / "node")
-
-
-def rebooted(node: Node, number: int) -> Node:
-    """The same node after a reboot: all that is started on it from now on finds another boot id."""
-    other, program = node.path / f"boot_id.{number}", node.path / f"taximeter.{number}"
-    other.write_text(f"{number:08d}-2222-4333-8444-555555555555\n")
-    mounted = f'mount --bind "{other}" {BOOT_ID} && exec "$0" "$@"'
-    program.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{mounted}' {node.program} \"$@\"\n")
-    program.chmod(0o755)
-    return Node(str(program), node.path, node.config)
 
 
 def instance_of(node: Node, prediction: str) -> dict[str, Any]:
