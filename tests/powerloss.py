@@ -1,10 +1,10 @@
 """What may be on a disk after the power fails: system calls as strace wrote them down, replayed up to any moment.
 
 Owns the model of the disk. What was synced is there. Of what was written since then anything may be: nothing, all of
-it, or some of its sectors and not others. A sync that failed has made nothing safe, and what it was asked to make safe
-never will be by another, for the kernel then takes it for clean. Names are as safe as their directory's last sync, or,
-where `names_follow` (as ext4, XFS and btrfs have it), as the last sync of any file there. Refuses to know what is in
-the files.
+it, or some of its sectors and not others; what was appended to a file, which grows as it is written, is cut. A sync
+that failed has made nothing safe, and what it was asked to make safe never will be by another, for the kernel then
+takes it for clean. Names are as safe as their directory's last sync, or, where `names_follow` (as ext4, XFS and btrfs
+have it), as the last sync of any file there. Refuses to know what is in the files.
 """
 
 import os
@@ -53,6 +53,7 @@ class _File:
     safe: bytes = b""
     since: list[tuple[int, bytes] | int] = field(default_factory=list)
     end: int = 0  #: where an append goes
+    is_appended: bool = False  #: only ever written at its end, in order
 
     def do(self, change: tuple[int, bytes] | int) -> None:
         self.since.append(change)
@@ -64,7 +65,7 @@ class _File:
         self.since = []
 
 
-_Survives = Callable[[Sequence[tuple[int, bytes] | int]], Sequence[tuple[int, bytes] | int]]
+_Survives = Callable[[_File], Sequence[tuple[int, bytes] | int]]
 
 
 class Disk:
@@ -90,12 +91,12 @@ class Disk:
     def after_power_loss(self, dice: random.Random | None, *, all_survives: bool = False) -> dict[str, bytes]:
         """What is found then: only what is safe, all that was ever written, or, by `dice`, anything in between."""
         if dice is None:
-            survives: _Survives = (lambda since: since) if all_survives else (lambda since: ())
+            survives: _Survives = (lambda file: file.since) if all_survives else (lambda _: ())
             kept = len(self._since) if all_survives else 0
         else:
             survives, kept = _torn_by(dice), dice.randint(0, len(self._since))
         names = _named(self._safe_names, self._since[:kept])
-        return {name: _changed(file.safe, survives(file.since)) for name, file in names.items()}
+        return {name: _changed(file.safe, survives(file)) for name, file in names.items()}
 
     # --- What was done -----------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Disk:
         written = _bytes(data)[: int(count)]
         if fd == "1" and self._name(path) is None:
             self.said += written
-        return self._change(path, lambda file: (file.end, written))
+        return self._change(path, lambda file: (file.end, written), appends=True)
 
     def _fdatasync(self, _fd: str, path: str, result: str) -> bool:
         name, failed = self._name(path), result != "0"
@@ -157,10 +158,11 @@ class Disk:
         self._since.append((f"{name}\0{other}", file))
         return True
 
-    def _change(self, path: str, change: Callable[[_File], tuple[int, bytes] | int]) -> bool:
+    def _change(self, path: str, change: Callable[[_File], tuple[int, bytes] | int], *, appends: bool = False) -> bool:
         file = self._names.get(self._name(path) or "")
         if file is None:
             return False
+        file.is_appended = appends
         file.do(change(file))
         return True
 
@@ -197,9 +199,11 @@ def laid_out(files: dict[str, bytes], where: Path) -> Path:
 def _torn_by(dice: random.Random) -> _Survives:
     """Some changes reach the disk and some do not; of a write, some sectors."""
 
-    def survives(since: Sequence[tuple[int, bytes] | int]) -> Sequence[tuple[int, bytes] | int]:
+    def survives(file: _File) -> Sequence[tuple[int, bytes] | int]:
+        if file.is_appended:
+            return [*file.since, dice.randint(len(file.safe), max(len(file.safe), file.end))] if file.since else ()
         kept: list[tuple[int, bytes] | int] = []
-        for change in since:
+        for change in file.since:
             if isinstance(change, int):
                 kept += [change] * dice.randint(0, 1)
                 continue
