@@ -7,18 +7,23 @@ from email.utils import parsedate_to_datetime
 
 QUOTED_MAX_CHARS = 200
 
+#: These are no record's fault: who asks, where, or how has to be mended.
+_UNWELCOME = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 421, 426, 431, 451})
+_KNOWN = {408: "timeout", 409: "duplicate", 413: "too_large", 425: "throttled", 429: "throttled"}
+
 
 def reason_of(status: int) -> str:
-    """Name an HTTP status that is not a yes by a bounded word."""
-    if status == 408:
-        return "timeout"
-    if status == 413:
-        return "too_large"
-    if status == 429:
-        return "throttled"
+    """Name an HTTP status that is not a yes by a bounded word.
+
+    "rejected", "too_large" and "duplicate" may be said of a single record of a batch; nothing else is.
+    """
+    if status in _KNOWN:
+        return _KNOWN[status]
     if status >= 500:
         return "server_error"
-    return "redirect" if 300 <= status < 400 else "refused"
+    if 300 <= status < 400:
+        return "redirect"
+    return "rejected" if status >= 400 and status not in _UNWELCOME else "refused"
 
 
 def retry_after_s(value: str | None, now_s: float) -> float | None:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from taximeter.cli.drain import left_of, told
+from taximeter.cli.drain import left_of, told, waits_for_time
 from tests.cli.node import taximeter
 
 
 def status(**changes: Any) -> dict[str, Any]:
-    sinks = [{"name": "billing", "pending": 0, "last_error": None}]
+    sinks = [{"name": "billing", "pending": 0, "last_error": None, "dead_letters": 0}]
     ledger = {"seq": 7}
     return {"ready": True, "instances": {}, "sinks": sinks, "reader_lag_s": 0.0, "ledger": ledger, **changes}
 
@@ -19,9 +19,15 @@ def test_a_node_with_nothing_left_may_go() -> None:
 
 
 def test_what_a_sink_has_not_acknowledged_keeps_it_and_is_said_with_the_reason() -> None:
-    left = left_of(status(sinks=[{"name": "billing", "pending": 2, "last_error": "cannot ship"}]))
+    left = left_of(status(sinks=[{"name": "billing", "pending": 2, "last_error": "cannot ship", "dead_letters": 0}]))
     assert left["waits"]
     assert told(left) == ["billing: 2 records not acknowledged: cannot ship"]
+
+
+def test_what_a_sink_refused_keeps_it_and_is_not_waited_for() -> None:
+    left = left_of(status(sinks=[{"name": "billing", "pending": 0, "last_error": None, "dead_letters": 2}]))
+    assert (left["waits"], waits_for_time(left)) == (True, False)
+    assert told(left) == ["billing: 2 records refused: see `taximeter deadletters list`"]
 
 
 def test_what_runs_and_what_is_not_read_keep_it() -> None:

@@ -21,6 +21,7 @@ VERBS = (
     ["agent"],
     ["config", "check"],
     ["drain"],
+    ["deadletters"],
     ["estimate"],
     ["export"],
     ["grant"],
@@ -33,7 +34,10 @@ VERBS = (
 )
 
 
-@pytest.mark.parametrize("verb", [*VERBS, [], ["config"]], ids=" ".join)
+LETTERS = [["deadletters", verb] for verb in ("list", "retry", "drop")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, [], ["config"], *LETTERS], ids=" ".join)
 def test_every_verb_has_help_and_fits_80_columns(verb: list[str]) -> None:
     answer = taximeter(*verb, "--help")
     assert (answer.code, answer.err) == (0, "")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from taximeter.shipping.delivery import Refused
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -20,14 +22,29 @@ class Outbox:
 
     bodies: list[bytes] = field(default_factory=list)
     done: int = 0
+    letters: dict[int, Refused] = field(default_factory=dict)
+    wanted: set[int] = field(default_factory=set)  #: letters that are to be tried again
 
     async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:
         numbered = [Stored(seq, body) for seq, body in enumerate(self.bodies, 1)]
         return numbered[self.done : self.done + limit]
 
-    async def shipped(self, sink: str, seq: int) -> None:
+    async def newest(self, sink: str) -> Stored | None:
+        return Stored(len(self.bodies), self.bodies[-1]) if self.done < len(self.bodies) else None
+
+    async def shipped(self, sink: str, seq: int, refused: Sequence[Refused] = ()) -> None:
         assert seq > self.done, "an acknowledgement went back"
         self.done = seq
+        self.letters |= {one.seq: one for one in refused}
+
+    async def again(self, sink: str, limit: int) -> Sequence[Stored]:
+        return [Stored(seq, self.bodies[seq - 1]) for seq in sorted(self.wanted)][:limit]
+
+    async def tried_again(self, sink: str, seq: int, refused: Refused | None) -> None:
+        self.wanted.remove(seq)
+        del self.letters[seq]
+        if refused is not None:
+            self.letters[seq] = refused
 
     @property
     def empty(self) -> bool:

@@ -161,7 +161,16 @@ async def test_a_2xx_with_an_error_in_its_body_is_a_yes() -> None:
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(400, "refused"), (401, "refused"), (404, "refused"), (408, "timeout"), (413, "too_large"), (429, "throttled")],
+    [
+        (400, "rejected"),
+        (409, "duplicate"),
+        (422, "rejected"),
+        (401, "refused"),
+        (404, "refused"),
+        (408, "timeout"),
+        (413, "too_large"),
+        (429, "throttled"),
+    ],
 )
 async def test_a_4xx_has_its_word(status: int, reason: str) -> None:
     assert (await refused(say(status))).reason == reason
@@ -225,7 +234,7 @@ async def test_an_answer_of_a_hundred_megabytes_is_not_read_to_its_end() -> None
     async with receiving(say(400, body=b"z" * 100_000_000)) as receiver:
         with pytest.raises(SinkError) as caught:
             await sent(receiver)
-    assert caught.value.reason == "refused"
+    assert caught.value.reason == "rejected"
 
 
 async def test_a_gzip_bomb_is_not_unpacked() -> None:
@@ -289,7 +298,16 @@ def test_a_retry_after_that_cannot_be_read_asks_for_nothing(value: str) -> None:
 
 def test_every_status_has_one_of_six_words() -> None:
     words = {reason_of(status) for status in range(300, 600)}
-    assert words == {"redirect", "refused", "timeout", "too_large", "throttled", "server_error"}
+    assert words == {
+        "redirect",
+        "refused",
+        "rejected",
+        "duplicate",
+        "timeout",
+        "too_large",
+        "throttled",
+        "server_error",
+    }
 
 
 def test_a_kind_of_sink_that_does_not_exist_is_a_config_error() -> None:

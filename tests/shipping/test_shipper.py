@@ -24,6 +24,7 @@ class Sink:
     tried: int = 0
     closed: bool = False
     most: int | None = None
+    poison: set[bytes] = field(default_factory=set)
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         self.tried += 1
@@ -31,6 +32,8 @@ class Sink:
             raise self.errors.pop(0)
         if self.most is not None and len(bodies) > self.most:
             raise SinkError("too_large", "413")
+        if self.poison.intersection(bodies):
+            raise SinkError("rejected", "400")
         self.batches.append(list(bodies))
 
     async def close(self) -> None:
@@ -166,6 +169,52 @@ async def test_a_batch_that_is_too_large_is_halved_until_it_passes() -> None:
     async with shipping(sink, 100) as at_work:
         await until(lambda: at_work.outbox.empty)
     assert sum(len(batch) for batch in sink.batches) == 100
+
+
+async def test_a_record_that_alone_is_refused_is_set_aside_and_the_rest_goes_on() -> None:
+    sink = Sink(poison={b"42"})
+    async with shipping(sink, 250) as at_work:
+        await until(lambda: at_work.outbox.empty)
+    assert sorted(int(body) for batch in sink.batches for body in batch) == [n for n in range(1, 251) if n != 42]
+
+
+async def test_what_is_set_aside_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    async with shipping(Sink(poison={b"3"}), 5) as at_work:
+        await until(lambda: at_work.outbox.empty)
+    assert [message for message in caplog.messages if "record=3 reason=rejected: 400" in message]
+
+
+async def test_what_is_set_aside_is_counted_and_is_no_failure() -> None:
+    async with shipping(Sink(poison={b"3", b"4"}), 5) as at_work:
+        await until(lambda: at_work.outbox.empty)
+    assert (at_work.state.shipped, at_work.state.refused, at_work.state.failing) == (3, 2, 0)
+
+
+async def test_a_receiver_that_refuses_everything_has_nothing_set_aside_for_it() -> None:
+    sink = Sink(poison={b"%d" % n for n in range(1, 8)})
+    async with shipping(sink, 7) as at_work:
+        await until(lambda: at_work.state.failures["rejected"] > 3)
+    assert (at_work.outbox.done, at_work.outbox.letters) == (0, {})
+
+
+async def test_a_refused_record_that_was_alone_is_set_aside_once_another_one_passes() -> None:
+    sink = Sink(poison={b"1"})
+    async with shipping(sink, 1) as at_work:
+        await until(lambda: at_work.state.failing > 1)
+        at_work.outbox.bodies.append(b"2")
+        await until(lambda: at_work.outbox.empty)
+    assert list(at_work.outbox.letters) == [1]
+
+
+async def test_what_somebody_wants_to_be_tried_again_is_tried_once() -> None:
+    sink = Sink(poison={b"2", b"3"})
+    async with shipping(sink, 4) as at_work:
+        await until(lambda: at_work.outbox.empty)
+        sink.poison = {b"3"}
+        at_work.outbox.wanted = {2, 3}
+        at_work.bell.ring()
+        await until(lambda: not at_work.outbox.wanted)
+    assert (list(at_work.outbox.letters), [b"2"] in sink.batches) == ([3], True)
 
 
 async def test_a_sink_that_is_stuck_delays_no_other() -> None:

@@ -21,6 +21,7 @@ from cloudevents.core.v1.event import CloudEvent
 from taximeter.events import Options
 from taximeter.ledger.store import Batch, Ledger, Stored
 from taximeter.records import UsageRecord
+from taximeter.shipping.delivery import Refused
 from taximeter.shipping.shipper import Bell, ShipState, Sink, ship
 from taximeter.shipping.sinks.file import FileSink
 from taximeter.shipping.sinks.http import HttpSink
@@ -66,8 +67,17 @@ class Node:
     async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:
         return await self._do(partial(self.ledger.unshipped, sink, limit))
 
-    async def shipped(self, sink: str, seq: int) -> None:
-        await self._do(partial(self.ledger.shipped, sink, seq))
+    async def newest(self, sink: str) -> Stored | None:
+        return await self._do(partial(self.ledger.newest_unshipped, sink))
+
+    async def shipped(self, sink: str, seq: int, refused: Sequence[Refused] = ()) -> None:
+        await self._do(partial(self.ledger.shipped, sink, seq, refused))
+
+    async def again(self, sink: str, limit: int) -> Sequence[Stored]:
+        return await self._do(partial(self.ledger.letters_to_retry, sink, limit))
+
+    async def tried_again(self, sink: str, seq: int, refused: Refused | None) -> None:
+        raise AssertionError("nobody wanted that")
 
     async def run(self, count: int) -> None:
         """Book `count` one-shot runs: two records each."""

@@ -18,6 +18,7 @@ from taximeter.errors import LedgerError
 from taximeter.ledger.store import Batch, Head, Ledger, Stored
 from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
+from taximeter.shipping.delivery import Refused
 from taximeter.shipping.shipper import Bell
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Desk:
         self._busy_since_s: float | None = None
         self.head = ledger.head
         self.cursors = dict(ledger.sinks())
+        self.letters = ledger.dead_letters()  #: how many dead letters each sink has, if any
         self.bells: dict[str, Bell] = {}
         self.trouble: str | None = None  #: why the last commit was refused; None once one has passed
         self.after: Callable[[], None] = lambda: None  #: done by the ledger's thread, right behind each commit
@@ -160,10 +162,48 @@ class Desk:
             return ()
         return await self.ask(self._ledger.unshipped, sink, limit)
 
-    async def shipped(self, sink: str, seq: int) -> None:
-        """Note that `sink` has everything up to `seq`."""
-        await self.ask(self._ledger.shipped, sink, seq)
-        self.cursors[sink] = seq
+    async def newest(self, sink: str) -> Stored | None:
+        """The newest record that `sink` has not taken."""
+        return await self.ask(self._ledger.newest_unshipped, sink)
+
+    async def shipped(self, sink: str, seq: int, refused: Sequence[Refused] = ()) -> None:
+        """Note that `sink` has everything up to `seq`, but what it refused."""
+        await self.ask(self._ledger.shipped, sink, seq, refused)
+        self.cursors[sink] = max(seq, self.cursors.get(sink, 0))
+        if refused:
+            await self.count_letters()
+
+    async def again(self, sink: str, limit: int) -> Sequence[Stored]:
+        """What `sink` refused, and somebody wants to be tried again."""
+        if not self.letters.get(sink):
+            return ()
+        return await self.ask(self._ledger.letters_to_retry, sink, limit)
+
+    async def tried_again(self, sink: str, seq: int, refused: Refused | None) -> None:
+        """Note how that went."""
+        if refused is None:
+            await self.ask(self._ledger.delete_letters, sink, [seq])
+        else:
+            await self.ask(self._ledger.shipped, sink, 0, [refused])
+        await self.count_letters()
+
+    async def count_letters(self) -> None:
+        """Look again how many dead letters there are."""
+        self.letters = await self.ask(self._ledger.dead_letters)
+
+    async def letters_of(self, sink: str, ids: Sequence[str] | None) -> list[tuple[int, str]]:
+        """Number and id of the dead letters of `sink` that are named, or of all."""
+        return await self.ask(self._ledger.chosen_letters, sink, ids)
+
+    async def retry_letters(self, sink: str, seqs: Sequence[int]) -> None:
+        """Have dead letters tried again, soon."""
+        await self.ask(self._ledger.retry_letters, sink, seqs)
+        self._ring()
+
+    async def delete_letters(self, sink: str, seqs: Sequence[int]) -> None:
+        """Give dead letters up."""
+        await self.ask(self._ledger.delete_letters, sink, seqs)
+        await self.count_letters()
 
     @property
     def everywhere(self) -> int:

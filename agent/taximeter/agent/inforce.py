@@ -94,7 +94,7 @@ def _begun(ledger_id: str, before: Mapping[str, object] | None) -> Mapping[str, 
 
 def card_record(card: RateCard, record_id: str, now_utc_ns: int) -> UsageRecord:
     """The fact that a card was put in force."""
-    return _fact(record_id, now_utc_ns, (_CARD, card.hash, card.content()))
+    return fact(record_id, now_utc_ns, (_CARD, card.hash, card.content()))
 
 
 def with_card(cards: Iterable[RateCard], card: RateCard | None) -> tuple[RateCard, ...]:
@@ -104,11 +104,12 @@ def with_card(cards: Iterable[RateCard], card: RateCard | None) -> tuple[RateCar
     return (*(other for other in cards if other.hash != card.hash), card)
 
 
-def _record(ledger_id: str, number: int, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
-    return _fact(own_id(ledger_id, number), now_utc_ns, fact)
+def _record(ledger_id: str, number: int, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:
+    return fact(own_id(ledger_id, number), now_utc_ns, said)
 
 
-def _fact(record_id: str, now_utc_ns: int, fact: tuple[str, str, object]) -> UsageRecord:
-    kind, known_as, content = fact
+def fact(record_id: str, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:
+    """A record of what became so: its kind, the hash of its content, the content."""
+    kind, known_as, content = said
     data = {"fact": kind, "hash": known_as, "content": content}
     return UsageRecord(record_id, RecordType.FACT, PLATFORM, now_utc_ns, data)

@@ -33,6 +33,7 @@ from taximeter.agent.enforcing import Enforcer, first_card, open_prices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
 from taximeter.agent.inforce import Known, put_in_force, read_known
+from taximeter.agent.letters import Letters
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
@@ -109,6 +110,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 token,
                 doing=api.Doing(
                     grant=scene.desk.grant,
+                    letters=Letters(scene.desk),
                     rerate=Rerater(where.ledger, scene.books, watcher.scribe),
                     drain=scene.hurry.now,
                 ),

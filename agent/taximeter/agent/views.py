@@ -40,6 +40,8 @@ from taximeter.rulebook import Rulebook
 from taximeter.shipping.shipper import Hurry, ShipState
 from taximeter.sold import billed_hardware, hardware_use
 
+_LETTERS = " that stay in the ledger: `taximeter deadletters list` says which and why"
+
 
 @dataclass(slots=True)
 class Scene:
@@ -143,6 +145,7 @@ def _problems(scene: Scene) -> tuple[str, ...]:
     troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble)
     problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
+    problems += [f"sink {name} refused {count} records{_LETTERS}" for name, count in scene.desk.letters.items()]
     if scene.books.book.card_at(time.time_ns()) is None:
         problems.append("no rate card is in force, so what runs here is not priced yet")
     if scene.prices.refused:
@@ -204,4 +207,5 @@ def _prediction(instance: Instance, prediction: Prediction) -> PredictionView:
 
 def _sink(scene: Scene, name: str, state: ShipState) -> SinkView:
     pending = max(0, scene.desk.head.seq - scene.desk.cursors.get(name, 0))
-    return SinkView(name, scene.kinds[name], pending, state.shipped, dict(state.failures), state.last_error)
+    letters = scene.desk.letters.get(name, 0)
+    return SinkView(name, scene.kinds[name], pending, state.shipped, dict(state.failures), state.last_error, letters)

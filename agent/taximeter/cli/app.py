@@ -17,6 +17,7 @@ import typer
 from taximeter import wire
 from taximeter.cli.account import account, grant
 from taximeter.cli.config import check
+from taximeter.cli.deadletters import drop, list_letters, retry
 from taximeter.cli.drain import drain
 from taximeter.cli.estimate import estimate
 from taximeter.cli.export import export
@@ -63,6 +64,11 @@ def make_app() -> typer.Typer:
     group.callback()(lambda: None)
     group.command("check")(guarded(check))
     app.add_typer(group, name="config")
+    letters = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sink refused: look, retry, drop.")
+    letters.command("list")(guarded(list_letters))
+    letters.command("retry")(guarded(retry))
+    letters.command("drop")(guarded(drop))
+    app.add_typer(letters, name="deadletters")
     return app
 
 

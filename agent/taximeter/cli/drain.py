@@ -32,7 +32,7 @@ def drain(
     while True:
         answer = source.status()
         left = left_of(answer)
-        if not left["waits"] or time.monotonic() >= until_s:
+        if not waits_for_time(left) or time.monotonic() >= until_s:
             break
         time.sleep(min(_LOOK_S, max(0.0, until_s - time.monotonic())))
     if as_json:
@@ -49,16 +49,23 @@ def left_of(answer: Json) -> dict[str, Any]:
     """What keeps the node from going."""
     pending = {sink["name"]: sink["pending"] for sink in answer["sinks"] if sink["pending"]}
     errors = {sink["name"]: sink["last_error"] for sink in answer["sinks"] if sink["pending"] and sink["last_error"]}
+    letters = {sink["name"]: sink["dead_letters"] for sink in answer["sinks"] if sink["dead_letters"]}
     running = sum((answer["instances"] or {}).values())
     unread = bool(answer["reader_lag_s"]) or not answer["ready"]
     return {
-        "waits": bool(pending or running or unread),
+        "waits": bool(pending or running or unread or letters),
         "pending": pending,
         "errors": errors,
+        "dead_letters": letters,
         "instances": running,
         "unread": unread,
         "records": answer["ledger"]["seq"],
     }
+
+
+def waits_for_time(left: Json) -> bool:
+    """Whether waiting may help: what was refused stays refused."""
+    return bool(left["pending"] or left["instances"] or left["unread"])
 
 
 def told(left: Json) -> list[str]:
@@ -69,6 +76,10 @@ def told(left: Json) -> list[str]:
         f"{text.safe(name)}: {text.plural(count, 'record')} not acknowledged"
         + (f": {text.safe(left['errors'][name])}" if name in left["errors"] else "")
         for name, count in left["pending"].items()
+    ]
+    lines += [
+        f"{text.safe(name)}: {text.plural(count, 'record')} refused: see `taximeter deadletters list`"
+        for name, count in left["dead_letters"].items()
     ]
     if left["instances"]:
         lines.append(f"{text.plural(left['instances'], 'instance')} still open: stop what runs, and drain again")

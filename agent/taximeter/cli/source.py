@@ -121,6 +121,18 @@ class Source:
             raise SourceError(f"cannot rerate without an agent: expected {expected}")
         return _json(*_ask(self.agent, ("POST", "/v1/rerate", json.dumps(asked).encode()), (200,)))
 
+    def dead_letters(self, sink: str | None) -> list[Json]:
+        """List what a sink, or any, refused though it takes others."""
+        with self._ledger() as queries:
+            return queries.dead_letters(sink)
+
+    def treat_letters(self, order: Mapping[str, Any]) -> Json:
+        """Have the agent try dead letters again, or give them up: it alone ships. Raises SourceError."""
+        if self.agent is None:
+            expected = "a living `taximeter agent`, which alone ships; start it, and try again"
+            raise SourceError(f"cannot {order['do']} dead letters without an agent: expected {expected}")
+        return _json(*_ask(self.agent, ("POST", "/v1/deadletters", json.dumps(order).encode()), (200,)))
+
     def hurry(self) -> None:
         """Have the agent ship at once, whatever it waits for. Raises SourceError."""
         if self.agent is None:

@@ -73,7 +73,8 @@ def write(answer: Json, state: str, sheet: "Sheet") -> None:
     sheet.row("state", state)
     _write_pools(answer.get("pools") or (), sheet)
     for at, sink in enumerate(answer["sinks"]):
-        sheet.row("sinks" if at == 0 else "", _sink(sink), "yellow" if sink.get("last_error") else "")
+        ails = sink.get("last_error") or sink.get("dead_letters")
+        sheet.row("sinks" if at == 0 else "", _sink(sink), "yellow" if ails else "")
     if not answer["sinks"]:
         sheet.row("sinks", "none: records stay in the ledger")
     for at, problem in enumerate(answer["problems"]):
@@ -129,4 +130,5 @@ def _sink(sink: Json) -> str:
     kind = f" ({text.safe(sink['kind'])})" if sink.get("kind") else ""
     pending = f"{text.plural(sink['pending'], 'record')} pending" if sink["pending"] else "up to date"
     error = f"; {text.safe(sink['last_error'])}" if sink.get("last_error") else ""
-    return f"{text.safe(sink['name'])}{kind}: {pending}{error}"
+    letters = f"; {text.plural(sink['dead_letters'], 'record')} refused" if sink.get("dead_letters") else ""
+    return f"{text.safe(sink['name'])}{kind}: {pending}{letters}{error}"

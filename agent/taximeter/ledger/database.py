@@ -12,8 +12,8 @@ import apsw
 
 from taximeter.errors import LedgerError
 from taximeter.ledger import runs
+from taximeter.ledger.migration import SCHEMA_VERSION, migrate
 
-SCHEMA_VERSION = 1
 #: "TaxM": tells a ledger from any other SQLite file.
 _APPLICATION_ID = 0x5461784D
 _BUSY_TIMEOUT_MS = 5_000
@@ -24,7 +24,8 @@ _CACHE_KIB = 8_192
 
 # `records` is the chain and nothing else. `lookups` is how it is found again: not chained, and checked by the audit.
 # A record's id is its instance's id and a count, so the index of ids finds an instance's records too. A root is filed
-# only where it is another prediction. `journals` and `facts` are of open instances only.
+# only where it is another prediction. `journals` and `facts` are of open instances only. This is version 1 for ever:
+# what came later is a step of the migration, which a new ledger goes, too.
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, body BLOB NOT NULL);
@@ -43,7 +44,7 @@ CREATE TABLE facts (number INTEGER PRIMARY KEY, instance TEXT NOT NULL, body BLO
 CREATE INDEX facts_instance ON facts (instance);
 CREATE TABLE sinks (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = 1;
 """
 # Sums that are kept beside the records, so that nobody has to read a month of them; made anew where an older agent had
 # none, and no part of what the ledger vouches for.
@@ -80,6 +81,7 @@ def open_for_writing(path: Path) -> apsw.Connection:
                 _create(connection)
             check_schema(connection, path)
             _set_up(connection)
+            migrate(connection)
             connection.execute(_SUMS)
             connection.execute(runs.SCHEMA)
     except LedgerError:
@@ -107,8 +109,8 @@ def check_schema(connection: apsw.Connection, path: Path) -> None:
     if connection.pragma("application_id") != _APPLICATION_ID:
         raise LedgerError(f"cannot open ledger {path}: expected a Taximeter ledger, got another SQLite file")
     version = connection.pragma("user_version")
-    if version != SCHEMA_VERSION:
-        expected = f"expected schema version {SCHEMA_VERSION}, got {version}; use the Taximeter that wrote it"
+    if not 1 <= version <= SCHEMA_VERSION:
+        expected = f"expected schema version {SCHEMA_VERSION} at most, got {version}; use the Taximeter that wrote it"
         raise LedgerError(f"cannot open ledger {path}: {expected}")
 
 

@@ -15,7 +15,7 @@ from taximeter.billing.credit import Grant
 from taximeter.billing.spending import Spending
 from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, chain, runs
+from taximeter.ledger import accounts, backfill, chain, outbox, runs
 from taximeter.ledger.database import door, open_for_reading
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.till import next_own
@@ -49,6 +49,7 @@ _POOLS = """
 SELECT pool, sum(boot_ns), sum(idle_ns), sum(active_ns), sum(teardown_ns), sum(suspended_ns), sum(unknown_ns),
 sum(load_ns), sum(sold_ns), sum(returned_ns) FROM pools WHERE hour >= ? GROUP BY pool
 """
+_HAS_LETTERS = "SELECT 1 FROM sqlite_schema WHERE name = 'dead_letters'"
 _HAS_POOLS = "SELECT 1 FROM sqlite_schema WHERE name = 'pools'"
 _WALK = """
 SELECT records.seq, hash, body, id, type, time_utc_ns, prediction, root, account, model, lookups.seq
@@ -120,6 +121,21 @@ class LedgerReader:
         rows = self._ask("SELECT name, seq FROM sinks ORDER BY name")
         newest = self.head.seq
         return {name: newest - seq for name, seq in rows}
+
+    def dead_letters(self, sink: str | None = None, limit: int | None = None) -> Iterator[outbox.DeadLetter]:
+        """What a sink, or any, refused though it takes others, in the order of sinks and numbers."""
+        if not self._ask(_HAS_LETTERS):
+            return  # an older agent wrote it
+        after, left = ("", 0), limit
+        while left is None or left > 0:
+            page = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            with door("read", self._path):
+                letters = outbox.letters(self._connection, sink, after, page)
+            yield from letters
+            if len(letters) < page:
+                return
+            after = letters[-1].sink, letters[-1].seq
+            left = None if left is None else left - page
 
     def pools(self, since_hour: int) -> dict[str, PoolTime]:
         """How each pool's time was used from that hour (since 1970 UTC) on, as far as it is recorded."""

@@ -21,7 +21,7 @@ from taximeter.billing.credit import Grant
 from taximeter.billing.notices import own_id
 from taximeter.billing.spending import Spending
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, chain, runs
+from taximeter.ledger import accounts, backfill, chain, outbox, runs
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
 from taximeter.ledger.till import Settled, Till, next_own
@@ -278,38 +278,78 @@ class Ledger:
 
     def register_sink(self, name: str) -> None:
         """Ship to `name` from now on; one that is new begins with the ledger's first record."""
-        self._do("INSERT OR IGNORE INTO sinks VALUES (?, 0)", name)
+        with door("write", self._path):
+            outbox.register(self._live(), name)
 
     def drop_sink(self, name: str) -> None:
         """Ship to `name` no more, so that journals no longer wait for it."""
-        self._do("DELETE FROM sinks WHERE name = ?", name)
+        with door("write", self._path):
+            outbox.drop_sink(self._live(), name)
 
     def sinks(self) -> dict[str, int]:
-        """Every sink, and the number of the last record that it acknowledged."""
-        return dict(self._ask("SELECT name, seq FROM sinks"))
+        """Every sink, and the number of the last record that it acknowledged (or refused)."""
+        with door("read", self._path):
+            return outbox.cursors(self._live())
 
     def unshipped(self, sink: str, limit: int) -> tuple[Stored, ...]:
         """The next records for `sink`, in order, at most `limit`."""
-        rows = self._ask("SELECT seq, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?", self._cursor(sink), limit)
-        return tuple(Stored(*row) for row in rows)
+        self._cursor(sink)
+        with door("read", self._path):
+            return outbox.unshipped(self._live(), sink, limit)
 
-    def shipped(self, sink: str, seq: int) -> None:
-        """Note that `sink` acknowledged everything up to `seq`; a cursor never goes back."""
+    def newest_unshipped(self, sink: str) -> Stored | None:
+        """The newest record that `sink` has not acknowledged."""
+        with door("read", self._path):
+            return outbox.newest(self._live(), sink)
+
+    def shipped(self, sink: str, seq: int, refused: Iterable[tuple[int, str, str]] = ()) -> None:
+        """Note that `sink` acknowledged everything up to `seq`, but what it refused; a cursor never goes back.
+
+        What was refused is said by its number, a bounded reason, and the receiver's words.
+        """
         if seq > self._seq:
             raise LedgerError(
                 f"cannot note {seq} as shipped to {sink}: expected at most {self._seq}, the newest record"
             )
-        self._do("UPDATE sinks SET seq = max(seq, ?2) WHERE name = ?1", sink, seq)
+        with door("write", self._path):
+            outbox.shipped(self._live(), sink, seq, refused, time.time_ns())
 
     def pending(self, sink: str) -> int:
         """How many records `sink` has not acknowledged yet."""
         return self._seq - self._cursor(sink)
 
     def _cursor(self, sink: str) -> int:
-        rows = self._ask("SELECT seq FROM sinks WHERE name = ?", sink)
-        if not rows:
-            raise LedgerError(f"cannot find sink {sink}: expected one of {', '.join(self.sinks()) or 'none'}")
-        return int(rows[0][0])
+        known = self.sinks()
+        if sink not in known:
+            raise LedgerError(f"cannot find sink {sink}: expected one of {', '.join(known) or 'none'}")
+        return known[sink]
+
+    # --- Dead letters ------------------------------------------------------------------------------------------------
+
+    def dead_letters(self) -> dict[str, int]:
+        """How many each sink has, if it has any."""
+        with door("read", self._path):
+            return outbox.counts(self._live())
+
+    def chosen_letters(self, sink: str, ids: Sequence[str] | None) -> list[tuple[int, str]]:
+        """Number and id of the dead letters of `sink` that are records of these ids; None: all of them."""
+        with door("read", self._path):
+            return outbox.chosen(self._live(), sink, None if ids is None else orjson.dumps(list(ids)).decode())
+
+    def retry_letters(self, sink: str, seqs: Iterable[int]) -> None:
+        """Have these dead letters of `sink` tried again."""
+        with door("write", self._path), self._live() as connection:
+            outbox.retry(connection, sink, seqs)
+
+    def delete_letters(self, sink: str, seqs: Iterable[int]) -> None:
+        """Forget these dead letters of `sink`: they were taken, or somebody gave them up."""
+        with door("write", self._path), self._live() as connection:
+            outbox.delete(connection, sink, seqs)
+
+    def letters_to_retry(self, sink: str, limit: int) -> tuple[Stored, ...]:
+        """The dead letters of `sink` that are to be tried again."""
+        with door("read", self._path):
+            return outbox.again(self._live(), sink, limit)
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
@@ -336,10 +376,6 @@ class Ledger:
     def _ask(self, sql: str, *values: str | int | bytes) -> list[tuple[Any, ...]]:
         with door("read", self._path):
             return self._live().execute(sql, values).fetchall()
-
-    def _do(self, sql: str, *values: str | int | bytes) -> None:
-        with door("write", self._path):
-            self._live().execute(sql, values)
 
 
 def _book(connection: apsw.Connection, batch: Batch) -> None:

@@ -34,6 +34,7 @@ from taximeter.observe.granting import (
     read_grant,
 )
 from taximeter.observe.guard import TRUSTED, Guard, problem
+from taximeter.observe.letters import LetterError, Order, read_order
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
 from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
@@ -58,6 +59,11 @@ _BODY_S = 10.0
 GrantCredit = Callable[[Grant], Awaitable[tuple[Grant, bool]]]
 #: Rates what is unrated, as far as that can be.
 Rerate = Callable[[Asked], Awaitable[Rerated]]
+#: Does something with dead letters; gives how many there were.
+TreatLetters = Callable[[Order], Awaitable[int]]
+
+#: So many dead letters are listed at most.
+_MOST_LETTERS = 1000
 
 _T = TypeVar("_T")
 
@@ -72,6 +78,7 @@ class Doing:
 
     grant: GrantCredit | None = None
     rerate: Rerate | None = None
+    letters: TreatLetters | None = None
     drain: Callable[[], None] = _nothing  #: ships at once, whatever is waited for
 
 
@@ -104,6 +111,7 @@ def build(
         Route("/v1/accounts/{account:path}", faces.account),
         Route("/v1/drain", faces.drain, methods=["POST"]),
         Route("/v1/rerate", faces.rerate, methods=["POST"]),
+        Route("/v1/deadletters", faces.letters, methods=["GET", "POST"]),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
@@ -112,7 +120,8 @@ def build(
         Route("/v1/model/{slug:path}", faces.model),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
-    handlers |= {GrantError: _misput, RerateError: _misput, ConflictError: _conflicting, ClientDisconnect: _gone}
+    handlers |= dict.fromkeys((GrantError, RerateError, LetterError), _misput)
+    handlers |= {ConflictError: _conflicting, ClientDisconnect: _gone}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
@@ -241,6 +250,18 @@ class _Faces:
         if self._doing.rerate is None:
             raise HTTPException(503, "cannot rerate here: expected an agent that writes the ledger")
         return _json(rerated_view(await self._doing.rerate(asked)))
+
+    async def letters(self, request: Request) -> Response:
+        if request.method == "POST":
+            return await self._treat_letters(request)
+        sink = request.query_params.get("sink")
+        return _json(await self._ask(lambda queries: queries.dead_letters(sink, _MOST_LETTERS)))
+
+    async def _treat_letters(self, request: Request) -> Response:
+        order = read_order(await _body(request))
+        if self._doing.letters is None:
+            raise HTTPException(503, "cannot treat dead letters here: expected an agent that ships")
+        return _json({"do": order.deed, "sink": order.sink, "records": await self._doing.letters(order)})
 
     async def drain(self, _: Request) -> Response:
         self._doing.drain()

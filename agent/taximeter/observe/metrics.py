@@ -237,6 +237,8 @@ def _shipping(snapshot: Snapshot) -> Iterator[Metric]:
     shipped = {sink.name: sink.shipped for sink in sinks}
     failures = {(sink.name, reason): count for sink in sinks for reason, count in sink.failures.items()}
     failing = {sink.name: sink.last_error is not None for sink in sinks}
+    letters = {sink.name: sink.dead_letters for sink in sinks}
+    yield _gauges("taximeter_dead_letters", "Records that a sink refuses, though it takes others.", names, letters)
     yield _gauges("taximeter_outbox_pending", "Records that a sink has not taken yet.", names, pending)
     yield _counters("taximeter_shipped_records", "Records that a sink has taken.", names, shipped)
     yield _counters("taximeter_ship_failures", "Batches that a sink did not take.", ("sink", "reason"), failures)

@@ -7,6 +7,7 @@ runs. Blocks on the ledger, so the API calls it in a thread, one question at a t
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -28,6 +29,7 @@ from taximeter.observe.accounts import account_view
 from taximeter.observe.calling import Calls, all_calls, calls_of
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, chosen, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
+from taximeter.observe.letters import letter_view
 from taximeter.observe.offers import offers
 from taximeter.observe.since import since_ns
 from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
@@ -97,7 +99,9 @@ class Queries:
     def _status_of_ledger(self) -> Json:
         """Say what is known with no agent running; the keys are the same, what nobody can know is null."""
         node = {"id": self._reader.node_id, "region": None, "tier": None}
-        sinks = [_sink(SinkView(name, None, pending)) for name, pending in self._reader.sinks().items()]
+        letters = Counter(letter.sink for letter in self._reader.dead_letters())
+        pending = self._reader.sinks().items()
+        sinks = [_sink(SinkView(name, None, count, dead_letters=letters[name])) for name, count in pending]
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
         nothing = {
             "agent": None,
@@ -108,6 +112,10 @@ class Queries:
             "reader_lag_s": None,
         }
         return nothing | {"node": node, "sinks": sinks, "problems": problems}
+
+    def dead_letters(self, sink: str | None = None, limit: int | None = None) -> list[Json]:
+        """List what a sink, or any, refused though it takes others."""
+        return [letter_view(letter) for letter in self._reader.dead_letters(sink, limit)]
 
     def _pools(self) -> list[Json]:
         """Tell how the time of pools was used in the last 24 hours and some minutes, the largest first."""
@@ -415,5 +423,5 @@ def _utc(unix_s: float | None) -> str | None:
 
 
 def _sink(view: SinkView) -> Json:
-    names = ("name", "kind", "pending", "shipped", "last_error")
+    names = ("name", "kind", "pending", "shipped", "last_error", "dead_letters")
     return {name: getattr(view, name) for name in names} | {"failures": dict(view.failures)}

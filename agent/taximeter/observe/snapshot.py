@@ -74,6 +74,7 @@ class SinkView:
     shipped: int = 0  #: taken since the agent's start
     failures: Mapping[str, int] = field(default_factory=dict)  #: failed attempts by reason
     last_error: str | None = None  #: None once a batch has passed
+    dead_letters: int = 0  #: records that it refuses, though it takes others
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Drains the outbox into one sink: batches, backs off, tries again for ever.
 
 Owns when something is sent again. Refuses to know what a sink is made of, what a record says, and how the
-outbox is kept: a record leaves it only after its sink has said yes, so nothing here can lose one. One task
-a sink, so a slow sink delays nobody else. Cost: nothing while the bell is silent.
+outbox is kept: a record leaves it only after its sink has said yes, or, set aside and said aloud, after it has refused
+that one alone. One task a sink, so a slow sink delays nobody else. Cost: nothing while the bell is silent.
 """
 
 import logging
@@ -14,6 +14,9 @@ from typing import NoReturn, Protocol
 import anyio
 
 from taximeter.errors import SinkError, TaximeterError
+from taximeter.shipping.delivery import ABOUT_A_RECORD, Outbox, Refused, Sink, Stored, deliver, deliver_again
+
+__all__ = ["Bell", "Hurry", "Outbox", "ShipState", "Sink", "Stored", "cut", "pause_s", "ship"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,53 +29,11 @@ BACK_OFF_MAX_S = 60.0
 #: A receiver may ask for patience, but not for ever: Retry-After 1e12 is a mistake or an attack.
 RETRY_AFTER_MAX_S = 300.0
 #: Answers that a second try will hardly change: tried slowly from the first, and until somebody mends it.
-HOPELESS = frozenset({"refused", "redirect", "token", "diverged"})
-#: The answer to which a smaller batch is the remedy.
-TOO_LARGE = "too_large"
+HOPELESS = frozenset({"refused", "redirect", "token", "diverged"}) | ABOUT_A_RECORD
 #: A sink is given this long to close.
 CLOSE_S = 1.0
 #: Of an error's text this much is kept for people.
 ERROR_MAX_CHARS = 500
-
-
-class Stored(Protocol):
-    """A record as the outbox gives it out."""
-
-    @property
-    def seq(self) -> int:
-        """Its number in the ledger."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """The stored bytes, which are the bytes that are shipped."""
-        ...
-
-
-class Outbox(Protocol):
-    """What a sink has not acknowledged yet, in the ledger's order."""
-
-    async def unshipped(self, sink: str, limit: int) -> Sequence[Stored]:
-        """Give the oldest records that `sink` has not taken, at most `limit`."""
-        ...
-
-    async def shipped(self, sink: str, seq: int) -> None:
-        """Note durably that `sink` has taken everything up to and including `seq`."""
-        ...
-
-
-class Sink(Protocol):
-    """Where records go. `send` returns once the batch is accepted, and raises SinkError otherwise."""
-
-    name: str
-
-    async def send(self, bodies: Sequence[bytes]) -> None:
-        """Deliver all of `bodies`, in order; a repeat of what was delivered before does no harm."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections and files."""
-        ...
 
 
 class Wake(Protocol):
@@ -121,11 +82,22 @@ class ShipState:
     """How a sink is doing, for the snapshot; written by its shipper only."""
 
     shipped: int = 0  #: records acknowledged since the agent's start
+    refused: int = 0  #: records set aside since then, because the receiver takes others and not these
     failures: Counter[str] = field(default_factory=Counter)  #: failed attempts by reason
     last_error: str | None = None  #: None again once a batch has passed
     failing: int = 0  #: failed attempts since the last success
     last_reason: str | None = None  #: the bounded word for it
     retry_in_s: float = 0.0  #: the pause it is in
+
+    def passed(self, count: int) -> None:
+        """Count what was acknowledged."""
+        self.shipped += count
+
+    def set_aside(self, sink: str, refused: Sequence[Refused]) -> None:
+        """Count what was refused for good, and say so: money is in it, and only a person can mend it."""
+        self.refused += len(refused)
+        for one in refused:
+            logger.error("ship.refused sink=%s record=%d reason=%s: %s", sink, one.seq, one.reason, one.said)
 
 
 async def ship(
@@ -138,20 +110,17 @@ async def ship(
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> NoReturn:
     """Move records from `outbox` to `sink` until cancelled; `jitter` gives numbers in [0, 1)."""
-    most = BATCH_MAX_RECORDS
     try:
         while True:
             try:
-                moved = await _ship_batch(sink, outbox, most)
+                moved = await _ship_some(sink, outbox, state)
             except Exception as error:  # noqa: BLE001 -- a faulty sink must not take the agent with it
                 fault = _as_sink_error(error)
-                most = max(1, most // 2) if fault.reason == TOO_LARGE else most
                 _note_failure(state, sink, fault, pause_s(fault, state.failing, jitter()))
                 await sleep(state.retry_in_s)
                 continue
             if moved:
-                most = BATCH_MAX_RECORDS
-                _note_success(state, sink, moved)
+                _note_success(state, sink)
             else:
                 await wake.wait()
     finally:
@@ -181,13 +150,16 @@ def cut(batch: Sequence[Stored], max_bytes: int = BATCH_MAX_BYTES) -> Sequence[S
     return batch
 
 
-async def _ship_batch(sink: Sink, outbox: Outbox, most: int) -> int:
-    batch = cut(await outbox.unshipped(sink.name, most))
-    if not batch:
-        return 0
-    await sink.send([stored.body for stored in batch])
-    await outbox.shipped(sink.name, batch[-1].seq)
-    return len(batch)
+async def _ship_some(sink: Sink, outbox: Outbox, state: ShipState) -> bool:
+    """Deliver what is next; False where nothing waits."""
+    # What was refused is tried again behind what is new: it may be refused again, and holds up nobody.
+    if batch := cut(await outbox.unshipped(sink.name, BATCH_MAX_RECORDS)):
+        await deliver(sink, outbox, batch, state, in_vain=state.last_reason in ABOUT_A_RECORD)
+        return True
+    refused = await outbox.again(sink.name, BATCH_MAX_RECORDS)
+    for record in refused:
+        await deliver_again(sink, outbox, record, state)
+    return bool(refused)
 
 
 def _as_sink_error(error: Exception) -> SinkError:
@@ -208,9 +180,8 @@ def _note_failure(state: ShipState, sink: Sink, fault: SinkError, retry_in_s: fl
     state.retry_in_s = retry_in_s
 
 
-def _note_success(state: ShipState, sink: Sink, moved: int) -> None:
+def _note_success(state: ShipState, sink: Sink) -> None:
     if state.failing:
         logger.warning("ship.recovered sink=%s after_failures=%d", sink.name, state.failing)
-    state.shipped += moved
     state.last_error = state.last_reason = None
     state.failing, state.retry_in_s = 0, 0.0
