@@ -16,6 +16,7 @@ MODULES = {
     "cryptography": "cryptography.hazmat.primitives.asymmetric.ed25519",
     "httpx": "httpx",
     "msgspec": "msgspec",
+    "nats-py": "nats",
     "nvidia-ml-py": "pynvml",
     "orjson": "orjson",
     "prometheus-client": "prometheus_client",

@@ -69,7 +69,7 @@ def test_the_shipped_classes_are_those_of_the_contract() -> None:
 
 
 def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: Path, tmp_path: Path) -> None:
-    for secret in ("billing.token", "models.key"):
+    for secret in ("billing.token", "nats.token", "models.key"):
         (tmp_path / secret).touch(mode=0o600)
     lines = []
     for line in shipped("agent.toml").read_text().splitlines():
@@ -88,7 +88,7 @@ def test_every_commented_setting_of_the_shipped_file_is_a_known_one(agent_toml: 
     assert config.price_list is not None
     assert (config.price_list.key_file, config.price_list.poll_s) == (tmp_path / "models.key", 300)
     assert config.node.region == "eu-west"
-    assert [sink.name for sink in config.sinks] == ["usage", "billing"]
+    assert [sink.name for sink in config.sinks] == ["usage", "billing", "stream"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,15 @@ def test_sinks_that_are_listed_replace_the_shipped_one(agent_toml: Path) -> None
     agent_toml.write_text('[[sinks]]\nname = "billing"\ntype = "http"\nurl = "https://billing.example/usage"\n')
     (sink,) = load(agent_toml, ENVIRON).sinks
     assert (sink.name, sink.url, sink.timeout_s, sink.gzip) == ("billing", "https://billing.example/usage", 10.0, False)
+
+
+def test_a_nats_sink_has_a_subject_and_may_have_a_user(agent_toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "password").touch(0o600)
+    who = 'user = "node"\ntoken_file = "password"\n'
+    agent_toml.write_text(NATS + 'url = "tls://nats.example"\nsubject = "taximeter.usage.{id}"\n' + who)
+    (sink,) = load(agent_toml, ENVIRON).sinks
+    assert (sink.url, sink.subject, sink.user) == ("tls://nats.example", "taximeter.usage.{id}", "node")
+    assert sink.token_file == agent_toml.parent / "password"
 
 
 def test_a_node_may_have_no_sink(agent_toml: Path) -> None:
@@ -300,12 +309,13 @@ def test_a_wrong_value_is_named_with_key_value_and_expectation(agent_toml: Path,
 
 
 HTTP = '[[sinks]]\nname = "a"\ntype = "http"\n'
+NATS = '[[sinks]]\nname = "a"\ntype = "nats"\n'
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ('[[sinks]]\nname = "a"\ntype = "kafka"', "sinks[0].type = 'kafka': expected one of file, http"),
+        ('[[sinks]]\nname = "a"\ntype = "kafka"', "sinks[0].type = 'kafka': expected one of file, http, nats"),
         ('[[sinks]]\nname = "a"', "sinks[0].type: expected a value, there is none"),
         ('[[sinks]]\ntype = "file"\npath = "x"', "sinks[0].name: expected a value, there is none"),
         ('[[sinks]]\nname = "A b"\ntype = "file"\npath = "x"', "sinks[0].name = 'A b': expected a short name"),
@@ -320,6 +330,15 @@ HTTP = '[[sinks]]\nname = "a"\ntype = "http"\n'
         (HTTP + 'url = "https://x/a b"', "sinks[0].url = 'https://x/a b': expected a URL such as"),
         (HTTP + 'url = "https://x/"\ntimeout_s = 0', "sinks[0].timeout_s = 0: expected a number of seconds"),
         (HTTP + 'url = "https://x/"\ntoken_file = "gone"', "sinks[0].token_file = "),
+        (NATS + 'subject = "usage"', "sinks[0].url: expected a value, there is none"),
+        (NATS + 'url = "nats://x"', "sinks[0].subject: expected a value, there is none"),
+        (NATS + 'subject = "usage"\nurl = "https://x/"', "sinks[0].url = 'https://x/': expected a URL such as 'tls://"),
+        (NATS + 'subject = "usage"\nurl = "nats://x/y"', "sinks[0].url = 'nats://x/y': expected a URL such as"),
+        (NATS + 'subject = "usage"\nurl = "nats://[x"', "sinks[0].url = 'nats://[x': expected a URL such as"),
+        (NATS + 'subject = "usage.*"\nurl = "nats://x"', "sinks[0].subject = 'usage.*': expected a subject such as"),
+        (NATS + 'subject = "{id}"\nurl = "nats://x"', "sinks[0].subject = '{id}': expected a subject such as"),
+        (NATS + 'subject = "u"\nurl = "nats://x"\nuser = "n"', "sinks[0].user = 'n': expected a `token_file` beside"),
+        (NATS + 'subject = "u"\nurl = "nats://x"\ngzip = true', "sinks[0].gzip = true: expected one of the keys"),
     ],
 )
 def test_a_wrong_sink_is_named(agent_toml: Path, content: str, fault: str) -> None:
@@ -361,6 +380,7 @@ def test_a_sink_may_write_to_what_only_has_a_like_name(agent_toml: Path, path: s
         HTTP + 'url = "https://user:hunter2@x/"',
         HTTP + 'url = "https://hunter2@x/"',
         HTTP + 'url = "https://u:hunter2@x:port/"',
+        NATS + 'subject = "usage"\nurl = "nats://hunter2@x"',
         '[listen]\naddress = "127.0.0.1:1"\nsecret = "hunter2"',
         'token = "hunter2"',
     ],

@@ -1,16 +1,13 @@
 """The way out to other machines' HTTP, for sinks and price lists alike: the one door to httpx.
 
 Owns what any request has in common: one connection that no variable of the environment sends elsewhere, TLS that is
-verified, redirects that are not followed, answers that are read to a bound and never decoded, and secrets that come
-from files and appear nowhere. Refuses to know what is asked.
+verified, redirects that are not followed, and answers that are read to a bound and never decoded. Refuses to know what
+is asked.
 """
 
 import ssl
-from pathlib import Path
 
 import httpx
-
-TOKEN_MAX_BYTES = 8192
 
 Url = httpx.URL
 Client = httpx.AsyncClient
@@ -63,23 +60,6 @@ async def read_bounded(response: Response, most_bytes: int) -> bytes:
         if len(body) >= most_bytes:
             break
     return bytes(body)
-
-
-def secret_of(path: Path, key: str) -> str:
-    """The secret in a file, read anew for each request, so that it can be rotated. Raises ValueError in words.
-
-    The cause is not chained: a decoding error would carry the file's bytes into a traceback.
-    """
-    expected = "a readable file with one token in it"
-    try:
-        with path.open("rb") as file:
-            raw = file.read(TOKEN_MAX_BYTES + 1)
-        secret = raw.decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {key} {path}: {type(error).__name__}: expected {expected}") from None
-    if not secret or len(raw) > TOKEN_MAX_BYTES or not secret.isprintable() or " " in secret:
-        raise ValueError(f"cannot use {key} {path}: expected {expected}")
-    return secret
 
 
 def kind_of(error: Error) -> str:

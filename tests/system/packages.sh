@@ -19,6 +19,7 @@ need cc gcc
 need mount mount
 need prometheus prometheus
 need promtool prometheus
+need nats-server nats-server
 need faketime faketime
 need systemd-analyze systemd
 need systemd-nspawn systemd-container
@@ -37,7 +38,7 @@ if [ "$(id -u)" != 0 ] || [ "${SYSTEM_PACKAGES:-}" = no ] || ! command -v apt-ge
 fi
 
 echo "Installing for system tests:$packages"
-# Debian starts a service when it installs one (prometheus): policy-rc.d says no, for this while.
+# Debian starts a service when it installs one (prometheus, nats-server): policy-rc.d says no, for this while.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -52,6 +53,8 @@ apt-get update --quiet || echo "cannot update the package lists; trying with tho
 apt-get install --quiet --yes --no-install-recommends $packages ||
     echo "cannot install$packages; tests that need them are skipped" >&2
 # ... nor at the next boot.
-case " $packages " in *" prometheus "*)
-    command -v systemctl >/dev/null 2>&1 && systemctl disable --quiet prometheus.service 2>/dev/null || true ;;
-esac
+for service in prometheus nats-server; do
+    case " $packages " in *" $service "*)
+        command -v systemctl >/dev/null 2>&1 && systemctl disable --quiet $service.service 2>/dev/null || true ;;
+    esac
+done

@@ -279,7 +279,9 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
         config.type,
         path=config.path,
         url=config.url,
+        subject=config.subject,
         token_file=config.token_file,
+        user=config.user,
         timeout_s=config.timeout_s,
         gzip=config.gzip,
     )

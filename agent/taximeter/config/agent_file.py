@@ -19,6 +19,7 @@ from taximeter.config.check import (
     check,
     integer,
     line,
+    nats_url,
     number,
     one_of,
     text,
@@ -28,10 +29,15 @@ from taximeter.config.model import Listen
 from taximeter.events import ServiceClass
 from taximeter.hardware.evidence import OnMismatch
 
-SINK_TYPES = ("file", "http")
+SINK_TYPES = ("file", "http", "nats")
 
 _id = text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a name of letters, digits, `.`, `_` and `-`, such as 'gpu-node-7'")
 _sink_name = text(r"[a-z][a-z0-9_-]{0,31}", "a short name such as 'billing' (lower case letters, digits, `_`, `-`)")
+_subject = text(
+    r"(?=.{1,256}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\{id\})?",
+    "a subject such as 'taximeter.usage' or 'taximeter.usage.{id}' (letters, digits, `-`, `_`; no wildcards)",
+)
+_user = text(r"[!-~]{1,256}", "a user's name")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -158,9 +164,21 @@ _SINKS = {
         {**_SINK, "url": url, "token_file": line, "timeout_s": number(0.1, 600, "seconds"), "gzip": boolean},
         frozenset({"name", "type", "url"}),
     ),
+    "nats": Table(
+        {
+            **_SINK,
+            "url": nats_url,
+            "subject": _subject,
+            "token_file": line,
+            "user": _user,
+            "timeout_s": number(0.1, 600, "seconds"),
+        },
+        frozenset({"name", "type", "url", "subject"}),
+    ),
 }
 _ANY_SINK = Table(
-    {key: schema for table in _SINKS.values() for key, schema in table.keys.items()}, frozenset({"name", "type"})
+    {key: schema for table in _SINKS.values() for key, schema in table.keys.items()} | {"url": line},
+    frozenset({"name", "type"}),
 )
 
 
@@ -187,4 +205,6 @@ def _check_sinks(value: object, faults: Faults) -> list[dict[str, Any]]:
             faults.add(f"sinks[{at}].name", name, "a name that no other sink has: what was shipped is kept by it")
         if name is not None:
             seen.add(name)
+        if "user" in sink and "token_file" not in sink:
+            faults.add(f"sinks[{at}].user", sink["user"], "a `token_file` beside it, which holds the password")
     return sinks

@@ -216,18 +216,28 @@ def boolean(value: object) -> bool:
 line = text(r"[^\x00-\x1f\x7f]{1,4096}", "a text of one line")
 
 
-def url(value: object) -> str:
-    """Read an http or https URL that carries no credentials."""
-    expected = "a URL such as 'https://billing.example/usage'"
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,2048}", value):
-        raise ValueError(expected)
-    if "@" in value.partition("://")[2].partition("/")[0]:
-        raise Hidden("a URL without user and password; a bearer token goes into a file, named with `token_file`")
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        good = False
-    if not good:
-        raise ValueError(expected)
-    return value
+def _address(example: str, schemes: tuple[str, ...], *, bare: bool) -> Leaf:
+    expected = f"a URL such as {example!r}"
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,2048}", value):
+            raise ValueError(expected)
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise Hidden("a URL without user and password; a bearer token goes into a file, named with `token_file`")
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+            good = good and not (bare and (parts.path or parts.query))
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            good = False
+        if not good:
+            raise ValueError(expected)
+        return value
+
+    return read
+
+
+#: An http or https URL that carries no credentials.
+url = _address("https://billing.example/usage", ("http", "https"), bare=False)
+#: A NATS server, which needs no path.
+nats_url = _address("tls://nats.example:4222", ("nats", "tls"), bare=True)

@@ -99,10 +99,12 @@ class SinkConfig:
     """Where records go."""
 
     name: str
-    type: str  #: "file" or "http"
+    type: str  #: "file", "http" or "nats"
     path: Path | None = None  #: file: where the lines are appended
-    url: str | None = None  #: http: where batches are posted
+    url: str | None = None  #: http: where batches are posted; nats: the server
+    subject: str | None = None  #: nats: what records are published under
     token_file: Path | None = None
+    user: str | None = None  #: nats: whose password is in token_file
     timeout_s: float = 10.0
     gzip: bool = False
 

@@ -69,7 +69,7 @@ class SinkView:
     """How a sink is doing."""
 
     name: str
-    kind: str | None  #: "file", "http"; None where only the ledger knows of it
+    kind: str | None  #: "file", "http", "nats"; None where only the ledger knows of it
     pending: int  #: records it has not taken yet
     shipped: int = 0  #: taken since the agent's start
     failures: Mapping[str, int] = field(default_factory=dict)  #: failed attempts by reason

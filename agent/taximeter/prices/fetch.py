@@ -13,6 +13,7 @@ import anyio.to_thread
 from taximeter import headers as header
 from taximeter import web
 from taximeter.prices.answer import Answer, Refusal
+from taximeter.secret import secret_of
 
 #: A thousand models with their schemas are a few MiB.
 LIST_MAX_BYTES = 16 << 20
@@ -71,7 +72,7 @@ class Fetcher:
             headers["if-none-match"] = etag
         if self._key_file is not None:
             try:
-                headers["x-api-key"] = web.secret_of(self._key_file, "key_file")
+                headers["x-api-key"] = secret_of(self._key_file, "key_file")
             except ValueError as error:
                 raise Refusal("key", str(error)) from None
         return headers

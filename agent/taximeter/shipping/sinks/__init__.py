@@ -8,6 +8,7 @@ from taximeter.shipping.sinks.file import FileSink
 
 if TYPE_CHECKING:
     from taximeter.shipping.sinks.http import HttpSink
+    from taximeter.shipping.sinks.nats import NatsSink
 
 
 def open_sink(  # noqa: PLR0913 - one parameter a key of the config
@@ -16,11 +17,13 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     *,
     path: Path | None = None,
     url: str | None = None,
+    subject: str | None = None,
     token_file: Path | None = None,
+    user: str | None = None,
     timeout_s: float = 10.0,
     gzip: bool = False,
-) -> "FileSink | HttpSink":
-    """Make the sink called `name`: kind "file" needs `path`, kind "http" needs `url`; ConfigError otherwise."""
+) -> "FileSink | HttpSink | NatsSink":
+    """Make the sink called `name`: "file" needs `path`, "http" `url`, "nats" `url` and `subject`; ConfigError else."""
     if kind == "file" and path is not None:
         return FileSink(name, path)
     if kind == "http" and url is not None:
@@ -28,4 +31,9 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
         from taximeter.shipping.sinks.http import HttpSink  # noqa: PLC0415
 
         return HttpSink(name, url, token_file, timeout_s, gzip)
-    raise ConfigError((f"sinks.{name}: type = {kind!r}: expected file with a path, or http with a url",))
+    if kind == "nats" and url is not None and subject is not None:
+        from taximeter.shipping.sinks.nats import NatsSink  # noqa: PLC0415 - as costly as httpx
+
+        return NatsSink(name, url, subject, token_file, user, timeout_s)
+    expected = "file with a path, http with a url, or nats with a url and a subject"
+    raise ConfigError((f"sinks.{name}: type = {kind!r}: expected {expected}",))

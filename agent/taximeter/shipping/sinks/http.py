@@ -18,6 +18,7 @@ import anyio.to_thread
 from taximeter import web
 from taximeter.errors import ConfigError, SinkError
 from taximeter.headers import printable, reason_of, retry_after_s
+from taximeter.secret import secret_of
 
 __all__ = ["HttpSink", "reason_of", "retry_after_s"]
 
@@ -110,6 +111,6 @@ def _checked(name: str, text: str) -> web.Url:
 
 def _token(path: Path) -> str:
     try:
-        return web.secret_of(path, "token_file")
+        return secret_of(path, "token_file")
     except ValueError as error:
         raise SinkError("token", str(error)) from None

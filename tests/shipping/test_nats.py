@@ -1,0 +1,153 @@
+"""The nats sink before a server that is none, or that means ill: a bounded word, in time, and nothing given away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+
+from taximeter.errors import SinkError
+from taximeter.shipping.sinks import open_sink
+from taximeter.shipping.sinks.nats import NatsSink
+from tests.shipping.receiver import events
+
+pytestmark = pytest.mark.anyio
+
+INFO = b'INFO {"server_id":"x","version":"2.9.10","headers":true,"max_payload":1048576}\r\n'
+
+
+@dataclass
+class Impostor:
+    """Says what a test has it say, and keeps what it hears."""
+
+    url: str = ""
+    heard: bytearray = field(default_factory=bytearray)
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Impostor], Awaitable[None]]
+
+
+@asynccontextmanager
+async def posing(talk: Talk) -> AsyncIterator[Impostor]:
+    impostor, tasks = Impostor(), set[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await talk(reader, writer, impostor)
+            await listen(reader, writer, impostor)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    impostor.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield impostor
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, impostor: Impostor) -> None:
+    while data := await reader.read(65_536):
+        impostor.heard += data
+
+
+def saying(*lines: bytes) -> Talk:
+    """Says the first line at once, each other one after it has heard something."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, impostor: Impostor) -> None:
+        for number, line in enumerate(lines):
+            impostor.heard += await reader.read(65_536) if number else b""
+            writer.write(line)
+            await writer.drain()
+
+    return talk
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, impostor: Impostor) -> None:
+    writer.close()
+
+
+async def deafen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, impostor: Impostor) -> None:
+    """Let in, and read nothing from then on."""
+    writer.write(INFO + b"PONG\r\n")
+    await asyncio.Event().wait()
+
+
+async def refused(talk: Talk, sink: NatsSink | None = None) -> SinkError:
+    async with posing(talk) as impostor:
+        sink = sink or NatsSink("billing", impostor.url, "usage", timeout_s=0.3)
+        with pytest.raises(SinkError) as caught, anyio.fail_after(5):
+            await sink.send(events(100))
+        await sink.close()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason"),
+    [
+        (saying(), "timeout"),
+        (saying(INFO), "timeout"),
+        (saying(INFO, b"PONG\r\n"), "timeout"),
+        (deafen, "timeout"),
+        (hang_up, "connection"),
+        (saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "connection"),
+        (saying(b"INFO []\r\n"), "connection"),
+        (saying(b"INFO {" + b" " * 100_000 + b"}\r\n"), "connection"),
+        (saying(INFO, b"PONG\r\n", b"\xff\x00 no protocol at all\r\n" * 100), "connection"),
+        (saying(INFO, b"-ERR 'Authorization Violation'\r\n"), "refused"),
+        (saying(INFO, b"PONG\r\n", b"-ERR 'User Authentication Expired'\r\n"), "refused"),
+        (saying(INFO, b"PONG\r\n", b"-ERR 'Maximum Connections Exceeded'\r\n"), "connection"),
+    ],
+    ids=["mute", "silent", "no-acks", "deaf", "hang-up", "http", "list", "long", "garbage", "who", "expired", "full"],
+)
+async def test_whatever_the_server_is_the_reason_is_a_bounded_word(talk: Talk, reason: str) -> None:
+    assert (await refused(talk)).reason == reason
+
+
+async def test_what_a_server_says_is_told_in_one_printable_line() -> None:
+    told = str(await refused(saying(INFO, b"-ERR '" + b"\x1b[31m" + b"y" * 9999 + b"'\r\n")))
+    assert "?[31m" in told
+    assert len(told) < 400
+
+
+async def test_where_tls_is_asked_for_nothing_is_said_to_a_server_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    async with posing(saying(INFO, b"PONG\r\n")) as impostor:
+        sink = NatsSink("billing", impostor.url.replace("nats", "tls"), "usage", tmp_path / "token")
+        with pytest.raises(SinkError) as caught:
+            await sink.send(events(1))
+        await sink.close()
+        assert impostor.heard == b""
+    assert caught.value.reason == "tls"
+    assert "expected TLS" in str(caught.value)
+
+
+async def test_nobody_there_is_a_connect_error() -> None:
+    async with posing(hang_up) as impostor:
+        pass
+    sink = NatsSink("billing", impostor.url, "usage")
+    with pytest.raises(SinkError, match="expected a NATS server there") as caught:
+        await sink.send(events(1))
+    assert caught.value.reason == "connect"
+
+
+async def test_a_missing_token_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    sink = NatsSink("billing", "nats://127.0.0.1:1", "usage", tmp_path / "no-token")
+    with pytest.raises(SinkError, match="no-token") as caught:
+        await sink.send(events(1))
+    assert caught.value.reason == "token"
+
+
+def test_a_sink_of_this_kind_is_opened_by_its_name() -> None:
+    assert isinstance(open_sink("billing", "nats", url="nats://127.0.0.1:1", subject="usage"), NatsSink)
