@@ -1,6 +1,7 @@
 """The nats sink before a server that is none, or that means ill: a bounded word, in time, and nothing given away."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -84,10 +85,23 @@ async def deafen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, imp
     await asyncio.Event().wait()
 
 
-async def refused(talk: Talk, sink: NatsSink | None = None) -> SinkError:
+def answering(answer: bytes, count: int = 100) -> Talk:
+    """Lets in, and gives so many messages this answer."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, impostor: Impostor) -> None:
+        writer.write(INFO + b"PONG\r\n")
+        while data := await reader.read(65_536):
+            impostor.heard += data
+            for reply in re.findall(rb"HPUB \S+ (\S+) ", impostor.heard)[:count]:
+                writer.write(b"MSG %b 1 %d\r\n%b\r\n" % (reply, len(answer), answer))
+
+    return talk
+
+
+async def refused(talk: Talk, timeout_s: float = 20) -> SinkError:
     async with posing(talk) as impostor:
-        sink = sink or NatsSink("billing", impostor.url, "usage", timeout_s=0.3)
-        with pytest.raises(SinkError) as caught, anyio.fail_after(5):
+        sink = NatsSink("billing", impostor.url, "usage", timeout_s=timeout_s)
+        with pytest.raises(SinkError) as caught, anyio.fail_after(10):
             await sink.send(events(100))
         await sink.close()
     return caught.value
@@ -107,12 +121,39 @@ async def refused(talk: Talk, sink: NatsSink | None = None) -> SinkError:
         (saying(INFO, b"PONG\r\n", b"\xff\x00 no protocol at all\r\n" * 100), "connection"),
         (saying(INFO, b"-ERR 'Authorization Violation'\r\n"), "refused"),
         (saying(INFO, b"PONG\r\n", b"-ERR 'User Authentication Expired'\r\n"), "refused"),
+        (answering(b'{"error":{"code":503,"err_code":10077,"description":"full"}}'), "server_error"),
+        (answering(b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence"}}', 1), "timeout"),
+        (answering(b'{"error":{"code":400,"err_code":10164,"description":"wrong last sequence"}}'), "server_error"),
+        (answering(b'{"stream":"usage","seq":1}', 99), "timeout"),
+        (answering(b'{"error":null}'), "connection"),
+        (answering(b"[]"), "connection"),
+        (answering(b'{"stream":"\xff"}'), "connection"),
         (saying(INFO, b"PONG\r\n", b"-ERR 'Maximum Connections Exceeded'\r\n"), "connection"),
     ],
-    ids=["mute", "silent", "no-acks", "deaf", "hang-up", "http", "list", "long", "garbage", "who", "expired", "full"],
+    ids=[
+        "mute",
+        "silent",
+        "no-acks",
+        "deaf",
+        "hang-up",
+        "http",
+        "list",
+        "long",
+        "garbage",
+        "who",
+        "expired",
+        "full-stream",
+        "has-one",
+        "soon",
+        "one-lacks",
+        "null",
+        "array",
+        "utf-8",
+        "full",
+    ],
 )
 async def test_whatever_the_server_is_the_reason_is_a_bounded_word(talk: Talk, reason: str) -> None:
-    assert (await refused(talk)).reason == reason
+    assert (await refused(talk, 0.3 if reason == "timeout" else 20)).reason == reason
 
 
 async def test_what_a_server_says_is_told_in_one_printable_line() -> None:
