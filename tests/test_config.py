@@ -142,6 +142,12 @@ def test_sinks_that_are_listed_replace_the_shipped_one(agent_toml: Path) -> None
     assert (sink.name, sink.url, sink.timeout_s, sink.gzip) == ("billing", "https://billing.example/usage", 10.0, False)
 
 
+def test_a_file_sink_may_rotate(agent_toml: Path) -> None:
+    agent_toml.write_text(FILE + "rotate_bytes = 1_048_576\nkeep = 10\n")
+    (sink,) = load(agent_toml, ENVIRON).sinks
+    assert (sink.rotate_bytes, sink.keep) == (1_048_576, 10)
+
+
 def test_a_nats_sink_has_a_subject_and_may_have_a_user(agent_toml: Path, tmp_path: Path) -> None:
     (tmp_path / "password").touch(0o600)
     who = 'user = "node"\ntoken_file = "password"\n'
@@ -308,6 +314,7 @@ def test_a_wrong_value_is_named_with_key_value_and_expectation(agent_toml: Path,
     assert found.startswith(fault)
 
 
+FILE = '[[sinks]]\nname = "a"\ntype = "file"\npath = "x"\n'
 HTTP = '[[sinks]]\nname = "a"\ntype = "http"\n'
 NATS = '[[sinks]]\nname = "a"\ntype = "nats"\n'
 
@@ -322,6 +329,10 @@ NATS = '[[sinks]]\nname = "a"\ntype = "nats"\n'
         ('[[sinks]]\nname = "a"\ntype = "file"', "sinks[0].path: expected a value, there is none"),
         ('[[sinks]]\nname = "a"\ntype = "file"\npath = ""', "sinks[0].path = '': expected a text of one line"),
         ('[[sinks]]\nname = "a"\ntype = "file"\npath = "x"\nurl = "y"', "sinks[0].url = 'y': expected one of the keys"),
+        (FILE + "rotate_bytes = 1000", "sinks[0].rotate_bytes = 1000: expected a whole number of bytes from 1048576"),
+        (FILE + "rotate_bytes = 1048576\nkeep = 0", "sinks[0].keep = 0: expected a whole number of files from 1"),
+        (FILE + "keep = 5", "sinks[0].keep = 5: expected `rotate_bytes` beside it"),
+        (FILE + FILE.replace('"a"', '"b"').replace('"x"', '"x.1"'), "sinks[1].path = "),
         (HTTP, "sinks[0].url: expected a value, there is none"),
         (HTTP + 'url = "ftp://x"', "sinks[0].url = 'ftp://x': expected a URL such as"),
         (HTTP + 'url = "https://"', "sinks[0].url = 'https://': expected a URL such as"),

@@ -19,6 +19,7 @@ import pytest
 from taximeter.errors import SinkError
 from taximeter.shipping.shipper import Sink
 from taximeter.shipping.sinks import open_sink
+from taximeter.shipping.sinks.filled import numbered
 from tests.shipping.nats_servers import SUBJECT, NatsServer
 from tests.shipping.nats_servers import serving as nats_serving
 from tests.shipping.outbox import until
@@ -57,15 +58,15 @@ class Far(Protocol):
 class FarFile:
     """The directory is there, or is not."""
 
-    def __init__(self, directory: Path, **options: object) -> None:
-        self._path, self._options = directory / "there" / "usage.ndjson", options
+    def __init__(self, directory: Path, rotate_bytes: int | None = None) -> None:
+        self._path, self._rotate_bytes = directory / "there" / "usage.ndjson", rotate_bytes
         self._path.parent.mkdir()
 
     def sink(self) -> Sink:
-        return open_sink("usage", "file", path=self._path, **self._options)
+        return open_sink("usage", "file", path=self._path, rotate_bytes=self._rotate_bytes)
 
     async def held(self) -> list[bytes]:
-        return self._path.read_bytes().splitlines()
+        return [line for file in (*numbered(self._path), self._path) for line in file.read_bytes().splitlines()]
 
     async def go(self) -> None:
         self._path.parent.rename(self._path.parent.with_name("away"))
@@ -132,6 +133,8 @@ def split(array: bytes) -> Iterator[bytes]:
 async def far_of(kind: str, directory: Path) -> AsyncIterator[Far]:
     if kind == "file":
         yield FarFile(directory)
+    elif kind == "file-rotating":
+        yield FarFile(directory, rotate_bytes=1000)
     elif kind == "http":
         far = FarHttp()
         await far.come()
@@ -143,7 +146,12 @@ async def far_of(kind: str, directory: Path) -> AsyncIterator[Far]:
             yield FarNats(server, subjects[1])
 
 
-KINDS = ["file", "http", *(pytest.param(kind, marks=pytest.mark.system) for kind in ("nats", "nats-by-id"))]
+KINDS = [
+    "file",
+    "file-rotating",
+    "http",
+    *(pytest.param(kind, marks=pytest.mark.system) for kind in ("nats", "nats-by-id")),
+]
 
 
 @pytest.fixture(params=KINDS)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from taximeter.errors import SinkError
-from taximeter.shipping.sinks.file import FileSink, place_of
+from taximeter.shipping.sinks.file import FileSink
+from taximeter.shipping.sinks.ndjson import place_of
 from tests.shipping.receiver import event, events
 
 pytestmark = pytest.mark.anyio

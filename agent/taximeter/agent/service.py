@@ -278,6 +278,8 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
         config.name,
         config.type,
         path=config.path,
+        rotate_bytes=config.rotate_bytes,
+        keep=config.keep,
         url=config.url,
         subject=config.subject,
         token_file=config.token_file,

@@ -159,7 +159,15 @@ AGENT = Table(
 
 _SINK: Mapping[str, Schema] = {"name": _sink_name, "type": one_of(SINK_TYPES)}
 _SINKS = {
-    "file": Table({**_SINK, "path": line}, frozenset({"name", "type", "path"})),
+    "file": Table(
+        {
+            **_SINK,
+            "path": line,
+            "rotate_bytes": integer(1 << 20, 1 << 50, "bytes"),
+            "keep": integer(1, 1_000_000, "files"),
+        },
+        frozenset({"name", "type", "path"}),
+    ),
     "http": Table(
         {**_SINK, "url": url, "token_file": line, "timeout_s": number(0.1, 600, "seconds"), "gzip": boolean},
         frozenset({"name", "type", "url"}),
@@ -205,6 +213,8 @@ def _check_sinks(value: object, faults: Faults) -> list[dict[str, Any]]:
             faults.add(f"sinks[{at}].name", name, "a name that no other sink has: what was shipped is kept by it")
         if name is not None:
             seen.add(name)
+        if "keep" in sink and "rotate_bytes" not in sink:
+            faults.add(f"sinks[{at}].keep", sink["keep"], "`rotate_bytes` beside it, without which there is one file")
         if "user" in sink and "token_file" not in sink:
             faults.add(f"sinks[{at}].user", sink["user"], "a `token_file` beside it, which holds the password")
     return sinks

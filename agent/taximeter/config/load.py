@@ -207,7 +207,13 @@ def _check_path(path: Path, state: Path, taken: set[str], key: str, faults: Faul
         faults.add(key, str(path), "a file that is not the agent's own")
     elif real in taken:
         faults.add(key, str(path), "a file that no other sink writes to")
+    elif any(_is_numbered(real, other) or _is_numbered(other, real) for other in taken):
+        faults.add(key, str(path), "a name that no other sink gives to a file that is full")
     taken.add(real)
+
+
+def _is_numbered(path: str, other: str) -> bool:
+    return path.startswith(f"{other}.") and path[len(other) + 1 :].isdigit()
 
 
 def _check_token_file(path: Path, key: str, faults: Faults) -> None:

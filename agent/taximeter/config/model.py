@@ -101,6 +101,8 @@ class SinkConfig:
     name: str
     type: str  #: "file", "http" or "nats"
     path: Path | None = None  #: file: where the lines are appended
+    rotate_bytes: int | None = None  #: file: beyond which another is begun; None: never
+    keep: int | None = None  #: file: how many full ones stay; None: all
     url: str | None = None  #: http: where batches are posted; nats: the server
     subject: str | None = None  #: nats: what records are published under
     token_file: Path | None = None

@@ -16,6 +16,8 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     kind: str,
     *,
     path: Path | None = None,
+    rotate_bytes: int | None = None,
+    keep: int | None = None,
     url: str | None = None,
     subject: str | None = None,
     token_file: Path | None = None,
@@ -25,7 +27,7 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
 ) -> "FileSink | HttpSink | NatsSink":
     """Make the sink called `name`: "file" needs `path`, "http" `url`, "nats" `url` and `subject`; ConfigError else."""
     if kind == "file" and path is not None:
-        return FileSink(name, path)
+        return FileSink(name, path, rotate_bytes, keep)
     if kind == "http" and url is not None:
         # httpx costs 6 MB and 150 ms: an agent that ships to a file does not pay for it.
         from taximeter.shipping.sinks.http import HttpSink  # noqa: PLC0415
