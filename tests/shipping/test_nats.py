@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ import pytest
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks import open_sink
 from taximeter.shipping.sinks.nats import NatsSink
+from tests.shipping.outbox import until
 from tests.shipping.receiver import events
 
 pytestmark = pytest.mark.anyio
@@ -174,6 +177,25 @@ async def test_where_tls_is_asked_for_nothing_is_said_to_a_server_that_has_none(
     assert "expected TLS" in str(caught.value)
 
 
+async def test_a_server_that_goes_while_nothing_is_sent_is_left_alone() -> None:
+    async with posing(answering(b'{"stream":"usage"}')) as impostor:
+        sink = NatsSink("billing", impostor.url, "usage")
+        await sink.send(events(1))
+        link = sink._link
+        assert link is not None
+        assert link.is_up
+        assert library_tasks()
+    await until(lambda: not library_tasks())  # none that would connect again
+    assert not link.is_up
+    await sink.close()
+
+
+def library_tasks() -> list[str]:
+    """What the library does in the background."""
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith(("Client.", "Subscription."))]
+
+
 async def test_nobody_there_is_a_connect_error() -> None:
     async with posing(hang_up) as impostor:
         pass
@@ -192,3 +214,9 @@ async def test_a_missing_token_file_is_an_error_that_names_it(tmp_path: Path) ->
 
 def test_a_sink_of_this_kind_is_opened_by_its_name() -> None:
     assert isinstance(open_sink("billing", "nats", url="nats://127.0.0.1:1", subject="usage"), NatsSink)
+
+
+def test_who_does_not_ship_there_does_not_load_the_library() -> None:
+    look = "import sys, taximeter.agent.service; print(sorted({'httpx', 'nats'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -16,6 +16,7 @@ from taximeter.shipping.sinks.nats import NatsSink
 from tests.require import require_program
 from tests.shipping.nats_servers import STREAM, SUBJECT, NatsServer, kept, serving
 from tests.shipping.receiver import events
+from tests.system import agents
 from tests.system.test_shipping_http import Node, node, shipping
 
 __all__ = ["node"]  # a fixture
@@ -211,3 +212,37 @@ async def test_tls_is_verified(tmp_path: Path, certificate: Path, monkeypatch: p
         await sink.send(events(2))
         await sink.close()
         assert await server.messages() == events(2)
+
+
+# What an agent makes of its configuration.
+
+
+async def test_an_agent_ships_to_a_stream_and_to_a_file_that_rotates(tmp_path: Path, taximeter_program: str) -> None:
+    here = agents.Node(taximeter_program, tmp_path / "node")
+    secret = here.path / "nats.password"
+    here.state.mkdir(parents=True)
+    old = b"# a note\n" * 120_000
+    (here.state / "usage.ndjson").write_bytes(old)
+    async with serving(tmp_path, f"{SUBJECT}.*", config=USERS, secret="node:s3cret@") as server:
+        here.config = (
+            f'[[sinks]]\nname = "stream"\ntype = "nats"\nurl = "{server.url}"\nsubject = "{SUBJECT}.{{id}}"\n'
+            'user = "node"\ntoken_file = "nats.password"\n'
+            '[[sinks]]\nname = "usage"\ntype = "file"\npath = "usage.ndjson"\nrotate_bytes = 1_048_576\nkeep = 2\n'
+        )
+        secret.touch(0o600)
+        secret.write_text("wr0ng")
+        here.run("--", "true")
+        with here.agent() as agent:
+            refused = 'taximeter_ship_failures_total{reason="refused",sink="stream"}'
+            agents.wait_until(lambda: agent.metric(refused), "a wrong password that is refused")
+            assert "reason=refused" in agent.log.read_text()
+        secret.write_text("s3cret")
+        with here.agent() as agent:
+            for sink in ("stream", "usage"):
+                pending = f'taximeter_outbox_pending{{sink="{sink}"}}'
+                agents.wait_until(lambda pending=pending: agent.metric(pending) == 0, f"all records at {sink}")
+            assert agent.stop() == 0
+        messages = await server.messages()
+    assert [json.loads(body) for body in messages] == here.records()
+    assert (here.state / "usage.ndjson.1").read_bytes() == old
+    assert (here.state / "usage.ndjson").read_bytes().splitlines() == messages
