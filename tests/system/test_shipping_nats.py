@@ -129,6 +129,25 @@ async def test_a_record_beyond_what_the_stream_takes_is_too_large(server: NatsSe
     assert (await refused(NatsSink("billing", server.url, SUBJECT))).reason == "too_large"
 
 
+async def test_records_that_the_stream_will_not_have_hold_up_no_other(server: NatsServer, node: Node) -> None:
+    await node.run(10)
+    bodies = await node.bodies()
+    sizes = sorted(len(body) for body in bodies)
+    middle = (sizes[0] + sizes[-1]) // 2
+    sink = NatsSink("billing", server.url, SUBJECT)
+    headers_bytes = len(b"NATS/1.0\r\n\r\n") + sum(
+        len(f"{name}: {value}\r\n") for name, value in sink._message(bodies[0]).headers.items()
+    )
+    async with server.asked() as streams:
+        await streams.update_stream(name=STREAM, subjects=[SUBJECT], max_msg_size=middle + headers_bytes)
+    async with shipping(node, sink):
+        await node.drained("billing")
+    taken = [body for body in bodies if len(body) <= middle]
+    assert 0 < len(taken) < len(bodies)
+    assert sorted(await server.messages()) == sorted(taken)
+    assert node.ledger.dead_letters() == {"billing": len(bodies) - len(taken)}
+
+
 async def test_a_record_beyond_what_the_server_takes_is_too_large(server: NatsServer) -> None:
     sink = NatsSink("billing", server.url, SUBJECT)
     with pytest.raises(SinkError) as caught:

@@ -14,7 +14,7 @@ import msgspec
 
 from taximeter.errors import SinkError
 from taximeter.secret import secret_of
-from taximeter.shipping.sinks.nats_link import Link, Message, Server, fault_of
+from taximeter.shipping.sinks.nats_link import Link, Message, NotStored, Server, fault_of
 
 CONTENT_TYPE = "application/cloudevents+json"
 #: Where in the subject a record's id goes.
@@ -83,6 +83,8 @@ class NatsSink:
                 await self.close()
                 self._link = await Link.open(await anyio.to_thread.run_sync(self._server), self._timeout_s)
             await self._link.publish(messages)
+        except NotStored:
+            raise
         except BaseException:
             # What is on its way may be answered yet, and nobody waits for it any more.
             await self.close()

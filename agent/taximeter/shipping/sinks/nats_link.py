@@ -47,7 +47,7 @@ class Server(NamedTuple):
 
 
 class NotStored(Exception):
-    """A message that no stream took; `reason` is a bounded word."""
+    """A message that no stream took, over a connection that is sound; `reason` is a bounded word."""
 
     def __init__(self, reason: str, said: str) -> None:
         super().__init__(said)
@@ -117,7 +117,7 @@ class Link:
         return self._client.is_connected
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish all at once, and return when a stream has stored each; NotStored."""
+        """Publish all at once, and return when a stream has stored each; else NotStored, or it is of no more use."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting = {str(next(self._numbers)): loop.create_future() for _ in messages}
         try:
@@ -126,6 +126,8 @@ class Link:
                 await self._client.publish(one.subject, one.body, reply=reply, headers=dict(one.headers))
             for stored in waiting.values():
                 await stored
+        except nats.errors.MaxPayloadError as error:
+            raise NotStored("too_large", str(error)) from error
         finally:
             self._waiting = {}
             for stored in waiting.values():
@@ -183,8 +185,6 @@ def fault_of(error: BaseException) -> tuple[str, str]:
 def _reason(error: BaseException, said: str) -> str:
     if isinstance(error, NotStored):
         return error.reason
-    if isinstance(error, nats.errors.MaxPayloadError):
-        return "too_large"
     if isinstance(error, nats.errors.AuthorizationError) or any(words in said for words in _UNWELCOME):
         return "refused"
     if isinstance(error, TimeoutError):
