@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from taximeter.events import Event, Options, OwnersHeld
 from taximeter.ledger import chain
 from taximeter.ledger.audit import Report, audit
+from taximeter.ledger.base import Elsewhere
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import UsageRecord
@@ -49,6 +50,9 @@ class Memory:
 
     def hash_at(self, seq: int) -> bytes | None:
         return self.rows[seq - 1].hash
+
+    def elsewhere(self) -> dict[str, Elsewhere]:
+        return {}
 
     def strays(self) -> Iterator[tuple[int, str]]:
         return iter(())

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from taximeter.billing.credit import Grant
 from taximeter.errors import LedgerError
+from taximeter.ledger.damage import is_damage
 from taximeter.ledger.store import Batch, Head, Ledger, Stored
 from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
@@ -81,6 +82,9 @@ class Desk:
                 if self.trouble is None:
                     logger.error("ledger.commit_failed: %s", error)  # noqa: TRY400 -- the text says all, and says it once
                 self.trouble = str(error)
+                if is_damage(error.__cause__):
+                    await self.ask(self._ledger.suspect)
+                    self.trouble = f"{error}; the next start of the agent sets the ledger aside, if it is damaged"
                 await anyio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_MAX_S)
         if self.trouble is not None:

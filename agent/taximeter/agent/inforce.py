@@ -62,6 +62,11 @@ def read_known(reader: LedgerReader) -> Known:
     return Known(reader.next_own(), newest, rules, tuple(cards.values()), tuple(history))
 
 
+def has_begun(known: Known) -> bool:
+    """Whether the ledger says already that it began."""
+    return _BEGUN in known.newest
+
+
 def put_in_force(
     config: Config, card: RateCard | None, known: Known, ledger_id: str, source: str, now_utc_ns: int
 ) -> tuple[Rulebook, tuple[UsageRecord, ...]]:

@@ -32,7 +32,8 @@ from taximeter.agent.doors import Doors
 from taximeter.agent.enforcing import Enforcer, first_card, open_prices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
-from taximeter.agent.inforce import Known, put_in_force, read_known
+from taximeter.agent.inforce import Known, has_begun, put_in_force, read_known
+from taximeter.agent.ledgers import open_ledger, set_aside
 from taximeter.agent.letters import Letters
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
@@ -169,7 +170,7 @@ async def _opened(
     """Ledger and books, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
     with contextlib.ExitStack() as closing:
-        ledger = Ledger.open(where.ledger, node)
+        ledger = open_ledger(where, node)
         closing.callback(ledger.close)
         directory_fd = _open_directory(where.journal)
         closing.callback(os.close, directory_fd)
@@ -201,7 +202,7 @@ async def _opened(
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices, _sealer(config, where, desk))
         scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
-        scene.doors = doors
+        scene.doors, scene.set_aside = doors, set_aside(where)
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
         yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
@@ -218,7 +219,7 @@ def _known(reader: LedgerReader, where: Directories, ledger: Ledger) -> Known:
     """What a ledger holds, if it is the one that was sealed here last, or takes its place."""
     known = read_known(reader)
     before = check(where.state / "checkpoint", ledger.head.ledger_id, ledger.head.seq, ledger.hash_at)
-    if before is None:
+    if before is None or has_begun(known):
         return known
     logger.warning("ledger.begun anew: %s had %s records when it was sealed last", before["ledger"], before["size"])
     return replace(known, before=before)

@@ -40,6 +40,10 @@ from taximeter.rulebook import Rulebook
 from taximeter.shipping.shipper import Hurry, ShipState
 from taximeter.sold import billed_hardware, hardware_use
 
+_SET_ASIDE = (
+    "the ledger was damaged and is kept as {name}: the agent's log of that start says what went over; move it away "
+    "once it was looked at"
+)
 _LETTERS = " that stay in the ledger: `taximeter deadletters list` says which and why"
 
 
@@ -65,6 +69,7 @@ class Scene:
     witness_trouble: str | None = None  #: why it has not
     onlooker: Onlooker | None = None
     doors: Doors | None = None
+    set_aside: tuple[str, ...] = ()  #: damaged ledgers that lie beside the one in use
 
 
 def draw(scene: Scene) -> Snapshot:
@@ -102,6 +107,7 @@ def draw(scene: Scene) -> Snapshot:
         sampling=_sampling(scene.devices, instances),
         witness=_witness(scene),
         denied=scene.doors.count if scene.doors is not None else 0,
+        set_aside=len(scene.set_aside),
         reader_lag_s=0.0 if scene.lag_since_s is None else max(0.0, time.monotonic() - scene.lag_since_s),
     )
 
@@ -145,6 +151,7 @@ def _problems(scene: Scene) -> tuple[str, ...]:
     troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble)
     problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
+    problems += [_SET_ASIDE.format(name=name) for name in scene.set_aside]
     problems += [f"sink {name} refused {count} records{_LETTERS}" for name, count in scene.desk.letters.items()]
     if scene.books.book.card_at(time.time_ns()) is None:
         problems.append("no rate card is in force, so what runs here is not priced yet")

@@ -52,6 +52,8 @@ SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM 
 WHERE account = ? AND currency = ? ORDER BY expires_utc_ns IS NULL, expires_utc_ns, granted_utc_ns, id
 """
 _ONE_GRANT = "SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM grants WHERE id = ?"
+#: Of each grant, what is left.
+LEFT = "SELECT id, account, currency, granted_utc_ns, expires_utc_ns, left FROM grants"
 _OWED = "SELECT owed FROM debts WHERE account = ? AND currency = ?"
 _PURSES_OF = "SELECT currency FROM grants WHERE account = ?1 UNION SELECT currency FROM debts WHERE account = ?1"
 _KNOWN = "SELECT account FROM grants UNION SELECT account FROM debts UNION SELECT account FROM spends"

@@ -16,6 +16,7 @@ from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
+from taximeter.ledger.base import Elsewhere
 from taximeter.ledger.dues import Dues
 from taximeter.ledger.notes import parse_note
 from taximeter.ledger.values import Filed, Row
@@ -59,6 +60,9 @@ class Walked(Protocol):
     def hash_at(self, seq: int) -> bytes | None:
         """The hash of that record; None where there is none."""
 
+    def elsewhere(self) -> Mapping[str, Elsewhere]:
+        """Every instance of which there are older records that are not here."""
+
     def spends(self) -> tuple[int, Mapping[Key, Decimal]] | None:
         """The newest record's number, and the sums that were kept of accounts then; None where there are none (yet)."""
 
@@ -84,6 +88,7 @@ class _Walk:
     def faults(self) -> Iterator[Fault]:
         try:
             ledger_id = self._reader.ledger_id
+            self._balance.resume(self._reader.elsewhere())
             for row in self._reader.walk(0):
                 yield from self._look_at(row, ledger_id)
             for seq, filed_as in self._reader.strays():

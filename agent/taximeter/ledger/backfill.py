@@ -70,6 +70,12 @@ def fill(connection: "apsw.Connection") -> None:
     connection.execute("DELETE FROM meta WHERE key = ?", (_SUMMED_TO,))
 
 
+def fill_all(connection: "apsw.Connection") -> None:
+    """Add all records to sums that are empty."""
+    connection.execute(_NOTE, (_SUMMED_TO, "0"))
+    fill(connection)
+
+
 def is_filled(connection: "apsw.Connection") -> bool:
     """Whether there are sums of all records."""
     if not _tables(connection).issuperset(accounts.NAMES):

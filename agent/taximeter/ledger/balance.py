@@ -5,7 +5,7 @@ time, amounts to price. Pure; keeps only what is open, and forgets an instance w
 chain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taximeter.ledger import metered
+from taximeter.ledger.base import Elsewhere
 from taximeter.records import RecordType
 
 #: Each amount is the difference of two totals that were rounded once, to 18 places.
@@ -138,6 +139,10 @@ class _Instance:
     share_ns: int = 0
     own: _Tiles = field(default_factory=_Tiles)
     predictions: dict[str, _Tiles] = field(default_factory=dict)
+    is_guessed: bool = False  # its first records are elsewhere, and what they said is not known
+
+
+_state_of = msgspec.json.Decoder(_Instance).decode
 
 
 class Balance:
@@ -145,6 +150,13 @@ class Balance:
 
     def __init__(self) -> None:
         self._open: dict[str, _Instance] = {}
+
+    def resume(self, elsewhere: Mapping[str, Elsewhere]) -> None:
+        """Go on with instances of which there are older records elsewhere."""
+        for name, known in elsewhere.items():
+            self._open[name] = (
+                _Instance(known.number, is_guessed=True) if known.state is None else _state_of(known.state)
+            )
 
     def enter(self, event: Event) -> Iterator[str]:
         """Add a record; says what does not add up."""
@@ -204,7 +216,7 @@ def _own(instance: _Instance, data: Data) -> Iterator[str]:
         return
     for name in instance.predictions:
         yield f"ends its instance, but prediction {name} has no final record"
-    if instance.share_ns != instance.active_ns:
+    if instance.share_ns != instance.active_ns and not instance.is_guessed:
         yield f"time: the predictions' shares add up to {instance.share_ns} ns, expected {instance.active_ns} ns active"
 
 
@@ -224,10 +236,20 @@ def _tiled(instance: _Instance, tiles: _Tiles, data: Data) -> Iterator[str]:
     for part, value_ns in time.items():
         if value_ns < 0:
             yield f"time: {part} is {value_ns}, expected no negative duration"
+    if instance.is_guessed and tiles.end_ns is None:
+        _adopt(tiles, data)
     for part, total_ns in data.to_date.items():
         if total_ns != tiles.to_date.get(part, 0) + time[part]:
             yield f"to_date: {part} is {total_ns}, expected {tiles.to_date.get(part, 0)} before and {time[part]} now"
     tiles.end_ns, tiles.to_date, instance.boot_id = interval.end_ns, data.to_date, interval.boot_id
+
+
+def _adopt(tiles: _Tiles, data: Data) -> None:
+    """Believe what a record says of those before it, which are elsewhere: as far as it can be."""
+    tiles.to_date = {part: max(0, total_ns - data.time.get(part, 0)) for part, total_ns in data.to_date.items()}
+    for name, total in (data.units_to_date or {}).items():
+        before = _EXACT.subtract(Decimal(total), Decimal(data.units.get(name, 0)))
+        tiles.units[name] = max(Decimal(0), before)
 
 
 def _billed(tiles: _Tiles, data: Data) -> Iterator[str]:

@@ -15,7 +15,7 @@ from taximeter.ledger import runs
 from taximeter.ledger.migration import SCHEMA_VERSION, migrate
 
 #: "TaxM": tells a ledger from any other SQLite file.
-_APPLICATION_ID = 0x5461784D
+APPLICATION_ID = 0x5461784D
 _BUSY_TIMEOUT_MS = 5_000
 #: Checkpoints cost two syncs each; 4,096 pages of 8 KiB keep the WAL within 32 MiB.
 _CHECKPOINT_PAGES = 4_096
@@ -43,7 +43,7 @@ CREATE TABLE journals (
 CREATE TABLE facts (number INTEGER PRIMARY KEY, instance TEXT NOT NULL, body BLOB NOT NULL);
 CREATE INDEX facts_instance ON facts (instance);
 CREATE TABLE sinks (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
 """
 # Sums that are kept beside the records, so that nobody has to read a month of them; made anew where an older agent had
@@ -106,7 +106,7 @@ def open_for_reading(path: Path) -> apsw.Connection:
 
 def check_schema(connection: apsw.Connection, path: Path) -> None:
     """Refuse what is no ledger, and what a younger Taximeter wrote."""
-    if connection.pragma("application_id") != _APPLICATION_ID:
+    if connection.pragma("application_id") != APPLICATION_ID:
         raise LedgerError(f"cannot open ledger {path}: expected a Taximeter ledger, got another SQLite file")
     version = connection.pragma("user_version")
     if not 1 <= version <= SCHEMA_VERSION:

@@ -6,13 +6,13 @@ what it means is not known here. Refuses to touch the records.
 
 from typing import TYPE_CHECKING
 
-from taximeter.ledger import outbox
+from taximeter.ledger import base, outbox
 
 if TYPE_CHECKING:
     import apsw
 
 #: What leads from each version to the next; the first is 1.
-_STEPS = (outbox.TABLES,)
+_STEPS = (outbox.TABLES + base.TABLES,)
 SCHEMA_VERSION = 1 + len(_STEPS)
 
 

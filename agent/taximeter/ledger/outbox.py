@@ -94,6 +94,16 @@ def shipped(
         connection.executemany(_SET_ASIDE, [(sink, *one, now_utc_ns) for one in refused])
 
 
+def move(connection: "apsw.Connection", sink: str, seq: int) -> None:
+    """Move the cursor of `sink`."""
+    connection.execute(_MOVE, (sink, seq))
+
+
+def keep(connection: "apsw.Connection", letters: Iterable[tuple[Any, ...]]) -> None:
+    """Keep whole rows of dead letters, from elsewhere."""
+    connection.executemany("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?)", letters)
+
+
 def again(connection: "apsw.Connection", sink: str, limit: int) -> tuple[Stored, ...]:
     """The dead letters that are to be tried again."""
     return tuple(Stored(*row) for row in connection.execute(_AGAIN, (sink, limit)))

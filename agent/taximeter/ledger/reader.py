@@ -4,7 +4,7 @@ Owns a read-only connection of its own. Reads in pages, so that no reader howeve
 checkpointing. Refuses to write and to know what a record says.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,7 @@ from taximeter.billing.credit import Grant
 from taximeter.billing.spending import Spending
 from taximeter.billing.thresholds import Key
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, chain, outbox, runs
+from taximeter.ledger import accounts, backfill, base, chain, outbox, runs
 from taximeter.ledger.database import door, open_for_reading
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.till import next_own
@@ -192,6 +192,11 @@ class LedgerReader:
         """The number of the next record that is the ledger's own: facts, thresholds, grants."""
         with door("read", self._path):
             return next_own(self._connection, self.ledger_id)
+
+    def elsewhere(self) -> Mapping[str, base.Elsewhere]:
+        """Every instance of which there are older records that are not here."""
+        with door("read", self._path):
+            return base.elsewhere(self._connection)
 
     def _has_sums(self) -> bool:
         """Whether there are any, and none is still being made."""

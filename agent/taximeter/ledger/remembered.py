@@ -96,7 +96,7 @@ def check(path: Path, ledger_id: str, size: int, hash_at: Callable[[int], bytes 
         what = f"it has {size} records, and {last.size} were sealed"
         raise LedgerError(f"cannot go on with ledger {ledger_id}: {what}: {_OLDER}")
     if last.size == 0:
-        return last.before if size == 0 else None
+        return last.before
     digest = hash_at(last.size)
     if digest is None or chain.digest_text(digest) != last.head:
         what = f"its record {last.size} is not the one that was sealed"

@@ -21,7 +21,7 @@ from taximeter.billing.credit import Grant
 from taximeter.billing.notices import own_id
 from taximeter.billing.spending import Spending
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, chain, outbox, runs
+from taximeter.ledger import accounts, backfill, chain, damage, outbox, runs
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
 from taximeter.ledger.till import Settled, Till, next_own
@@ -51,11 +51,12 @@ SELECT lookups.id, body FROM json_each(?) JOIN lookups ON lookups.id = value JOI
 # An instance's records are those whose id is all of its own and a count (rtrim: a beginning of it names nobody); what
 # has records and is not open was closed.
 _CLOSED_AT = """
+SELECT instance, seq FROM json_each(?1) JOIN closed ON closed.instance = value UNION ALL
 SELECT value, (
     SELECT max(seq) FROM lookups WHERE id >= value || '-' AND id < value || '.'
     AND rtrim(id, '0123456789') = value || '-'
 ) AS last
-FROM json_each(?) WHERE last IS NOT NULL AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = value)
+FROM json_each(?1) WHERE last IS NOT NULL AND NOT EXISTS (SELECT 1 FROM journals WHERE instance = value)
 """
 
 
@@ -66,7 +67,7 @@ class Ledger:
         """Use Ledger.open."""
         self._path = path
         self._connection: apsw.Connection | None = connection
-        self._id = _kept(connection, "ledger_id", _new_id)
+        self._id = _kept(connection, "ledger_id", new_id)
         self._seq, self._digest = _read_head(connection, self._id, path)
         self._node = node
         self._author = Author.of(self._id, node)
@@ -107,6 +108,10 @@ class Ledger:
         self._node = replace(self._node, id=kept)
         self._author = Author.of(self._id, self._node)
         return kept
+
+    def suspect(self) -> None:
+        """Have the next start look through the whole file for damage."""
+        damage.suspect(self._path)
 
     # --- Commit ------------------------------------------------------------------------------------------------------
 
@@ -159,8 +164,7 @@ class Ledger:
         sealed, settled = whole
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(_INSERT_RECORD, sealed.rows)
-            connection.executemany(_INSERT_LOOKUP, sealed.lookups)
+            insert(connection, sealed.rows, sealed.lookups)
             settled.write(connection)
             _book(connection, batch)
             if batch.pools:
@@ -378,14 +382,28 @@ class Ledger:
             return self._live().execute(sql, values).fetchall()
 
 
+def insert(
+    connection: apsw.Connection, rows: Iterable[tuple[int, bytes, bytes]], lookups: Iterable[tuple[object, ...]]
+) -> None:
+    """Write records (number, hash, stored bytes), and what each is found by."""
+    connection.executemany(_INSERT_RECORD, rows)
+    connection.executemany(_INSERT_LOOKUP, lookups)
+
+
+def save_open(
+    connection: apsw.Connection, journals: Iterable[JournalState], facts: Iterable[tuple[str, bytes]]
+) -> None:
+    """Save what is open, and the facts it rests on."""
+    connection.executemany(_SAVE_JOURNAL, journals)
+    connection.executemany("INSERT INTO facts (instance, body) VALUES (?, ?)", facts)
+
+
 def _book(connection: apsw.Connection, batch: Batch) -> None:
     """Save what is open, with the facts it rests on; what a closed instance rested on is told by its records."""
     closed = [(journal.instance,) for journal in batch.journals if journal.state is None]
     saved = [journal for journal in batch.journals if journal.state is not None]
     ended = {instance for (instance,) in closed}
-    connection.executemany(_SAVE_JOURNAL, saved)
-    facts = [fact for fact in batch.facts if fact[0] not in ended]
-    connection.executemany("INSERT INTO facts (instance, body) VALUES (?, ?)", facts)
+    save_open(connection, saved, [fact for fact in batch.facts if fact[0] not in ended])
     connection.executemany("DELETE FROM journals WHERE instance = ?", closed)
     connection.executemany("DELETE FROM facts WHERE instance = ?", closed)
 
@@ -434,7 +452,7 @@ def _kept(connection: apsw.Connection, key: str, make: Callable[[], str]) -> str
     return made
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """A UUIDv7 (RFC 9562): ids of one kind throughout, and in order of their making."""
     stamp = (time.time_ns() // 1_000_000) << 80
     noise = int.from_bytes(os.urandom(10), "big") & ~(0xF << 76) & ~(0x3 << 62)

@@ -219,6 +219,8 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
     commits = snapshot.counters.commits
+    damaged = "Damaged ledgers that lie beside the one in use."
+    yield _gauge("taximeter_ledgers_set_aside", damaged, snapshot.set_aside)
     yield _gauge("taximeter_ledger_head", "Number of the newest record.", snapshot.ledger_seq)
     yield _commit_histogram(commits)
     yield _count("taximeter_ledger_commit_failures", "Commits that the disk did not take.", commits.failures)

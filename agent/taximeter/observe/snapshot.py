@@ -175,6 +175,7 @@ class Snapshot:
     ledger_id: str = ""
     ledger_seq: int = 0  #: number of the newest record; 0 is none
     ledger_hash: str = ""
+    set_aside: int = 0  #: damaged ledgers that lie beside it
     sinks: tuple[SinkView, ...] = ()
     hardware: Inventory | None = None  #: None until it was read
     catalogue: Catalogue | None = None  #: the tiers in force

@@ -1,0 +1,155 @@
+"""What can still be read of a ledger that is damaged.
+
+Owns reading around holes: a range that cannot be read is halved until what can be read of it is; a record counts only
+where its bytes fit its hash. Refuses to write, also to the damaged file.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+
+from taximeter.ledger import accounts, chain
+from taximeter.ledger.values import JournalState
+
+_STRIDE = 4_096
+_MOST_ROWS = 1 << 40
+
+
+class Found(NamedTuple):
+    """A record that is whole."""
+
+    seq: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What was found; what was not is missing here."""
+
+    ledger_id: str | None = None
+    node_id: str | None = None
+    head: str = chain.digest_text(chain.GENESIS)  #: the hash that the newest whole record has
+    head_seq: int = 0  #: and its number
+    ids: dict[int, str] = field(default_factory=dict)  #: number of each record -> its id
+    cursors: dict[str, int] = field(default_factory=dict)
+    letters: list[tuple[str, int, str, str, int, int]] = field(default_factory=list)
+    journals: list[JournalState] = field(default_factory=list)
+    facts: list[tuple[str, bytes]] = field(default_factory=list)
+    closed: dict[str, int] = field(default_factory=dict)  #: instances that were closed before the first record there
+    purses: list[tuple[Any, ...]] = field(default_factory=list)  #: rows of grants
+    is_whole: bool = True  #: everything but records could be read
+
+
+def salvage(path: Path) -> Salvage:
+    """Read what can be read of the ledger at `path`; whatever it is, nothing is raised but OSError."""
+    found = Salvage()
+    try:
+        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error:
+        found.is_whole = False
+        return found
+    with contextlib.closing(connection):
+        _read_small(connection, found)
+        for seq, id_ in _ranged(connection, "SELECT seq, id FROM lookups WHERE seq >= ? AND seq < ?", found):
+            if isinstance(id_, str):
+                found.ids[seq] = id_
+    body = None
+    for seq, body in records(path, 0):
+        found.ids[seq] = _named.decode(body).id
+        found.head_seq = seq
+    found.head = chain.hash_of(body) if body is not None else found.head
+    return found
+
+
+class _Named(msgspec.Struct, gc=False):
+    """What a whole record calls itself, which is more to be believed than what it is filed under."""
+
+    id: str
+    type: str
+    time: str
+    data: dict[str, msgspec.Raw]
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _is_whole(digest: object, body: object) -> bool:
+    if not isinstance(body, bytes) or chain.digest_of(body) != digest:
+        return False
+    try:
+        _named.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def records(path: Path, after: int) -> Iterator[Found]:
+    """The whole records beyond a number, in order."""
+    try:
+        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error:
+        return
+    sql = "SELECT seq, hash, body FROM records WHERE seq >= ? AND seq < ?"
+    with contextlib.closing(connection):
+        for seq, digest, body in _ranged(connection, sql, Salvage(), after + 1):
+            if _is_whole(digest, body):
+                yield Found(seq, body)
+
+
+def _read_small(connection: apsw.Connection, found: Salvage) -> None:
+    meta = dict(_all(connection, "SELECT key, value FROM meta", found))
+    found.ledger_id, found.node_id = meta.get("ledger_id"), meta.get("node_id")
+    found.cursors = dict(_all(connection, "SELECT name, seq FROM sinks", found))
+    found.journals = [
+        JournalState(*row) for row in _all(connection, "SELECT instance, segment, offset, state FROM journals", found)
+    ]
+    found.facts = list(_all(connection, "SELECT instance, body FROM facts ORDER BY number", found))
+    tables = {name for (name,) in _all(connection, "SELECT name FROM sqlite_schema", found)}
+    if "dead_letters" in tables:
+        found.letters = list(_all(connection, "SELECT * FROM dead_letters", found))
+        found.closed = dict(_all(connection, "SELECT instance, seq FROM closed", found))
+    if tables.issuperset(accounts.NAMES):
+        found.purses = list(_all(connection, accounts.LEFT, found))
+
+
+def _all(connection: apsw.Connection, sql: str, found: Salvage) -> Iterator[tuple[Any, ...]]:
+    """The rows until one cannot be read."""
+    try:
+        yield from connection.execute(sql)
+    except apsw.Error:
+        found.is_whole = False
+
+
+def _ranged(connection: apsw.Connection, sql: str, found: Salvage, first: int = 1) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table by ranges of their numbers, around those that cannot be read."""
+    start, last = first, _last(connection, first)
+    while start <= last:
+        ranges = [(start, min(start + _STRIDE, last + 1))]
+        while ranges:
+            low, high = ranges.pop()
+            try:
+                rows = connection.execute(sql, (low, high)).fetchall()
+            except apsw.Error:
+                found.is_whole = False
+                if high - low > 1:
+                    middle = (low + high) // 2
+                    ranges += [(middle, high), (low, middle)]
+            else:
+                yield from sorted(rows)
+        start += _STRIDE
+
+
+def _last(connection: apsw.Connection, first: int) -> int:
+    """The highest number that any way of asking for it gives."""
+    known = [first - 1]
+    for sql in ("SELECT max(seq) FROM records", "SELECT max(seq) FROM lookups", "SELECT max(seq) FROM sinks"):
+        with contextlib.suppress(apsw.Error):
+            seq = connection.execute(sql).get
+            known += [seq] if isinstance(seq, int) and seq < _MOST_ROWS else []
+    return max(known)
