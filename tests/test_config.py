@@ -349,12 +349,21 @@ NATS = '[[sinks]]\nname = "a"\ntype = "nats"\n'
         (NATS + 'subject = "usage.*"\nurl = "nats://x"', "sinks[0].subject = 'usage.*': expected a subject such as"),
         (NATS + 'subject = "{id}"\nurl = "nats://x"', "sinks[0].subject = '{id}': expected a subject such as"),
         (NATS + 'subject = "u"\nurl = "nats://x"\nuser = "n"', "sinks[0].user = 'n': expected a `token_file` beside"),
+        (NATS + 'subject = "u"\nurl = "nats://x"\ncreds_file = "no-such"', "sinks[0].creds_file = "),
         (NATS + 'subject = "u"\nurl = "nats://x"\ngzip = true', "sinks[0].gzip = true: expected one of the keys"),
     ],
 )
 def test_a_wrong_sink_is_named(agent_toml: Path, content: str, fault: str) -> None:
     (found,) = faults(agent_toml, content)
     assert found.startswith(fault)
+
+
+def test_credentials_and_a_token_are_one_too_many(agent_toml: Path, tmp_path: Path) -> None:
+    for name in ("token", "creds"):
+        (tmp_path / name).touch(0o600)
+    both = 'token_file = "token"\ncreds_file = "creds"'
+    (fault,) = faults(agent_toml, NATS + 'subject = "u"\nurl = "nats://x"\n' + both)
+    assert fault == "sinks[0].creds_file = 'creds': expected no `token_file` and no `user` beside it"
 
 
 def test_two_sinks_of_one_name_are_refused(agent_toml: Path) -> None:

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 from nats.aio.client import Client
@@ -27,6 +28,8 @@ class NatsServer:
     config: str = ""  #: what else stands in its configuration
     secret: str = ""  #: how the test itself is let in: `token@` or `user:password@`
     scheme: str = "nats"
+    login: Mapping[str, Any] = field(default_factory=dict)  #: or so
+    nkey: str | None = None
     port: int = -1
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -69,8 +72,9 @@ class NatsServer:
     async def asked(self) -> AsyncIterator[JetStreamContext]:
         """Its streams, for a client that is not ours."""
         client = Client()
-        await client.connect(f"nats://{self.secret}127.0.0.1:{self.port}", allow_reconnect=False)
+        client._public_nkey = self.nkey
         try:
+            await client.connect(f"nats://{self.secret}127.0.0.1:{self.port}", allow_reconnect=False, **self.login)
             yield client.jetstream()
         finally:
             await client.close()
@@ -96,9 +100,9 @@ def kept(server: NatsServer) -> Iterator[NatsServer]:
 
 
 @asynccontextmanager
-async def serving(directory: Path, *subjects: str, config: str = "", secret: str = "") -> AsyncIterator[NatsServer]:
+async def serving(directory: Path, *subjects: str, **how: Any) -> AsyncIterator[NatsServer]:
     """A server with a stream."""
-    with kept(NatsServer(directory, config, secret)) as server:
+    with kept(NatsServer(directory, **how)) as server:
         await server.start()
         await server.make_stream(*subjects)
         yield server

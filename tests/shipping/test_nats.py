@@ -15,6 +15,8 @@ import pytest
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks import open_sink
 from taximeter.shipping.sinks.nats import NatsSink
+from taximeter.shipping.sinks.nats_creds import creds_of
+from tests.shipping.nats_keys import ACCOUNT, USER, Key
 from tests.shipping.outbox import until
 from tests.shipping.receiver import events
 
@@ -168,7 +170,7 @@ async def test_what_a_server_says_is_told_in_one_printable_line() -> None:
 async def test_where_tls_is_asked_for_nothing_is_said_to_a_server_that_has_none(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret")
     async with posing(saying(INFO, b"PONG\r\n")) as impostor:
-        sink = NatsSink("billing", impostor.url.replace("nats", "tls"), "usage", tmp_path / "token")
+        sink = NatsSink("billing", impostor.url.replace("nats", "tls"), "usage", token_file=tmp_path / "token")
         with pytest.raises(SinkError) as caught:
             await sink.send(events(1))
         await sink.close()
@@ -206,10 +208,26 @@ async def test_nobody_there_is_a_connect_error() -> None:
 
 
 async def test_a_missing_token_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    sink = NatsSink("billing", "nats://127.0.0.1:1", "usage", tmp_path / "no-token")
+    sink = NatsSink("billing", "nats://127.0.0.1:1", "usage", token_file=tmp_path / "no-token")
     with pytest.raises(SinkError, match="no-token") as caught:
         await sink.send(events(1))
     assert caught.value.reason == "token"
+
+
+@pytest.mark.parametrize("spoil", ["", "gone", "empty", "checksum", "account", "binary"])
+async def test_credentials_that_are_none_are_an_error_without_them(tmp_path: Path, spoil: str) -> None:
+    key, path = Key(ACCOUNT if spoil == "account" else USER), tmp_path / "node.creds"
+    seed = key.seed[:-3] + "AAA" if spoil == "checksum" else key.seed
+    if spoil != "gone":
+        path.write_bytes({"empty": b"", "binary": b"\xff" * 99}.get(spoil, seed.encode()))
+    if not spoil:
+        assert creds_of(path).user == key.public
+        return
+    sink = NatsSink("billing", "nats://127.0.0.1:1", "usage", creds_file=path)
+    with pytest.raises(SinkError, match=r"node\.creds.*: expected a NATS credentials file") as caught:
+        await sink.send(events(1))
+    assert caught.value.reason == "token"
+    assert seed not in str(caught.value)
 
 
 def test_a_sink_of_this_kind_is_opened_by_its_name() -> None:

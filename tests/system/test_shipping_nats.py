@@ -14,6 +14,7 @@ from taximeter.errors import SinkError
 from taximeter.shipping.sinks import nats_link
 from taximeter.shipping.sinks.nats import NatsSink
 from tests.require import require_program
+from tests.shipping.nats_keys import USER, Key, Realm
 from tests.shipping.nats_servers import STREAM, SUBJECT, NatsServer, kept, serving
 from tests.shipping.receiver import events
 from tests.system import agents
@@ -167,7 +168,7 @@ async def test_the_token_lets_in_and_another_is_refused(tmp_path: Path, token: s
     path = tmp_path / "token"
     path.write_text(token or "")
     async with serving(tmp_path, config=TOKEN, secret="s3cret@") as server:
-        sink = NatsSink("billing", server.url, SUBJECT, path if token else None)
+        sink = NatsSink("billing", server.url, SUBJECT, token_file=path if token else None)
         if reason is None:
             await sink.send(events(2))
             await sink.close()
@@ -183,7 +184,7 @@ async def test_a_token_that_was_changed_is_used_for_the_next_connection(tmp_path
     path = tmp_path / "token"
     path.write_text("wr0ng")
     async with serving(tmp_path, config=TOKEN, secret="s3cret@") as server:
-        sink = NatsSink("billing", server.url, SUBJECT, path)
+        sink = NatsSink("billing", server.url, SUBJECT, token_file=path)
         assert (await refused(sink)).reason == "refused"
         path.write_text("s3cret")
         await sink.send(events(2))
@@ -194,7 +195,7 @@ async def test_a_token_that_was_changed_is_used_for_the_next_connection(tmp_path
 async def test_a_user_has_the_password_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret")
     async with serving(tmp_path, config=USERS, secret="node:s3cret@") as server:
-        sink = NatsSink("billing", server.url, SUBJECT, tmp_path / "password", "node")
+        sink = NatsSink("billing", server.url, SUBJECT, token_file=tmp_path / "password", user="node")
         await sink.send(events(2))
         await sink.close()
         assert await server.messages() == events(2)
@@ -203,10 +204,28 @@ async def test_a_user_has_the_password_in_the_file(tmp_path: Path) -> None:
 async def test_a_user_that_may_not_publish_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret")
     async with serving(tmp_path, config=USERS, secret="node:s3cret@") as server:
-        sink = NatsSink("billing", server.url, SUBJECT, tmp_path / "password", "reader", timeout_s=60)
+        sink = NatsSink("billing", server.url, SUBJECT, token_file=tmp_path / "password", user="reader", timeout_s=60)
         error = await refused(sink)
         assert error.reason == "refused"
         assert "permissions violation" in str(error)
+
+
+@pytest.mark.parametrize("with_jwt", [False, True], ids=["seed", "jwt"])
+async def test_who_has_credentials_signs_the_servers_challenge(tmp_path: Path, with_jwt: bool) -> None:
+    realm, key, other = Realm(), Key(USER), Key(USER)
+    config = realm.config if with_jwt else f"authorization {{ users: [{{nkey: {key.public}}}] }}"
+    login = realm.user.login(realm.jwt) if with_jwt else key.login()
+    path = tmp_path / "creds"
+    async with serving(tmp_path, config=config, login=login, nkey=key.public) as server:
+        sink = NatsSink("billing", server.url, SUBJECT, creds_file=path)
+        path.write_text(realm.creds.replace(realm.user.seed, other.seed) if with_jwt else other.seed)
+        error = await refused(sink)
+        assert error.reason == "refused"
+        assert other.seed not in str(error)
+        path.write_text(realm.creds if with_jwt else f"# ours\n{key.seed}\n")
+        await sink.send(events(2))
+        await sink.close()
+        assert await server.messages() == events(2)
 
 
 @pytest.fixture
@@ -224,7 +243,7 @@ async def test_tls_is_verified(tmp_path: Path, certificate: Path, monkeypatch: p
     config = f'{TOKEN}\ntls {{ cert_file: "{certificate}", key_file: "{certificate.with_suffix(".key")}" }}'
     with kept(NatsServer(tmp_path, config, "s3cret@", scheme)) as server:
         await server.start()
-        sink = NatsSink("billing", server.url, SUBJECT, tmp_path / "token")
+        sink = NatsSink("billing", server.url, SUBJECT, token_file=tmp_path / "token")
         assert (await refused(sink)).reason == "tls"
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         await server.make_stream()

@@ -285,6 +285,7 @@ async def _ship(config: SinkConfig, scene: Scene) -> None:
         subject=config.subject,
         token_file=config.token_file,
         user=config.user,
+        creds_file=config.creds_file,
         timeout_s=config.timeout_s,
         gzip=config.gzip,
     )

@@ -179,6 +179,7 @@ _SINKS = {
             "subject": _subject,
             "token_file": line,
             "user": _user,
+            "creds_file": line,
             "timeout_s": number(0.1, 600, "seconds"),
         },
         frozenset({"name", "type", "url", "subject"}),
@@ -215,6 +216,8 @@ def _check_sinks(value: object, faults: Faults) -> list[dict[str, Any]]:
             seen.add(name)
         if "keep" in sink and "rotate_bytes" not in sink:
             faults.add(f"sinks[{at}].keep", sink["keep"], "`rotate_bytes` beside it, without which there is one file")
-        if "user" in sink and "token_file" not in sink:
+        if "creds_file" in sink and ("user" in sink or "token_file" in sink):
+            faults.add(f"sinks[{at}].creds_file", sink["creds_file"], "no `token_file` and no `user` beside it")
+        elif "user" in sink and "token_file" not in sink:
             faults.add(f"sinks[{at}].user", sink["user"], "a `token_file` beside it, which holds the password")
     return sinks

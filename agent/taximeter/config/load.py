@@ -182,9 +182,10 @@ def _sinks(checked: list[dict[str, Any]], base: Path, state: Path, faults: Fault
         if isinstance(sink.get("path"), str):
             settled["path"] = state / sink["path"]
             _check_path(settled["path"], state, taken, f"sinks[{at}].path", faults)
-        if isinstance(sink.get("token_file"), str):
-            settled["token_file"] = base / sink["token_file"]
-            _check_token_file(settled["token_file"], f"sinks[{at}].token_file", faults)
+        for key in ("token_file", "creds_file"):
+            if isinstance(sink.get(key), str):
+                settled[key] = base / sink[key]
+                _check_token_file(settled[key], f"sinks[{at}].{key}", faults)
         if not faults.found:
             yield model.SinkConfig(**settled)
 

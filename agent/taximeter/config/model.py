@@ -107,6 +107,7 @@ class SinkConfig:
     subject: str | None = None  #: nats: what records are published under
     token_file: Path | None = None
     user: str | None = None  #: nats: whose password is in token_file
+    creds_file: Path | None = None  #: nats: instead of these, what a challenge is signed with
     timeout_s: float = 10.0
     gzip: bool = False
 

@@ -22,6 +22,7 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     subject: str | None = None,
     token_file: Path | None = None,
     user: str | None = None,
+    creds_file: Path | None = None,
     timeout_s: float = 10.0,
     gzip: bool = False,
 ) -> "FileSink | HttpSink | NatsSink":
@@ -36,6 +37,7 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     if kind == "nats" and url is not None and subject is not None:
         from taximeter.shipping.sinks.nats import NatsSink  # noqa: PLC0415 - as costly as httpx
 
-        return NatsSink(name, url, subject, token_file, user, timeout_s)
+        who = {"token_file": token_file, "creds_file": creds_file}
+        return NatsSink(name, url, subject, user=user, timeout_s=timeout_s, **who)
     expected = "file with a path, http with a url, or nats with a url and a subject"
     raise ConfigError((f"sinks.{name}: type = {kind!r}: expected {expected}",))

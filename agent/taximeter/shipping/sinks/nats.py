@@ -14,6 +14,7 @@ import msgspec
 
 from taximeter.errors import SinkError
 from taximeter.secret import secret_of
+from taximeter.shipping.sinks.nats_creds import creds_of
 from taximeter.shipping.sinks.nats_link import Link, Message, NotStored, Server, fault_of
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -21,7 +22,7 @@ CONTENT_TYPE = "application/cloudevents+json"
 ID = "{id}"
 _EXPECTED = {
     "connect": "a NATS server there",
-    "refused": "credentials that may publish this subject, and hear of their inbox: see token_file and user",
+    "refused": "credentials that may publish this subject, and hear of their inbox: see token_file and creds_file",
     "no_stream": "a JetStream stream with this subject",
     "tls": "TLS with a certificate that the system's authorities vouch for, or SSL_CERT_FILE's",
 }
@@ -37,13 +38,15 @@ _name_of = msgspec.json.Decoder(_Named).decode
 class NatsSink:
     """A `nats` sink named `name`: publishes `subject` at `url`, within `timeout_s` a batch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter a key of the config
         self,
         name: str,
         url: str,
         subject: str,
+        *,
         token_file: Path | None = None,
         user: str | None = None,
+        creds_file: Path | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         self.name = name
@@ -51,6 +54,7 @@ class NatsSink:
         self._subject = subject
         self._token_file = token_file
         self._user = user
+        self._creds_file = creds_file
         self._timeout_s = timeout_s
         self._link: Link | None = None
 
@@ -98,9 +102,10 @@ class NatsSink:
         return Message(self._subject.replace(ID, name), body, headers | {"Nats-Expected-Last-Subject-Sequence": "0"})
 
     def _server(self) -> Server:
-        """Whom to ask, as whom; in a thread, for it reads a file."""
+        """Whom to ask, as whom; in a thread, for it reads files."""
         try:
             secret = None if self._token_file is None else secret_of(self._token_file, "token_file")
+            creds = None if self._creds_file is None else creds_of(self._creds_file)
         except ValueError as error:
             raise SinkError("token", str(error)) from None
-        return Server(self._url, self._user, secret)
+        return Server(self._url, self._user, secret, creds)

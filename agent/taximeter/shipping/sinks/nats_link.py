@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from taximeter.headers import printable, reason_of
+from taximeter.shipping.sinks.nats_creds import Creds
 from taximeter.shipping.sinks.nats_line import Line
 
 _CLOSE_S = 1.0
@@ -39,11 +40,12 @@ class Message(NamedTuple):
 
 
 class Server(NamedTuple):
-    """Whom to connect to, and as whom: a token, or the password of `user`."""
+    """Whom to connect to, and as whom: a token, or the password of `user`, or what `creds` proves."""
 
     url: str  #: nats://… takes TLS where the server asks for it, tls://… insists on it
     user: str | None
     secret: str | None
+    creds: Creds | None
 
 
 class NotStored(Exception):
@@ -87,6 +89,8 @@ class Link:
         trust = await anyio.to_thread.run_sync(ssl.create_default_context)
         link = cls(server)
         has_user = server.user is not None
+        jwt = server.creds.jwt if server.creds else None
+        link._client._public_nkey = server.creds.user if server.creds else None
         try:
             await link._client.connect(
                 server.url,
@@ -101,6 +105,8 @@ class Link:
                 user=server.user,
                 password=server.secret if has_user else None,
                 token=None if has_user else server.secret,
+                signature_cb=server.creds.answer if server.creds else None,
+                user_jwt_cb=jwt.encode if jwt else None,
             )
             link._inbox = link._client.new_inbox()
             await link._client.subscribe(f"{link._inbox}.*", cb=link._answered)
