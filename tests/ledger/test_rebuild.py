@@ -94,6 +94,11 @@ def test_a_sound_ledger_is_not_damaged(tmp_path: Path) -> None:
     assert damage_of(a_ledger(tmp_path)) is None
 
 
+def test_a_ledger_without_a_record_is_not_damaged(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    assert damage_of(tmp_path / "ledger.db") is None
+
+
 def test_a_ledger_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
     assert damage_of(tmp_path / "ledger.db") is None
 

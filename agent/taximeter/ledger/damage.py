@@ -75,7 +75,7 @@ def _misfit(connection: apsw.Connection) -> str | None:
     """Where one of the newest records is not what it was."""
     newest = "SELECT seq, hash, body FROM records ORDER BY seq DESC LIMIT ?"
     rows: list[Any] = connection.execute(newest, (NEWEST + 1,)).fetchall()
-    for (seq, digest, body), before in zip(rows, [*rows[1:], None], strict=True):
+    for (seq, digest, body), before in zip(rows, [*rows, None][1:], strict=True):
         if not isinstance(body, bytes) or chain.digest_of(body) != digest:
             return f"record {seq} does not fit its hash"
         if before is not None and not _follows(body, seq, before):
