@@ -38,6 +38,7 @@ class FileSink:
         self._descriptor: int | None = None
         self._end_bytes = 0  # where our last whole line ends
         self._last: Place | None = None  # what that line holds
+        self._doubt: tuple[int, int] | None = None  # the inode of a file that we could not sync, and what of it is sure
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Append `bodies` durably, less those that the file has; SinkError "file" if that cannot be done."""
@@ -90,7 +91,9 @@ class FileSink:
             self._descriptor = _open(self._real)
             self._end_bytes = -1
         if os.fstat(self._descriptor).st_size != self._end_bytes:
+            self._take_back(self._descriptor)
             self._end_bytes = _mend(self._descriptor)
+            os.fdatasync(self._descriptor)  # whoever wrote the last lines may have been killed before it did
             # An emptied or fresh file says nothing: what this process wrote before is still known, else it was put by.
             said = last_place(self._descriptor, self._end_bytes) or self._last
             self._last = said if said or self._end_bytes else last_put_by(self._real)
@@ -109,9 +112,16 @@ class FileSink:
             os.fdatasync(descriptor)
         except OSError:
             # After a failed sync the pages may count as clean: take the lines back, so that a retry writes them.
-            os.ftruncate(descriptor, self._end_bytes)
+            self._doubt = (os.fstat(descriptor).st_ino, self._end_bytes)
+            self._take_back(descriptor)
             raise
         self._end_bytes += len(data)
+
+    def _take_back(self, descriptor: int) -> None:
+        """Cut off what could not be synced; if that fails, too, it is done before the file is believed again."""
+        if self._doubt is not None and os.fstat(descriptor).st_ino == self._doubt[0]:
+            os.ftruncate(descriptor, self._doubt[1])
+        self._doubt = None
 
     def _close(self) -> None:
         if self._descriptor is not None:
