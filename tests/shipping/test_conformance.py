@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,12 +28,13 @@ from tests.shipping.receiver import Receiver, events, reset
 
 pytestmark = pytest.mark.anyio
 
-#: Everything that a sink may give as a reason: they are labels of a metric.
+#: Everything that a sink may give as a reason: they are labels of a metric, and stand in docs/contracts.md.
 REASONS = {
     "connect", "connection", "diverged", "duplicate", "file", "no_stream", "redirect", "refused", "rejected",
     "server_error", "throttled", "timeout", "tls", "token", "too_large",
 }  # fmt: skip
 TIMEOUT_S = 0.3
+CONTRACTS = Path(__file__).parent.parent.parent / "docs" / "contracts.md"
 
 
 class Far(Protocol):
@@ -167,6 +169,12 @@ async def sending(far: Far) -> AsyncIterator[Sink]:
         yield sink
     finally:
         await sink.close()
+
+
+def test_every_reason_is_documented() -> None:
+    table = CONTRACTS.read_text().partition("| reason | means |\n")[2].partition("\n\n")[0]
+    named = {word for row in table.splitlines() for word in re.findall("`([a-z_]+)`", row.split("|")[1])}
+    assert named == REASONS | {"outbox", "unexpected"}
 
 
 async def test_a_batch_is_delivered_in_order_with_the_bytes_that_were_given(far: Far) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks.file import FileSink
@@ -191,3 +193,25 @@ async def test_a_sync_that_failed_is_not_believed_the_second_time(path: Path, mo
 )
 def test_a_line_that_is_no_record_says_nothing(body: bytes) -> None:
     assert place_of(body) is None
+
+
+_PLACES = st.builds(
+    b'{"data":{"ledger":{"id":%b,"seq":%b}}}'.__mod__,
+    st.tuples(
+        st.sampled_from([b'"L1"', b'"L2"', b"7", b"null"]),
+        st.sampled_from([b"3", b"1e999", b"-1", b"true", b'"9"', b"[]"]),
+    ),
+)
+
+
+@given(st.lists(st.binary(max_size=40) | _PLACES, max_size=6).map(b"\n".join))
+def test_whatever_others_wrote_there_their_lines_stay_and_ours_come_behind(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("others") / "usage.ndjson"
+    path.write_bytes(content)
+    ours = [event(seq, ledger="ours") for seq in (1, 2)]
+    FileSink("usage", path)._append(ours)
+    FileSink("usage", path)._append(ours)
+    whole = content[: content.rfind(b"\n") + 1]
+    assert path.read_bytes() == whole + b"".join(body + b"\n" for body in ours)

@@ -5,17 +5,22 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks import open_sink
 from taximeter.shipping.sinks.nats import NatsSink
-from taximeter.shipping.sinks.nats_creds import creds_of
+from taximeter.shipping.sinks.nats_creds import _JWT, creds_of
+from taximeter.shipping.sinks.nats_link import _fault_in
 from tests.shipping.nats_keys import ACCOUNT, USER, Key
 from tests.shipping.outbox import until
 from tests.shipping.receiver import events
@@ -238,3 +243,19 @@ def test_who_does_not_ship_there_does_not_load_the_library() -> None:
     look = "import sys, taximeter.agent.service; print(sorted({'httpx', 'nats'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@given(st.binary() | st.from_regex(rb"SU[A-Z2-7]{56}") | st.from_regex(_JWT))
+def test_whatever_is_in_a_credentials_file_it_is_read_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("creds") / "node.creds"
+    path.write_bytes(content)
+    with suppress(ValueError):
+        assert creds_of(path).user.startswith("U")
+
+
+@given(st.binary() | st.from_regex(rb'\{"(stream|error)":[^}]*\}'))
+def test_whatever_a_server_answers_it_is_an_acknowledgement_or_a_reason(answer: bytes) -> None:
+    fault = _fault_in(Msg(Client(), "x", data=answer))
+    assert fault is None or fault.reason in {"connection", "server_error", "rejected"}
