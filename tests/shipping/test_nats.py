@@ -18,9 +18,9 @@ from nats.aio.msg import Msg
 
 from taximeter.errors import SinkError
 from taximeter.shipping.sinks import open_sink
+from taximeter.shipping.sinks.jetstream import NotStored, fault_in, read
 from taximeter.shipping.sinks.nats import NatsSink
 from taximeter.shipping.sinks.nats_creds import _JWT, creds_of
-from taximeter.shipping.sinks.nats_link import _fault_in
 from tests.shipping.nats_keys import ACCOUNT, USER, Key
 from tests.shipping.outbox import until
 from tests.shipping.receiver import events
@@ -133,6 +133,7 @@ async def refused(talk: Talk, timeout_s: float = 20) -> SinkError:
         (saying(INFO, b"PONG\r\n", b"-ERR 'User Authentication Expired'\r\n"), "refused"),
         (answering(b'{"error":{"code":503,"err_code":10077,"description":"full"}}'), "server_error"),
         (answering(b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence"}}', 1), "timeout"),
+        (answering(b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence"}}'), "server_error"),
         (answering(b'{"error":{"code":400,"err_code":10164,"description":"wrong last sequence"}}'), "server_error"),
         (answering(b'{"stream":"usage","seq":1}', 99), "timeout"),
         (answering(b'{"error":null}'), "connection"),
@@ -154,6 +155,7 @@ async def refused(talk: Talk, timeout_s: float = 20) -> SinkError:
         "expired",
         "full-stream",
         "has-one",
+        "has-all",
         "soon",
         "one-lacks",
         "null",
@@ -257,5 +259,8 @@ def test_whatever_is_in_a_credentials_file_it_is_read_or_refused_in_words(
 
 @given(st.binary() | st.from_regex(rb'\{"(stream|error)":[^}]*\}'))
 def test_whatever_a_server_answers_it_is_an_acknowledgement_or_a_reason(answer: bytes) -> None:
-    fault = _fault_in(Msg(Client(), "x", data=answer))
+    try:
+        fault = fault_in(read(Msg(Client(), "x", data=answer)))
+    except NotStored as error:
+        fault = error
     assert fault is None or fault.reason in {"connection", "server_error", "rejected"}

@@ -2,8 +2,10 @@
 
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -16,7 +18,7 @@ from taximeter.shipping.sinks.nats import NatsSink
 from tests.require import require_program
 from tests.shipping.nats_keys import USER, Key, Realm
 from tests.shipping.nats_servers import STREAM, SUBJECT, NatsServer, kept, serving
-from tests.shipping.receiver import events
+from tests.shipping.receiver import event, events
 from tests.system import agents
 from tests.system.test_shipping_http import Node, node, shipping
 
@@ -31,9 +33,9 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
         yield server
 
 
-async def refused(sink: NatsSink) -> SinkError:
+async def refused(sink: NatsSink, bodies: Sequence[bytes] = ()) -> SinkError:
     with pytest.raises(SinkError) as caught:
-        await sink.send(events(2))
+        await sink.send(bodies or events(2))
     await sink.close()
     return caught.value
 
@@ -89,15 +91,54 @@ async def test_a_server_that_hangs_is_a_timeout_and_what_it_took_is_not_taken_tw
 
 
 async def test_with_the_id_in_the_subject_a_record_is_taken_once_however_late_it_comes_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, f"{SUBJECT}.*") as server:
-        async with server.asked() as streams:
-            await streams.update_stream(name=STREAM, subjects=[f"{SUBJECT}.*"], duplicate_window=0.1)
+    async with forgetful(tmp_path, f"{SUBJECT}.*") as server:
         sink = NatsSink("billing", server.url, f"{SUBJECT}.{{id}}")
         await sink.send(events(3))
-        await anyio.sleep(0.3)  # the stream remembers no ids by now
+        await forgotten()
         await sink.send(events(5))
         await sink.close()
         assert await server.messages() == events(5)
+
+
+@asynccontextmanager
+async def forgetful(directory: Path, *subjects: str, **how: Any) -> AsyncIterator[NatsServer]:
+    """A server whose stream takes ids for new at once."""
+    async with serving(directory, *subjects, **how) as server:
+        async with server.asked() as streams:
+            await streams.update_stream(name=STREAM, subjects=list(subjects), duplicate_window=0.1)
+        yield server
+
+
+async def forgotten() -> None:
+    await anyio.sleep(0.3)
+
+
+async def test_another_record_under_the_same_id_is_no_repeat(tmp_path: Path) -> None:
+    async with forgetful(tmp_path, f"{SUBJECT}.*") as server:
+        sink = NatsSink("billing", server.url, f"{SUBJECT}.{{id}}")
+        await sink.send(events(3))
+        await forgotten()
+        error = await refused(sink, [*events(1), event(2, source="/nodes/restored")])
+        assert (error.reason, f"another record under {SUBJECT}.r-00000002" in str(error)) == ("diverged", True)
+        assert await server.messages() == events(3)
+
+
+async def test_subjects_that_are_mapped_to_one_do_not_count_as_delivered(tmp_path: Path) -> None:
+    mapping = f'mappings = {{ "{SUBJECT}.*": "part.{{{{partition(1,1)}}}}" }}'
+    async with serving(tmp_path, "part.*", config=mapping) as server:
+        error = await refused(NatsSink("billing", server.url, f"{SUBJECT}.{{id}}"))
+        assert (error.reason, "does not show it" in str(error)) == ("server_error", True)
+
+
+async def test_who_may_not_look_whether_a_repeat_is_one_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("s3cret")
+    async with forgetful(tmp_path, f"{SUBJECT}.*", config=USERS, secret="node:s3cret@") as server:
+        sink = NatsSink("billing", server.url, f"{SUBJECT}.{{id}}", token_file=path, user="writer")
+        await sink.send(events(2))
+        await forgotten()
+        error = await refused(sink)
+        assert (error.reason, "$js.api.stream.msg.get.usage" in str(error)) == ("refused", True)
 
 
 async def test_a_subject_that_no_stream_takes_is_said_and_mended_by_a_stream(server: NatsServer) -> None:
@@ -159,7 +200,8 @@ async def test_a_record_beyond_what_the_server_takes_is_too_large(server: NatsSe
 
 TOKEN = 'authorization { token: "s3cret" }'
 USERS = """authorization { users: [
-    {user: node, password: s3cret}, {user: reader, password: s3cret, permissions: {publish: "nothing"}}
+    {user: node, password: s3cret}, {user: reader, password: s3cret, permissions: {publish: "nothing"}},
+    {user: writer, password: s3cret, permissions: {publish: "taximeter.usage.>", subscribe: "_INBOX.>"}}
 ] }"""
 
 

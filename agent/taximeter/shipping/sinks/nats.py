@@ -13,9 +13,11 @@ import anyio.to_thread
 import msgspec
 
 from taximeter.errors import SinkError
+from taximeter.headers import printable
 from taximeter.secret import secret_of
+from taximeter.shipping.sinks.jetstream import ONLY_ONE, NotStored, store
 from taximeter.shipping.sinks.nats_creds import creds_of
-from taximeter.shipping.sinks.nats_link import Link, Message, NotStored, Server, fault_of
+from taximeter.shipping.sinks.nats_link import Link, Message, Server, fault_of
 
 CONTENT_TYPE = "application/cloudevents+json"
 #: Where in the subject a record's id goes.
@@ -67,7 +69,7 @@ class NatsSink:
         except SinkError:
             raise
         except Exception as error:  # a library that is given a stranger's bytes may raise anything
-            reason, said = fault_of(error)
+            reason, said = (error.reason, printable(str(error))) if isinstance(error, NotStored) else fault_of(error)
             if reason == "timeout":
                 said = f"no acknowledgement within {self._timeout_s:g} s"
             expected = _EXPECTED.get(reason, "every message acknowledged")
@@ -86,7 +88,7 @@ class NatsSink:
             if self._link is None or not self._link.is_up:
                 await self.close()
                 self._link = await Link.open(await anyio.to_thread.run_sync(self._server), self._timeout_s)
-            await self._link.publish(messages)
+            await store(self._link, messages)
         except NotStored:
             raise
         except BaseException:
@@ -99,7 +101,7 @@ class NatsSink:
         headers = {"Nats-Msg-Id": name, "content-type": CONTENT_TYPE}
         if ID not in self._subject:
             return Message(self._subject, body, headers)
-        return Message(self._subject.replace(ID, name), body, headers | {"Nats-Expected-Last-Subject-Sequence": "0"})
+        return Message(self._subject.replace(ID, name), body, headers | ONLY_ONE)
 
     def _server(self) -> Server:
         """Whom to ask, as whom; in a thread, for it reads files."""

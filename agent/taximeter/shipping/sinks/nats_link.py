@@ -1,8 +1,8 @@
 """One connection to a NATS server, from its opening to its end: the door to nats-py.
 
-Owns what that library leaves to us: each message has its own acknowledgement, whoever waits for one hears of a
-connection that breaks, and an end is an end, whatever the other side does. It never connects again by itself. Refuses
-to know what is published, and when to try again.
+Owns what that library leaves to us: each message has an answer of its own, whoever waits for one hears of a connection
+that breaks, and an end is an end, whatever the other side does. It never connects again by itself. Refuses to know what
+is published, what an answer means, and when to try again.
 """
 
 import asyncio
@@ -14,19 +14,15 @@ from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
-import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from taximeter.headers import printable, reason_of
+from taximeter.headers import printable
 from taximeter.shipping.sinks.nats_creds import Creds
 from taximeter.shipping.sinks.nats_line import Line
 
 _CLOSE_S = 1.0
-#: JetStream's own numbers for its answers.
-_WRONG_LAST_SEQUENCE = 10071
-_REASONS = {10054: "too_large", 10164: "server_error"}  # 10164: another copy is about to be stored, or not
 #: Of what a server says before it hangs up: who asks, or for what, has to be mended.
 _UNWELCOME = ("authorization violation", "permissions violation", "authentication expired", "authentication revoked")
 
@@ -48,28 +44,6 @@ class Server(NamedTuple):
     creds: Creds | None
 
 
-class NotStored(Exception):
-    """A message that no stream took, over a connection that is sound; `reason` is a bounded word."""
-
-    def __init__(self, reason: str, said: str) -> None:
-        super().__init__(said)
-        self.reason = reason
-
-
-class _Error(msgspec.Struct):
-    code: int = 500
-    err_code: int = 0
-    description: str = ""
-
-
-class _Answer(msgspec.Struct):
-    stream: str = ""
-    error: _Error | None = None
-
-
-_read = msgspec.json.Decoder(_Answer).decode
-
-
 class Link:
     """A connection to `server`; make it with `open`."""
 
@@ -79,7 +53,7 @@ class Link:
         self._client._transport = self._line
         self._inbox = ""
         self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[None]] = {}  # by the last part of where the answer goes
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}  # by the last part of where the answer goes
         self._said: Exception | None = None  # the last that the library told of
 
     @classmethod
@@ -122,23 +96,25 @@ class Link:
         """Whether the server was there when last heard of."""
         return self._client.is_connected
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish all at once, and return when a stream has stored each; else NotStored, or it is of no more use."""
+    @property
+    def most_bytes(self) -> int:
+        """What the server takes as one message."""
+        return self._client.max_payload
+
+    async def ask(self, messages: Sequence[Message]) -> list[Msg]:
+        """Publish all at once, and give what was answered to each; where this raises, the link is of no more use."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting = {str(next(self._numbers)): loop.create_future() for _ in messages}
         try:
             for number, one in zip(waiting, messages, strict=True):
                 reply = f"{self._inbox}.{number}"
                 await self._client.publish(one.subject, one.body, reply=reply, headers=dict(one.headers))
-            for stored in waiting.values():
-                await stored
-        except nats.errors.MaxPayloadError as error:
-            raise NotStored("too_large", str(error)) from error
+            return [await answer for answer in waiting.values()]
         finally:
             self._waiting = {}
-            for stored in waiting.values():
-                if not stored.cancel() and not stored.cancelled():
-                    stored.exception()  # looked at, so that nobody complains that it was not
+            for answer in waiting.values():
+                if not answer.cancel() and not answer.cancelled():
+                    answer.exception()  # looked at, so that nobody complains that it was not
 
     async def close(self) -> None:
         """Hang up, at once."""
@@ -147,10 +123,9 @@ class Link:
             await self._client.close()
 
     async def _answered(self, message: Msg) -> None:
-        stored = self._waiting.get(message.subject.rpartition(".")[2])
-        if stored is not None and not stored.done():
-            fault = _fault_in(message)
-            stored.set_exception(fault) if fault else stored.set_result(None)
+        answer = self._waiting.get(message.subject.rpartition(".")[2])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
 
     async def _hear(self, error: Exception) -> None:
         self._said = error
@@ -160,26 +135,9 @@ class Link:
         self._give_up(self._client.last_error or self._said or nats.errors.ConnectionClosedError())
 
     def _give_up(self, error: Exception) -> None:
-        for stored in self._waiting.values():
-            if not stored.done():
-                stored.set_exception(error)
-
-
-def _fault_in(message: Msg) -> NotStored | None:
-    """What is wrong with an acknowledgement; None where a stream has the message."""
-    if (message.headers or {}).get("Status") == "503":
-        return NotStored("no_stream", "nobody answers")
-    try:
-        answer = _read(message.data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return NotStored("connection", "the answer is no acknowledgement")
-    error = answer.error
-    if error is None:
-        return None if answer.stream else NotStored("connection", "the answer is no acknowledgement")
-    if error.err_code == _WRONG_LAST_SEQUENCE:
-        return None  # asked for only where each record has a subject of its own: the stream has this one
-    reason = _REASONS.get(error.err_code) or reason_of(error.code)
-    return NotStored(reason, f"{error.description} ({error.err_code})")
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
 
 
 def fault_of(error: BaseException) -> tuple[str, str]:
@@ -189,8 +147,6 @@ def fault_of(error: BaseException) -> tuple[str, str]:
 
 
 def _reason(error: BaseException, said: str) -> str:
-    if isinstance(error, NotStored):
-        return error.reason
     if isinstance(error, nats.errors.AuthorizationError) or any(words in said for words in _UNWELCOME):
         return "refused"
     if isinstance(error, TimeoutError):
