@@ -84,6 +84,7 @@ def test_a_meter_without_arguments_takes_its_settings_from_the_environment() -> 
         "TAXIMETER_ASGI_USAGE": "0",
         "TAXIMETER_ASGI_WEBSOCKETS": "on",
         "TAXIMETER_ASGI_LIFESPAN": "FALSE",
+        "TAXIMETER_ASGI_ADMIT": "1",
     }
     assert read_settings({}, environment) == Settings(
         model="acme/m",
@@ -97,6 +98,7 @@ def test_a_meter_without_arguments_takes_its_settings_from_the_environment() -> 
         usage=False,
         websockets=True,
         lifespan=False,
+        admit=True,
     )
 
 

@@ -69,11 +69,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(node: Node, *uvicorn: str, ready: str | None = None, options: tuple[str, ...] = ()) -> Iterator[Served]:
+def served(
+    node: Node, *uvicorn: str, ready: str | None = None, options: tuple[str, ...] = (), **settings: str
+) -> Iterator[Served]:
     """A server that answers; stopped as a platform stops one."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "uvicorn", *uvicorn, "--port", str(port), "--log-level", "warning"]
+    said = [f"TAXIMETER_ASGI_{name.upper()}={value}" for name, value in settings.items()]
+    command = ["env", *said, sys.executable, "-m", "uvicorn", *uvicorn, "--port", str(port), "--log-level", "warning"]
     words = ("--worker", "--on-term", "drain", "--ready", ready or f"{url}/health", *options, "--", *command)
     with node.spawn(*words) as process, httpx.Client(base_url=url, timeout=30) as client:
 
@@ -104,7 +107,7 @@ def example(node: Node) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def apps(node: Node) -> Iterator[Served]:
-    with served(node, *APPS) as server:
+    with served(node, *APPS, admit="1") as server:
         yield server
 
 
@@ -253,6 +256,17 @@ def test_a_call_downstream_bears_headers_by_which_it_is_linked(apps: Served) -> 
         "taximeter-account": "cus_3",
     }
     assert apps.record(answer)["units"] == {"image": "2"}
+
+
+def test_an_account_that_is_denied_is_not_served(apps: Served) -> None:
+    denied = apps.node.path / "run" / "denied" / "cus_none"
+    before = len(apps.marks())
+    denied.touch()
+    refused = apps.client.post("/steps", headers={"taximeter-account": "cus_none"})
+    denied.unlink()
+    assert (refused.status_code, refused.headers["content-type"]) == (402, "application/problem+json")
+    assert len(apps.marks()) == before
+    assert apps.client.post("/steps", headers={"taximeter-account": "cus_none"}).status_code != 402
 
 
 def test_what_is_done_after_the_answer_is_no_part_of_the_prediction(apps: Served) -> None:

@@ -1,7 +1,8 @@
 """The middleware: each request of an ASGI server is a prediction.
 
 Owns which calls are measured, and that the server's own startup and shutdown are told. Refuses to hold anything up: a
-request is passed on at once, whatever the meter can do with it. What becomes of it: ride.
+request is passed on at once, whatever the meter can do with it, but for one that is not admitted where that is asked
+for (refusing). What becomes of it: ride.
 """
 
 import os
@@ -10,6 +11,7 @@ from typing import Any, Unpack
 
 from taximeter import client, wire
 from taximeter.asgi.headers import header_reader
+from taximeter.asgi.refusing import refuse
 from taximeter.asgi.request import Request
 from taximeter.asgi.ride import App, Message, Receive, Scope, Send
 from taximeter.asgi.settings import Given, path_matcher, read_settings
@@ -60,7 +62,15 @@ class Meter:
         if said.get("id") in self._open:
             del said["id"]  # tried again while it still runs: the same work, and a prediction of its own
         # A server may answer a connection's next request from within the last one's context, which is not its parent.
+        if self.settings.admit:
+            said["admit"] = True
         prediction = Context().run(lambda: client.prediction(**said))
+        if self.settings.admit:
+            try:
+                prediction.start()
+            except client.Refused as refused:
+                await refuse(refused, scope, receive, send)
+                return
         scope[SCOPE_KEY] = prediction.id
         self._open.add(prediction.id)
         kind = Request if scope["type"] == "http" else Talk

@@ -55,6 +55,7 @@ class Settings:
     usage: bool = True  #: token counts and errors are read out of what is answered
     websockets: bool = False  #: whether a connection is a prediction
     lifespan: bool = True  #: the server's own startup says ready, its shutdown stopping
+    admit: bool = False  #: a request that this node denies its account, or the model to it, is refused
 
 
 class Given(TypedDict, total=False):
@@ -74,6 +75,7 @@ class Given(TypedDict, total=False):
     usage: bool
     websockets: bool
     lifespan: bool
+    admit: bool
 
 
 def read_settings(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -135,4 +137,4 @@ def _headers(names: Mapping[str, str]) -> dict[str, str]:
 
 
 _LISTS: Final = ("paths", "skip", "methods")
-_SWITCHES: Final = ("trust_headers", "usage", "websockets", "lifespan")
+_SWITCHES: Final = ("trust_headers", "usage", "websockets", "lifespan", "admit")

@@ -7,18 +7,21 @@ compares them). Loaded by the first prediction that asks. Refuses to know why an
 import os
 
 from taximeter import wire
+from taximeter.client.around import Refused
 
 
-def refusal(marks: str, account: "str | None", model: "str | None" = None) -> "str | None":
+def refusal(marks: str, account: "str | None", model: "str | None" = None) -> "Refused | None":
     """Why no prediction of this account may begin on the instance whose FIFO is `marks`, or None."""
     run = run_directory(marks)
     if account is not None:
         if os.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account)}", os.F_OK):
-            return f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})"
+            return Refused(f"account {account!a} is denied on this node: expected credit (see {run}/{wire.DENIED_DIR})")
         if model is not None and os.access(f"{run}/{wire.DENIED_DIR}/{denied_name(account, model)}", os.F_OK):
-            return f"model {model!a} is denied to account {account!a} on this node: expected room within its limit"
+            why = f"model {model!a} is denied to account {account!a} on this node: expected room within its limit"
+            return Refused(why, "model")
     if os.access(f"{run}/{wire.REFUSE_FILE}", os.F_OK) and not _agent_lives(run):
-        return "this node runs nothing without its agent, and there is none: expected `taximeter agent` to run"
+        why = "this node runs nothing without its agent, and there is none: expected `taximeter agent` to run"
+        return Refused(why, "agent")
     return None
 
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """This node admits nothing for that account now: it has no credit, or the node needs an agent and has none."""
 
+    what = "account"  #: what is denied: an `account`, a `model` to it; or whatever there is, without the `agent`
+
+    def __init__(self, reason: str, what: str = "account") -> None:
+        super().__init__(reason)
+        self.what = what
+
 
 class Outside:
     """Around every prediction: the one from whose environment this process was started, if there is one."""

@@ -12,7 +12,7 @@ from time import monotonic_ns, time_ns
 
 from taximeter import wire
 from taximeter.client import marks
-from taximeter.client.around import AROUND, Refused, begin_ids, ending
+from taximeter.client.around import AROUND, begin_ids, ending
 from taximeter.client.outlet import OUTLET
 from taximeter.client.text import is_name, quantity, quote, word
 
@@ -264,10 +264,10 @@ class Prediction:
             from taximeter.client import admission
 
             model = self._kind[0]
-            reason = admission.refusal(outlet.path, self.account, None if model is None else word(model))
-            if reason is not None:
+            refused = admission.refusal(outlet.path, self.account, None if model is None else word(model))
+            if refused is not None:
                 self._state = _NEW
-                raise Refused(reason)
+                raise refused
         try:
             head, left_out = marks.head(self._kind, outlet.pid, self._name, more)
             outlet.dropped += left_out
