@@ -133,6 +133,20 @@ def test_each_account_is_told_what_it_is_charged() -> None:
     assert payers["cus_2"].amounts == {"USD": Decimal("1.0")}
 
 
+def test_of_one_id_that_two_accounts_ran_each_is_told_its_own_part() -> None:
+    runs = [
+        row("r", account="cus_1"),
+        row("r", at=1, account="cus_2", amounts={"USD": Decimal(9)}, active_ns=7),
+        row("r", at=2, account="cus_1"),
+    ]
+    payers = build(runs, "r").payers()
+    assert {account: sums.amounts["USD"] for account, sums in payers.items()} == {
+        "cus_1": Decimal("1.0"),
+        "cus_2": Decimal(9),
+    }
+    assert {account: sums.active_ns for account, sums in payers.items()} == {"cus_1": 20, "cus_2": 7}
+
+
 def test_several_runs_of_one_id_stand_once_with_all_they_cost() -> None:
     first, last = row("a", "r", 1), row("a", "b", 2, instance="i-2", status="failed", pending=True, runs=2)
     tree = build([last, row("r"), row("b", "r"), first], "r")
@@ -239,6 +253,17 @@ def test_a_tree_comes_to_what_its_rows_come_to_in_each_currency(rows: list[Row],
         charged = [sums.amounts.get(currency, Decimal(0)) for sums in tree.payers().values()]
         assert sum(charged, Decimal(0)) == money(rows, currency)
     assert tree.top.total.active_ns == sum(one.active_ns for one in rows)
+
+
+@given(ROWS, IDS)
+def test_each_account_is_charged_what_its_own_rows_come_to(rows: list[Row], top: str) -> None:
+    charged = build(rows, top).payers()
+    assert charged.keys() == {one.account for one in rows}
+    for account, sums in charged.items():
+        own = [one for one in rows if one.account == account]
+        assert sums.share_ns == sum(one.share_ns for one in own)
+        for currency in ("USD", "EUR"):
+            assert sums.amounts.get(currency, Decimal(0)) == money(own, currency)
 
 
 @given(ROWS, IDS)

@@ -282,6 +282,8 @@ def test_more_calls_than_are_placed_are_in_the_sums(ask: Ask, monkeypatch: pytes
     told = tree(ask(many(10), *(runs(f"p-r{n}", "p-root", "p-root") for n in range(6))), "p-root")
     assert (told["downstream"]["predictions"], told["more"]) == (14, 7)
     assert told["total"]["amounts"] == {"USD": "0.00012"}
+    charged = [Decimal(payer["amounts"]["USD"]) for payer in told["payers"]]
+    assert sum(charged) == Decimal("0.00012")
 
 
 def test_who_was_not_placed_has_a_receipt_without_a_tree(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

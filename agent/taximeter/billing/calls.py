@@ -35,6 +35,7 @@ class Row(NamedTuple):
     active_ns: int = 0
     share_ns: int = 0
     amounts: Money = NO_MONEY
+    charged: "tuple[Row, ...]" = ()  #: what each account had of it, where several ran it under one id
 
 
 class Sums(NamedTuple):
@@ -153,11 +154,11 @@ class Tree:
         return tuple(self.nodes[at] for at in sorted(levels[:most]))
 
     def payers(self) -> dict[str | None, Sums]:
-        """What each account is charged."""
+        """What each account is charged; a prediction that several ran under one id is one of each of them."""
         sums: dict[str | None, Sums] = {}
-        for node in self.nodes:
-            if node.row is not None:
-                sums[node.row.account] = sums.get(node.row.account, Sums()).plus(node.own)
+        for row in (node.row for node in self.nodes if node.row is not None):
+            for part in row.charged or (row,):
+                sums[part.account] = sums.get(part.account, NO_SUMS).plus(sums_of(part))
         return dict(sorted(sums.items(), key=lambda item: item[0] or ""))
 
 

@@ -170,8 +170,10 @@ def _order(row: Row) -> tuple[str, ...]:
 def _merged(runs: Sequence[Row]) -> Row:
     first, last = runs[0], runs[-1]
     amounts = NO_MONEY
+    by_account: dict[str | None, list[Row]] = {}
     for run in runs:
         amounts = added(amounts, run.amounts)
+        by_account.setdefault(run.account, []).append(run)
     return last._replace(
         started=first.started,
         parent=first.parent,
@@ -181,4 +183,5 @@ def _merged(runs: Sequence[Row]) -> Row:
         active_ns=sum(run.active_ns for run in runs),
         share_ns=sum(run.share_ns for run in runs),
         amounts=amounts,
+        charged=tuple(_merged(own) for own in by_account.values()) if len(by_account) > 1 else (),
     )

@@ -5,7 +5,7 @@ is in the sums. Refuses to write, and to know how a tree is shown.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -49,7 +49,8 @@ class Calls:
     """The tree that a prediction stands in."""
 
     tree: Tree
-    beyond: Sums = NO_SUMS  #: what belongs to it and was too many to be placed
+    #: By account, what belongs to it and was too many to be placed.
+    beyond: Mapping[str | None, Sums] = field(default_factory=dict)
 
 
 # What is read of a record: no more, and nothing that could hold a ring, so that no collector looks at it.
@@ -181,7 +182,7 @@ def _strangers(ledger: Called, rows: Sequence[Row]) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class _Run:
-    """What the records of one prediction on one instance come to, so far."""
+    """What the records of one prediction of one account on one instance come to, so far."""
 
     first: _Data
     last: _Data
@@ -234,18 +235,21 @@ class _Run:
 _STRONGEST = (BillingStatus.UNRATED, BillingStatus.RATED, BillingStatus.INFORMATIVE, BillingStatus.FREE)
 
 
+_Key = tuple[str, str, str | None]  # prediction, instance, account
+
+
 class _Rows:
     """Rows while records pass by."""
 
     def __init__(self) -> None:
-        self._runs: dict[tuple[str, str], _Run] = {}
-        self._open: dict[tuple[str, str], Row] = {}
-        self.beyond = NO_SUMS
+        self._runs: dict[_Key, _Run] = {}
+        self._open: dict[_Key, Row] = {}
+        self.beyond: dict[str | None, Sums] = {}
 
     def take(self, event: _Event) -> None:
         """Add a record."""
         data = event.data
-        key = data.prediction, data.instance
+        key = data.prediction, data.instance, data.account
         run = self._runs.get(key)
         if run is None and len(self._runs) < PLACED_MAX:
             run = self._runs[key] = _Run(data, data)
@@ -255,15 +259,18 @@ class _Rows:
         over = _Run(data, data)
         over.take(event)
         row = over.row()
-        self.beyond = self.beyond.plus(Sums(int(bool(data.final)), 0, 0, 0, row.active_ns, row.share_ns, row.amounts))
+        sums = Sums(int(bool(data.final)), 0, 0, 0, row.active_ns, row.share_ns, row.amounts)
+        account = row.account if row.account in self.beyond or len(self.beyond) < PLACED_MAX else None
+        self.beyond[account] = self.beyond.get(account, NO_SUMS).plus(sums)
 
     def see(self, instance: str, own: PredictionView) -> None:
         """Add what runs; it may have records already, of what it used so far or of an earlier run."""
-        run = self._runs.get((own.prediction, instance))
+        key = own.prediction, instance, own.account
+        run = self._runs.get(key)
         if run is not None:
             run.open = True
         elif len(self._open) < PLACED_MAX:
-            self._open[own.prediction, instance] = _running(instance, own)
+            self._open[key] = _running(instance, own)
 
     def all(self) -> Sequence[Row]:
         """Every row."""

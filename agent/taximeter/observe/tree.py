@@ -6,7 +6,8 @@
     own, downstream, total  sums of this one, of all that it led to, and of both: {"predictions", "pending" (they still
                             run), "unrated" (they have no price), "informative" (billed with the instance they ran on,
                             and not in these amounts), "active_ns", "share_ns", "amounts": by currency}
-    payers[]                the same sums by account: {"account", …}; at most LISTED_MAX
+    payers[]                the same sums by account: {"account", …}, all of which come to the total; a prediction that
+                            several accounts ran under one id is one of each; at most LISTED_MAX
     nodes[]                 this one and all below, each before what it called, siblings by their start; at most
                             LISTED_MAX, those nearest to this one: {"prediction", "depth" (0: this one), "under" (whom
                             it stands under), "link", "parent", "root", "account", "model", "class", "status",
@@ -26,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from taximeter.billing.calls import Finding, Kind, Node, Row, Sums
+from taximeter.billing.calls import NO_SUMS, Finding, Kind, Node, Row, Sums
 from taximeter.billing.money import plain
 from taximeter.observe.calling import Calls
 from taximeter.observe.sums import LISTED_MAX
@@ -45,7 +46,12 @@ def told(calls: Calls, asked: str) -> Json:
         raise KeyError(asked)
     top, nodes = part.top, part.listed(LISTED_MAX)
     is_root = top.under is None
-    downstream = top.downstream.plus(calls.beyond) if is_root else top.downstream
+    beyond = calls.beyond if is_root else {}
+    downstream, payers = top.downstream, part.payers()
+    for account, sums in beyond.items():
+        downstream = downstream.plus(sums)
+        payers[account] = payers.get(account, NO_SUMS).plus(sums)
+    listed = sorted(payers.items(), key=lambda item: item[0] or "")[:LISTED_MAX]
     return {
         "root": calls.tree.top.prediction,
         "path": [
@@ -54,7 +60,7 @@ def told(calls: Calls, asked: str) -> Json:
         "own": _sums(top.own),
         "downstream": _sums(downstream),
         "total": _sums(top.own.plus(downstream)),
-        "payers": [{"account": account} | _sums(sums) for account, sums in [*part.payers().items()][:LISTED_MAX]],
+        "payers": [{"account": account} | _sums(sums) for account, sums in listed],
         "nodes": [_node(node, top.depth) for node in nodes],
         "more": downstream.predictions - sum(node.row is not None for node in nodes[1:]),
         **found(part.findings),
