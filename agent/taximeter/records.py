@@ -212,6 +212,13 @@ class UsageRecord(NamedTuple):
     model: str | None = None
 
 
+def fact(record_id: str, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:
+    """A record of what was put in force, or became of the ledger: its kind, the hash of its content, the content."""
+    kind, known_as, content = said
+    data = {"fact": kind, "hash": known_as, "content": content}
+    return UsageRecord(record_id, RecordType.FACT, PLATFORM, now_utc_ns, data)
+
+
 @lru_cache(maxsize=256)
 def utc_text(realtime_ns: int) -> str:
     """RFC 3339 in UTC with nanoseconds, e.g. `2026-11-22T10:00:03.123456789Z`."""

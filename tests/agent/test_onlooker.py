@@ -15,7 +15,7 @@ from taximeter.agent.books import Books
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.sights import Sight
-from taximeter.events import Observed
+from taximeter.events import Measured, Observed
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
@@ -212,8 +212,8 @@ def test_the_processor_time_of_a_tree_is_summed(scene: Scene) -> None:
     alone = kernel.look_at(pid)
     assert alone is not None
     assert alone.cpu_ns < 400_000_000
-    measured = scene.instance("i1").measured
-    assert measured is not None
+    (measured,) = scene.onlooker.last_words("i1", scene.instance("i1"))
+    assert isinstance(measured, Measured)
     assert (measured.rss_peak_bytes or 0) > 1 << 20
 
 

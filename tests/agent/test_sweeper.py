@@ -51,6 +51,7 @@ class Living:
 
     def ship(self) -> None:
         self.desk.cursors["billing"] = self.node.ledger.head.seq
+        self.desk.note_seal(self.node.ledger.head.seq)
 
 
 @pytest.fixture

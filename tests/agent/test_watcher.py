@@ -128,7 +128,7 @@ async def test_who_has_written_much_and_let_go_of_it_keeps_nobody_waiting(tmp_pa
 
 
 @pytest.mark.anyio
-async def test_a_journal_goes_once_every_sink_has_its_records(tmp_path: Path) -> None:
+async def test_a_journal_goes_once_every_sink_has_its_records_and_a_seal_of_them(tmp_path: Path) -> None:
     node = start(tmp_path / "node")
     node.ledger.register_sink("billing")
     write(node.journal, sample_lines())
@@ -136,6 +136,9 @@ async def test_a_journal_goes_once_every_sink_has_its_records(tmp_path: Path) ->
         await watcher.sweep()
         assert node.journal.exists()
         watcher._desk.cursors["billing"] = node.ledger.head.seq
+        await watcher.sweep()
+        assert node.journal.exists()
+        watcher._desk.note_seal(node.ledger.head.seq)
         await watcher.sweep()
         assert not node.journal.exists()
         assert not node.books.closed
@@ -155,6 +158,7 @@ async def test_all_that_is_due_goes_at_once_and_what_an_earlier_agent_closed_as_
     node = node.crash()
     async with watching(node) as watcher:
         watcher._desk.cursors["billing"] = node.ledger.head.seq
+        watcher._desk.note_seal(node.ledger.head.seq)
         await watcher.sweep()
         assert not list(node.path.glob("*.ndjson"))
 
@@ -170,6 +174,7 @@ async def test_a_file_that_cannot_be_removed_is_said_once_and_let_be(
     node = start(tmp_path / "node")
     write(node.journal, sample_lines())
     async with watching(node) as watcher:
+        watcher._desk.note_seal(node.ledger.head.seq)
         await watcher.sweep()
         await watcher.sweep()
     assert caplog.text.count("journal.unremovable") == 1

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taximeter.billing.thresholds import Key, Standing
 from taximeter.events import Event, Options, OwnersHeld
 from taximeter.ledger import chain
 from taximeter.ledger.audit import Report, audit
-from taximeter.ledger.base import Elsewhere
+from taximeter.ledger.base import Base, Elsewhere
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import UsageRecord
@@ -50,6 +51,14 @@ class Memory:
 
     def hash_at(self, seq: int) -> bytes | None:
         return self.rows[seq - 1].hash
+
+    base = Base()
+
+    def base_spends(self) -> dict[Key, Standing]:
+        return {}
+
+    def base_digest(self) -> str:
+        return ""
 
     def elsewhere(self) -> dict[str, Elsewhere]:
         return {}

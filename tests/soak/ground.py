@@ -25,6 +25,8 @@ DISK_BYTES = 96 << 20
 SETTINGS = """
 [billing]
 interim_s = 2
+[ledger]
+checkpoint_s = 2
 [[sinks]]
 name = "receiver"
 type = "http"

@@ -17,6 +17,8 @@ from taximeter.records import RecordType
 from tests.system.rides import children_of
 
 _PATIENCE_S = 20.0
+#: A journal goes once what it led to is sealed: soon, where a test waits for that.
+SEALED = "[ledger]\ncheckpoint_s = 1\n"
 
 
 def wait_until(happened: Callable[[], Any], what: str, patience_s: float = _PATIENCE_S) -> Any:

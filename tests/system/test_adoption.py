@@ -20,7 +20,7 @@ import pytest
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from tests.require import require_root
-from tests.system.agents import Agent, Node, wait_until
+from tests.system.agents import SEALED, Agent, Node, wait_until
 from tests.system.faults import facts_of
 
 SECOND = 1_000_000_000
@@ -270,6 +270,7 @@ def test_an_end_takes_what_was_said_last_with_it(node: Node) -> None:
 
 
 def test_nothing_is_left_of_an_orphan_once_it_is_booked(node: Node) -> None:
+    node.config += SEALED
     with node.agent() as agent, command(node) as run:
         is_held(agent)
         run.orphan()

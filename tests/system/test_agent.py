@@ -21,7 +21,7 @@ from tests.journal_samples import INSTANCE, sample_lines
 from tests.require import require_root
 from tests.shipping.receiver import Receiver, say
 from tests.shipping.threads import receiving
-from tests.system.agents import Node, wait_until
+from tests.system.agents import SEALED, Node, wait_until
 
 
 @pytest.fixture
@@ -111,6 +111,7 @@ for n, _ in enumerate(sys.stdin):
 
 
 def test_journals_are_removed_once_every_sink_has_their_records(node: Node) -> None:
+    node.config += SEALED
     with node.agent():
         node.run("--", "true")
         wait_until(node.predictions, "the record")
@@ -118,6 +119,7 @@ def test_journals_are_removed_once_every_sink_has_their_records(node: Node) -> N
 
 
 def test_a_journal_that_reappears_is_not_booked_again(node: Node) -> None:
+    node.config += SEALED
     node.run("--", "true")
     (journal,) = node.journal.glob("*.ndjson")
     content = journal.read_bytes()

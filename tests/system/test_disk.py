@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.require import lacking, require_program, require_root
-from tests.system.agents import Agent, Node, wait_until
+from tests.system.agents import SEALED, Agent, Node, wait_until
 from tests.system.faults import check_ledger, facts_of, finals
 
 _MIB = 1 << 20
@@ -67,6 +67,7 @@ def whole_lines(path: Path) -> list[dict[str, object]]:
 def test_a_worker_has_a_part_of_the_disk_and_gets_it_back_while_it_lives(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node.config += SEALED
     monkeypatch.setenv("TAXIMETER_JOURNAL_MIB", "1")
     with node.spawn("--worker", "--", sys.executable, "-c", TALKER, stdin=subprocess.PIPE) as process:
         wait_until(lambda: journal_bytes(node) > 0.9 * _MIB, "a part that is full")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.require import require_program
-from tests.system.agents import Node, wait_until
+from tests.system.agents import SEALED, Node, wait_until
 from tests.system.faults import (
     SWEEP_ALL,
     Point,
@@ -49,7 +49,7 @@ MOST_OF_EACH = 5
 @pytest.fixture
 def node(taximeter_program: str, tmp_path: Path) -> Node:
     require_program("strace")
-    return Node(taximeter_program, tmp_path / "node", config="[billing]\ninterim_s = 1\n")
+    return Node(taximeter_program, tmp_path / "node", config="[billing]\ninterim_s = 1\n" + SEALED)
 
 
 @contextlib.contextmanager
@@ -157,7 +157,7 @@ def test_killed_at_any_call_of_its_work_it_bills_everything_once_and_whole(node:
 def test_killed_while_it_begins_a_ledger_it_leaves_one_that_the_next_goes_on_with(
     taximeter_program: str, tmp_path: Path
 ) -> None:
-    node = Node(taximeter_program, tmp_path / "traced")
+    node = Node(taximeter_program, tmp_path / "traced", config=SEALED)
     node.run("--", "true")
     points = points_of_the_work(node, tmp_path / "trace")
     for number, point in enumerate(sample(points, 6)):

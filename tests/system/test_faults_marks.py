@@ -15,7 +15,7 @@ import pytest
 
 from taximeter.records import RecordType
 from tests.require import lacking, require_program, require_root
-from tests.system.agents import Node, wait_until
+from tests.system.agents import SEALED, Node, wait_until
 from tests.system.faults import check_ledger, facts_of, finals
 
 KILLS, EACH = 6, 300
@@ -36,6 +36,7 @@ for line in sys.stdin:
 
 def test_what_an_orphan_says_survives_the_agents_that_hear_it(taximeter_program: str, tmp_path: Path) -> None:
     node = Node(taximeter_program, tmp_path / "node", config="[witness]\nkernel = false\n")
+    node.config += SEALED
     words = ("--worker", "--", sys.executable, "-c", SPEAKS)
     with node.spawn(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as wrapper:
         assert wrapper.stdin is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.require import require_program
-from tests.system.agents import Agent, Node, wait_until
+from tests.system.agents import SEALED, Agent, Node, wait_until
 from tests.system.faults import check_ledger, finals, strace
 
 #: How long an answer may take while the disk is waited for: a traced process is a little slower.
@@ -23,7 +23,7 @@ ANSWER_S = 1.0
 @pytest.fixture
 def node(taximeter_program: str, tmp_path: Path) -> Node:
     require_program("strace")
-    return Node(taximeter_program, tmp_path / "node", "[hardware]\nnvml = false\n[journal]\npoll_s = 0.1\n")
+    return Node(taximeter_program, tmp_path / "node", "[hardware]\nnvml = false\n[journal]\npoll_s = 0.1\n" + SEALED)
 
 
 @contextlib.contextmanager

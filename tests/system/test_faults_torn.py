@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.records import RecordType
-from tests.system.agents import Node, wait_until
+from tests.system.agents import SEALED, Node, wait_until
 from tests.system.faults import LATE_NS, check_bill, check_ledger, finals, gate, sample, wait_for_fact
 
 
@@ -64,7 +64,7 @@ def cut_in_the_second_segment(node: Node, content: bytes) -> int:
 def test_a_wrapper_killed_while_it_begins_a_segment_leaves_a_command_that_is_adopted(
     node: Node, tmp_path: Path
 ) -> None:
-    node.config = "[witness]\nkernel = false\n"
+    node.config = "[witness]\nkernel = false\n" + SEALED
     with gate(tmp_path / "gate") as opened, alone(node, "--prediction", "run", "--", *opened.command("run")) as wrapper:
         pid = opened.hold("run")
         wait_for_fact(node, "run", "ready")

@@ -5,6 +5,7 @@ Owns the commit thread and the retrying of a commit that the disk refused. Refus
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -15,6 +16,7 @@ import anyio.to_thread
 
 from taximeter.billing.credit import Grant
 from taximeter.errors import LedgerError
+from taximeter.ledger.base import Base, Carried
 from taximeter.ledger.damage import is_damage
 from taximeter.ledger.store import Batch, Head, Ledger, Stored
 from taximeter.observe.tally import Tally
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: So many pruned records are removed at once, some 10 ms; between two times everybody else has a turn.
+_REMOVED_AT_ONCE, _PAUSE_S = 500, 0.05
 _FIRST_RETRY_S = 0.1
 _RETRY_MAX_S = 5.0
 #: Work that takes longer than this says that the disk, and so the agent, is not well.
@@ -42,6 +46,7 @@ class Desk:
         self._busy_since_s: float | None = None
         self.head = ledger.head
         self.cursors = dict(ledger.sinks())
+        self._seals = deque([ledger.last_seal()])  # how many records each covers, and its own number; the newest last
         self.letters = ledger.dead_letters()  #: how many dead letters each sink has, if any
         self.bells: dict[str, Bell] = {}
         self.trouble: str | None = None  #: why the last commit was refused; None once one has passed
@@ -124,6 +129,19 @@ class Desk:
     def hash_at(self, seq: int) -> bytes | None:
         """The hash of a record; to be asked by the ledger's thread (`ask`)."""
         return self._ledger.hash_at(seq)
+
+    async def prune(self, begins: Base, carried: Carried) -> None:
+        """Have the ledger begin behind a record, and remove what is before. Raises LedgerError: try it again."""
+        with anyio.CancelScope(shield=True):
+            head = await self.ask(self._prune, begins, carried)
+        self._go_on_from(head)
+        self._ring()
+        while await self.ask(self._ledger.remove_pruned, _REMOVED_AT_ONCE):  # noqa: ASYNC110 -- a turn for everybody else
+            await anyio.sleep(_PAUSE_S)
+
+    def _prune(self, begins: Base, carried: Carried) -> Head:
+        self._ledger.prune(begins, carried, time.time_ns())
+        return self._ledger.head
 
     async def grant(self, grant: Grant) -> tuple[Grant, bool]:
         """Grant credit; gives the grant of that id as it is kept, and whether it is new. LedgerError: try it again."""
@@ -213,3 +231,21 @@ class Desk:
     def everywhere(self) -> int:
         """The number of the newest record that every sink has."""
         return min(self.cursors.values(), default=self.head.seq)
+
+    @property
+    def safe(self) -> int:
+        """The number of the newest record that every sink has, and a checkpoint seals that every sink has, too."""
+        everywhere = self.everywhere
+        while len(self._seals) > 1 and self._seals[1][1] <= everywhere:
+            self._seals.popleft()
+        size, seq = self._seals[0]
+        return size if seq <= everywhere else 0
+
+    @property
+    def last_seal(self) -> int:
+        """The number of the newest checkpoint, or of a later record; 0 where there is none."""
+        return self._seals[-1][1]
+
+    def note_seal(self, size: int) -> None:
+        """Note that a checkpoint of so many records is in the ledger now."""
+        self._seals.append((size, self.head.seq))

@@ -16,7 +16,7 @@ from taximeter.config import Config, fingerprint
 from taximeter.digest import digest
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.sayings import SPENDING
-from taximeter.records import PLATFORM, RecordType, UsageRecord
+from taximeter.records import RecordType, UsageRecord, fact
 from taximeter.rulebook import Rulebook, Rules, make_rules, parse_rules
 
 _BEGUN, _CONFIG, _RULES, _TIERS, _CARD = "ledger_begun", "config", "rules", "tiers", "rate_card"
@@ -111,10 +111,3 @@ def with_card(cards: Iterable[RateCard], card: RateCard | None) -> tuple[RateCar
 
 def _record(ledger_id: str, number: int, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:
     return fact(own_id(ledger_id, number), now_utc_ns, said)
-
-
-def fact(record_id: str, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:
-    """A record of what became so: its kind, the hash of its content, the content."""
-    kind, known_as, content = said
-    data = {"fact": kind, "hash": known_as, "content": content}
-    return UsageRecord(record_id, RecordType.FACT, PLATFORM, now_utc_ns, data)

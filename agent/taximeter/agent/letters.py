@@ -7,9 +7,9 @@ ship.
 import time
 
 from taximeter.agent.desk import Desk
-from taximeter.agent.inforce import fact
 from taximeter.digest import digest
 from taximeter.observe.letters import Deed, LetterError, Order
+from taximeter.records import fact
 
 DROPPED = "dead_letters_dropped"
 #: So many ids are named in one record.

@@ -38,7 +38,7 @@ class Sealer:
 
     async def run(self) -> None:
         """Seal for ever."""
-        self._sealed = self._desk.head.seq
+        self._sealed = self._desk.last_seal
         while True:
             await anyio.sleep(_LOOK_S)
             records, seconds = self._every
@@ -63,6 +63,7 @@ class Sealer:
         self.trouble = None
         now_utc_ns = time.time_ns()
         await self._desk.say(lambda id_: UsageRecord(id_, RecordType.CHECKPOINT, PLATFORM, now_utc_ns, data))
+        self._desk.note_seal(head.seq)
         self._sealed = self._desk.head.seq
 
     def _sign(self, checkpoint: Checkpoint) -> dict[str, object]:

@@ -38,6 +38,7 @@ from taximeter.agent.letters import Letters
 from taximeter.agent.notify import Notifier
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
+from taximeter.agent.pruner import Pruner
 from taximeter.agent.quota import Quota
 from taximeter.agent.rerater import Rerater
 from taximeter.agent.sealer import Sealer
@@ -130,6 +131,8 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 tasks.start_soon(scene.onlooker.run)
             tasks.start_soon(scene.prices.run, enforce, random.random)
             tasks.start_soon(scene.sealer.run)
+            if scene.pruner is not None:
+                tasks.start_soon(scene.pruner.run)
             tasks.start_soon(_feed_watchdog, notifier, scene.desk)
             notifier.tell("READY=1", f"STATUS=metering, metrics at {url}/metrics")
             logger.info("agent.ready node=%s url=%s ledger=%s", scene.node.id, url, where.ledger)
@@ -201,6 +204,7 @@ async def _opened(
         closing.callback(doors.close)
         kinds = {sink.name: sink.type for sink in config.sinks}
         scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices, _sealer(config, where, desk))
+        scene.pruner = Pruner(desk, where.ledger, config.ledger.keep_days)
         scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
         scene.doors, scene.set_aside = doors, set_aside(where)
         scene.ships = {name: ShipState() for name in kinds}

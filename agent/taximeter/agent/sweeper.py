@@ -45,18 +45,16 @@ class Sweeper:
 
     async def sweep(self, *, is_busy: bool = False) -> None:
         """Remove what may go now; what is but untidy, and not too much, waits while the agent `is_busy`."""
-        everywhere = self._desk.everywhere
+        safe = self._desk.safe
         due = [
-            name
-            for name, closed in self._books.closed.items()
-            if closed.seq <= everywhere and name not in self._unremovable
+            name for name, closed in self._books.closed.items() if closed.seq <= safe and name not in self._unremovable
         ]
         if is_busy and len(due) <= _MOST_LEFT:
             due = []
         for at in range(0, len(due), _SWEPT_AT_ONCE):
             for name in await anyio.to_thread.run_sync(self._remove, due[at : at + _SWEPT_AT_ONCE]):
                 del self._books.closed[name]
-        await self._trim(everywhere)
+        await self._trim(safe)
         if time.monotonic() >= self._next_orphans_s:
             await self._remove_orphans()
             self._next_orphans_s = time.monotonic() + _ORPHANS_EVERY_S
@@ -84,13 +82,13 @@ class Sweeper:
         except OSError:
             return None
 
-    async def _trim(self, everywhere: int) -> None:
+    async def _trim(self, safe: int) -> None:
         """Remove the older segments of what still runs, once every sink has what they led to."""
         recorded = self._trimmer.look(self._books.accounts)
         if recorded:
             await self._scribe.commit()
             self._trimmer.committed(recorded, self._desk.head.seq)
-        for name, segment in self._trimmer.take(everywhere):
+        for name, segment in self._trimmer.take(safe):
             try:
                 await anyio.to_thread.run_sync(remove_before, self._directory_fd, name, segment)
             except JournalFault as fault:

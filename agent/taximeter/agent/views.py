@@ -17,6 +17,7 @@ from taximeter.agent.doors import Doors
 from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.pricing import Prices
+from taximeter.agent.pruner import Pruner
 from taximeter.agent.sealer import Sealer
 from taximeter.clockwork import utc_ns
 from taximeter.events import ServiceClass
@@ -69,6 +70,7 @@ class Scene:
     witness_trouble: str | None = None  #: why it has not
     onlooker: Onlooker | None = None
     doors: Doors | None = None
+    pruner: Pruner | None = None
     set_aside: tuple[str, ...] = ()  #: damaged ledgers that lie beside the one in use
 
 
@@ -148,7 +150,8 @@ def _witness(scene: Scene) -> WitnessView:
 
 def _problems(scene: Scene) -> tuple[str, ...]:
     doors = scene.doors.trouble if scene.doors is not None else None
-    troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble)
+    pruner = scene.pruner.trouble if scene.pruner is not None else None
+    troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble, pruner)
     problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
     problems += [_SET_ASIDE.format(name=name) for name in scene.set_aside]

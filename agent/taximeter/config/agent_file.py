@@ -122,6 +122,7 @@ AGENT = Table(
                 "batch": integer(1, 100_000, "records"),
                 "checkpoint_records": integer(1, 1_000_000_000, "records"),
                 "checkpoint_s": number(1, 31_536_000, "seconds"),
+                "keep_days": number(0, 36_500, "days"),
             }
         ),
         "hardware": Table(

@@ -65,6 +65,7 @@ class LedgerSettings:
     batch: int
     checkpoint_records: int  #: sealed after so many new ones
     checkpoint_s: float  #: and after so long, if there are any
+    keep_days: float  #: records are kept for so long, and until every sink has them; 0: for ever
 
 
 @dataclass(frozen=True, slots=True)

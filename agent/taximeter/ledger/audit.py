@@ -8,15 +8,15 @@ money is for the balance. Streams, in bounded memory; refuses to repair anything
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from taximeter.billing.thresholds import Key
+from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
-from taximeter.ledger.base import Elsewhere
+from taximeter.ledger.base import PRUNED, Base, Carried, Elsewhere
 from taximeter.ledger.dues import Dues
 from taximeter.ledger.notes import parse_note
 from taximeter.ledger.values import Filed, Row
@@ -24,6 +24,8 @@ from taximeter.records import RecordType, utc_text
 
 #: The lookups' columns, as a person calls them.
 _FILED_BY = ("id", "type", "time", "prediction", "root", "account", "model")
+#: So many records are walked between two pauses.
+_STRETCH = 500
 _decode = msgspec.json.Decoder(Event).decode
 
 
@@ -60,6 +62,16 @@ class Walked(Protocol):
     def hash_at(self, seq: int) -> bytes | None:
         """The hash of that record; None where there is none."""
 
+    @property
+    def base(self) -> Base:
+        """The record behind which the ledger begins."""
+
+    def base_spends(self) -> Mapping[Key, Standing]:
+        """What every account had spent by then."""
+
+    def base_digest(self) -> str:
+        """The digest of all that stands in the place of pruned records."""
+
     def elsewhere(self) -> Mapping[str, Elsewhere]:
         """Every instance of which there are older records that are not here."""
 
@@ -74,29 +86,65 @@ def audit(reader: Walked) -> Report:
     return Report(walk.records, faults)
 
 
+def carry(reader: Walked, size: int, pause: Callable[[], object]) -> Carried | Fault:
+    """What is to be kept of a ledger's records up to `size`, so that they can go; a fault where they may not.
+
+    `pause` is called now and then.
+    """
+    walk = _Walk(reader)
+    for fault in walk.faults_up_to(size, pause):
+        return fault
+    return walk.carried()
+
+
 class _Walk:
     """One pass: where the chain stands, and the balance of what it says."""
 
     def __init__(self, reader: Walked) -> None:
         self.records = 0
         self._reader = reader
-        self._seq = 0
-        self._links = {chain.digest_text(chain.GENESIS)}  # what the next record may name as the one before
+        self._base = reader.base
+        self._seq = self._base.seq
+        self._links = {chain.digest_text(self._base.hash)}  # what the next record may name as the one before
+        self._vouched: Any = None  # what the newest record says that stands in the place of pruned ones
+        self._closed: dict[str, int] = {}
         self._balance = Balance()
         self._dues = Dues()
 
     def faults(self) -> Iterator[Fault]:
         try:
-            ledger_id = self._reader.ledger_id
-            self._balance.resume(self._reader.elsewhere())
-            for row in self._reader.walk(0):
-                yield from self._look_at(row, ledger_id)
+            yield from self._walked(self._reader.ledger_id)
             for seq, filed_as in self._reader.strays():
                 yield Fault(seq, filed_as, f"is no record, and is filed as {filed_as}: the lookups have a row too many")
             for what in self._dues.missing():
                 yield Fault(self._seq, "", what)
+            if self._base.seq and self._vouched != self._carried_digest():
+                what = "what stands in the place of records that were pruned is not what a record vouches for"
+                yield Fault(self._base.seq, "", what)
         except LedgerError as error:
             yield Fault(self._seq + 1, "", f"cannot be read, nor can what follows: {error}")
+
+    def faults_up_to(self, size: int, pause: Callable[[], object]) -> Iterator[Fault]:
+        """The same of all records up to one."""
+        yield from self._walked(self._reader.ledger_id, size, pause)
+
+    def carried(self) -> Carried:
+        """What is open, was spent and was closed by the records that were walked."""
+        return Carried(self._balance.carried(), self._dues.carried(), self._closed)
+
+    def _walked(self, ledger_id: str, size: int | None = None, pause: Callable[[], object] = int) -> Iterator[Fault]:
+        self._balance.resume(self._reader.elsewhere())
+        self._dues.resume(self._reader.base_spends())
+        for count, row in enumerate(self._reader.walk(0)):
+            if size is not None and row.seq > size:
+                return
+            if count % _STRETCH == 0:
+                pause()
+            yield from self._look_at(row, ledger_id) if row.seq > self._base.seq else self._look_at_kept(row)
+
+    def _carried_digest(self) -> dict[str, object]:
+        head = chain.digest_text(self._base.hash)
+        return {"size": self._base.seq, "head": head, "carried": self._reader.base_digest()}
 
     def differing(self) -> Iterator[Fault]:
         """Compare the sums that are kept with a sound ledger's records; those that came since are looked at first."""
@@ -114,6 +162,19 @@ class _Walk:
         except LedgerError as error:
             yield Fault(self._seq, "", f"the sums of accounts cannot be read: {error}")
 
+    def _look_at_kept(self, row: Row) -> Iterator[Fault]:
+        """A fact that was kept of records that were pruned, which something else vouches for; or what is to go yet."""
+        try:
+            event = _decode(row.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            yield Fault(row.seq, "" if row.filed is None else str(row.filed.id), f"is no usage record: {error}")
+            return
+        if chain.digest_of(row.body) != row.hash:
+            yield Fault(row.seq, event.id, "its bytes do not fit its hash: it was changed after it was written")
+        if event.type == RecordType.FACT:
+            for what in self._dues.enter(event):
+                yield Fault(row.seq, event.id, what)
+
     def _look_at(self, row: Row, ledger_id: str) -> Iterator[Fault]:
         self.records += 1
         digest = chain.digest_of(row.body)
@@ -127,8 +188,13 @@ class _Walk:
             yield Fault(row.seq, event.id, what)
         self._go_on(row, digest)
         if event.type == RecordType.CHECKPOINT:
-            for what in unsealed(event.data.note or "", event.data.key or "", ledger_id, self._reader.hash_at):
+            sealing = (event.data.note or "", event.data.key or "", ledger_id)
+            for what in unsealed(*sealing, self._reader.hash_at, self._base.seq):
                 yield Fault(row.seq, event.id, what)
+        elif event.type == RecordType.FACT and event.data.fact == PRUNED:
+            self._vouched = event.data.content
+        elif event.type == RecordType.INSTANCE and event.data.final and event.data.instance is not None:
+            self._closed[event.data.instance] = row.seq
         for what in (*self._balance.enter(event), *self._dues.enter(event)):
             yield Fault(row.seq, event.id, what)
 
@@ -153,8 +219,13 @@ class _Walk:
         self._links = {chain.digest_text(digest), chain.digest_text(row.hash)}
 
 
-def unsealed(note: str, key: str, ledger_id: str, hash_at: Callable[[int], bytes | None]) -> Iterator[str]:
-    """What is wrong with a checkpoint of this ledger, by the public key (base64) that is to have signed it."""
+def unsealed(
+    note: str, key: str, ledger_id: str, hash_at: Callable[[int], bytes | None], begins: int = 0
+) -> Iterator[str]:
+    """What is wrong with a checkpoint of this ledger, by the public key (base64) that is to have signed it.
+
+    The record that it seals can be looked at where the ledger `begins` with it, or before it.
+    """
     from taximeter.ledger.signing import is_signed  # noqa: PLC0415 -- 11 MB, only where something is sealed
 
     try:
@@ -168,6 +239,8 @@ def unsealed(note: str, key: str, ledger_id: str, hash_at: Callable[[int], bytes
         return
     if not is_signed(said, key):
         yield f"is a checkpoint that key {key or '(none)'} did not sign"
+    if of.size < begins:
+        return
     found = hash_at(of.size) if of.size else chain.GENESIS
     if found is None:
         yield f"seals {of.size} records, and there are fewer: the ledger was cut, or an older copy put back"

@@ -158,6 +158,10 @@ class Balance:
                 _Instance(known.number, is_guessed=True) if known.state is None else _state_of(known.state)
             )
 
+    def carried(self) -> dict[str, Elsewhere]:
+        """What is open now, to be gone on with where its records are not there any more."""
+        return {name: Elsewhere(one.number, msgspec.json.encode(one)) for name, one in self._open.items()}
+
     def enter(self, event: Event) -> Iterator[str]:
         """Add a record; says what does not add up."""
         name = event.data.instance

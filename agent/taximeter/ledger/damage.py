@@ -6,6 +6,7 @@ does.
 """
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import apsw
 import orjson
 
 from taximeter.ledger import chain
+from taximeter.ledger.base import base_of
 from taximeter.ledger.database import APPLICATION_ID, door
 
 #: A ledger up to this size is looked through whole: some 0.2 s.
@@ -73,9 +75,9 @@ def _tables(connection: apsw.Connection) -> set[str]:
 
 def _misfit(connection: apsw.Connection) -> str | None:
     """Where one of the newest records is not what it was."""
-    newest = "SELECT seq, hash, body FROM records ORDER BY seq DESC LIMIT ?"
-    rows: list[Any] = connection.execute(newest, (NEWEST + 1,)).fetchall()
-    for (seq, digest, body), before in zip(rows, [*rows, None][1:], strict=True):
+    newest = "SELECT seq, hash, body FROM records WHERE seq > ? ORDER BY seq DESC LIMIT ?"
+    rows: list[Any] = connection.execute(newest, (base_of(connection).seq, NEWEST + 1)).fetchall()
+    for (seq, digest, body), before in itertools.zip_longest(rows, rows[1:]):
         if not isinstance(body, bytes) or chain.digest_of(body) != digest:
             return f"record {seq} does not fit its hash"
         if before is not None and not _follows(body, seq, before):

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from taximeter.billing.money import plain
 from taximeter.billing.spending import parse_spending
 from taximeter.billing.tab import Tab
-from taximeter.billing.thresholds import Due, Key
+from taximeter.billing.thresholds import Due, Key, Standing
 from taximeter.errors import ConfigError
 from taximeter.ledger.balance import Event
 from taximeter.ledger.sayings import SPENDING, crossing_in, spent_in
@@ -24,7 +24,18 @@ class Dues:
 
     def __init__(self) -> None:
         self._tab = Tab()
+        self._carried: Mapping[Key, Standing] = {}
         self._due: deque[tuple[str, Due]] = deque()  # and the record that it is due to
+
+    def resume(self, spends: Mapping[Key, Standing]) -> None:
+        """Go on from what was spent by records that are not there any more."""
+        self._carried = spends
+        self._tab = Tab(lambda key: spends.get(key, Standing()))
+
+    def carried(self) -> dict[Key, Standing]:
+        """What was spent so far, by all accounts."""
+        summed, _ = self._tab.take_changed()
+        return {**self._carried, **summed}
 
     def enter(self, event: Event) -> Iterator[str]:
         """Add a record; says what was due before it, or is not due."""
@@ -52,7 +63,7 @@ class Dues:
 
     def differing(self, kept: Mapping[Key, Decimal]) -> Iterator[str]:
         """Where the sums that are kept beside the records are not those of the records."""
-        summed, _ = self._tab.take_changed()
+        summed = self.carried()
         for key in sorted({*kept, *summed}):
             expected = summed[key].spend if key in summed else Decimal(0)
             if kept.get(key, Decimal(0)) != expected:

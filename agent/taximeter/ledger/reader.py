@@ -13,7 +13,7 @@ from typing import Any
 
 from taximeter.billing.credit import Grant
 from taximeter.billing.spending import Spending
-from taximeter.billing.thresholds import Key
+from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
 from taximeter.ledger import accounts, backfill, base, chain, outbox, runs
 from taximeter.ledger.database import door, open_for_reading
@@ -54,6 +54,11 @@ _HAS_POOLS = "SELECT 1 FROM sqlite_schema WHERE name = 'pools'"
 _WALK = """
 SELECT records.seq, hash, body, id, type, time_utc_ns, prediction, root, account, model, lookups.seq
 FROM records LEFT JOIN lookups USING (seq) WHERE records.seq > ? ORDER BY records.seq LIMIT ?
+"""
+_USAGE = "SELECT 1 FROM lookups WHERE seq > ? AND seq <= ? AND type NOT IN (?, ?) LIMIT 1"
+_OWN_TYPES = (RecordType.FACT, RecordType.CHECKPOINT)
+_CHECKPOINTS = """
+SELECT seq, time_utc_ns, body FROM lookups JOIN records USING (seq) WHERE seq > ? AND type = ? ORDER BY seq LIMIT ?
 """
 _STRAYS = """
 SELECT seq, id FROM lookups WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM records WHERE records.seq = lookups.seq)
@@ -266,7 +271,35 @@ class LedgerReader:
         """The hash of record number `seq`; None where there is none. Raises LedgerError."""
         with door("read", self._path):
             row = self._connection.execute("SELECT hash FROM records WHERE seq = ?", (seq,)).fetchone()
+        if row is None and seq and seq == self.base.seq:
+            return self.base.hash
         return row[0] if row is not None and isinstance(row[0], bytes) else None
+
+    @property
+    def base(self) -> base.Base:
+        """The record behind which the ledger begins."""
+        with door("read", self._path):
+            return base.base_of(self._connection)
+
+    def has_usage(self, after_seq: int, until_seq: int) -> bool:
+        """Whether there is anything but the ledger's own records between two numbers."""
+        return bool(self._ask(_USAGE, after_seq, until_seq, *_OWN_TYPES))
+
+    def base_spends(self) -> Mapping[Key, Standing]:
+        """What every account had spent by then."""
+        with door("read", self._path):
+            return base.spends(self._connection)
+
+    def base_digest(self) -> str:
+        """The digest of all that stands in the place of pruned records."""
+        with door("read", self._path):
+            return base.digest_of(self._connection)
+
+    def checkpoints(self, after_seq: int, most: int) -> list[tuple[int, int, bytes]]:
+        """The next checkpoints beyond a number: number, time (UTC, ns) and stored bytes of each."""
+        return [
+            (seq, time, body) for seq, time, body in self._ask(_CHECKPOINTS, after_seq, RecordType.CHECKPOINT, most)
+        ]
 
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""

@@ -136,7 +136,8 @@ class _Plan:
             first.setdefault(_instance(event["id"]), _count(event["id"]))
         for name in names:
             behind = [_count(self._found.ids[seq]) for seq in self._seqs.get(name, ())]
-            number = first.get(name, 1 + max(behind, default=-1))
+            before = self._found.elsewhere.get(name, 0)
+            number = first.get(name, 1 + max(behind, default=before - 1))
             if number > 0:
                 yield name, number
 

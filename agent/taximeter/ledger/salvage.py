@@ -42,6 +42,9 @@ class Salvage:
     journals: list[JournalState] = field(default_factory=list)
     facts: list[tuple[str, bytes]] = field(default_factory=list)
     closed: dict[str, int] = field(default_factory=dict)  #: instances that were closed before the first record there
+    elsewhere: dict[str, int] = field(
+        default_factory=dict
+    )  #: instances that began before -> the number they went on at
     purses: list[tuple[Any, ...]] = field(default_factory=list)  #: rows of grants
     is_whole: bool = True  #: everything but records could be read
 
@@ -113,6 +116,7 @@ def _read_small(connection: apsw.Connection, found: Salvage) -> None:
     tables = {name for (name,) in _all(connection, "SELECT name FROM sqlite_schema", found)}
     if "dead_letters" in tables:
         found.letters = list(_all(connection, "SELECT * FROM dead_letters", found))
+        found.elsewhere = dict(_all(connection, "SELECT instance, number FROM elsewhere", found))
         found.closed = dict(_all(connection, "SELECT instance, seq FROM closed", found))
     if tables.issuperset(accounts.NAMES):
         found.purses = list(_all(connection, accounts.LEFT, found))

@@ -20,13 +20,15 @@ from taximeter.billing.admission import Holdings
 from taximeter.billing.credit import Grant
 from taximeter.billing.notices import own_id
 from taximeter.billing.spending import Spending
+from taximeter.digest import digest as content_digest
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, chain, damage, outbox, runs
+from taximeter.ledger import accounts, backfill, base, chain, damage, outbox, runs
+from taximeter.ledger.base import Base, Carried
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
 from taximeter.ledger.till import Settled, Till, next_own
 from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
-from taximeter.records import UsageRecord
+from taximeter.records import RecordType, UsageRecord, fact
 
 __all__ = ["Batch", "Head", "JournalState", "Ledger", "NodeInfo", "Stored"]
 
@@ -44,6 +46,7 @@ returned_ns = returned_ns + ?11
 _FORGET_POOLS = "DELETE FROM pools WHERE hour < ?"
 #: Sums of pools are kept for so long; the records that they are of stay.
 KEPT_HOURS = 35 * 24
+_LAST_SEAL = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE type = ? ORDER BY seq DESC LIMIT 1"
 _JOURNALS = "SELECT instance, segment, offset, state FROM journals"
 _RECORDS = """
 SELECT lookups.id, body FROM json_each(?) JOIN lookups ON lookups.id = value JOIN records USING (seq) ORDER BY seq
@@ -212,7 +215,41 @@ class Ledger:
     def hash_at(self, seq: int) -> bytes | None:
         """The hash of record number `seq`; None where there is none."""
         rows = self._ask("SELECT hash FROM records WHERE seq = ?", seq)
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows else self._base_hash(seq)
+
+    def last_seal(self) -> tuple[int, int]:
+        """How many records the newest checkpoint covers, and its own number; zeros where there is none."""
+        rows = self._ask(_LAST_SEAL, RecordType.CHECKPOINT)
+        return (orjson.loads(rows[0][1])["data"]["size"], rows[0][0]) if rows else (0, 0)
+
+    def _base_hash(self, seq: int) -> bytes | None:
+        with door("read", self._path):
+            begins = base.base_of(self._live())
+        return begins.hash if seq and begins.seq == seq else None
+
+    # --- Retention ---------------------------------------------------------------------------------------------------
+
+    def prune(self, begins: Base, carried: Carried, now_utc_ns: int) -> None:
+        """Have the ledger begin behind a record from now on, and say so; `remove_pruned` removes what is before.
+
+        Raises LedgerError; the same may be tried again then.
+        """
+        connection = self._live()
+        with door("commit to", self._path), connection:
+            if base.base_of(connection).seq >= begins.seq:
+                return
+            digest = base.move(connection, begins, carried)
+            content = {"size": begins.seq, "head": chain.digest_text(begins.hash), "carried": digest}
+            record_id = own_id(self._id, next_own(connection, self._id))
+            said = fact(record_id, now_utc_ns, (base.PRUNED, content_digest(content), content))
+            sealed = seal([said], self._author, self._seq, self._digest)
+            insert(connection, sealed.rows, sealed.lookups)
+        self._seq, self._digest = sealed.seq, sealed.digest
+
+    def remove_pruned(self, limit: int) -> int:
+        """Remove at most so many records of those that the ledger begins behind; gives how many."""
+        with door("write", self._path):
+            return base.remove_pruned(self._live(), limit)
 
     def own_id(self) -> str:
         """The id of the next record that is the ledger's own."""
@@ -419,9 +456,10 @@ def _read_head(connection: apsw.Connection, ledger_id: str, path: Path) -> tuple
         "SELECT seq, hash, body FROM records ORDER BY seq DESC LIMIT 2"
     ).fetchall()
     if not newest:
-        return 0, chain.GENESIS
+        return base.base_of(connection)
     seq, digest, body = newest[0]
-    previous = newest[1][1] if len(newest) > 1 else chain.GENESIS
+    # A fact that was kept of what was pruned is not the one before.
+    previous = newest[1][1] if len(newest) > 1 and newest[1][0] == seq - 1 else base.base_of(connection).hash
     # A forged row may hold text or a number where bytes belong.
     sound = isinstance(body, bytes) and isinstance(previous, bytes) and chain.digest_of(body) == digest
     if not sound or _place(body) != chain.place_of(ledger_id, seq, previous):

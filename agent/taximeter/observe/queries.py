@@ -253,7 +253,8 @@ class Queries:
             yield f"was sealed with another key than {key}: {', '.join(other for other in keys if other != key)}"
         for note in held:
             signer = key or (keys[-1] if keys else "")
-            yield from unsealed(note, signer, self._reader.head.ledger_id, self._reader.hash_at)
+            reader = self._reader
+            yield from unsealed(note, signer, reader.head.ledger_id, reader.hash_at, reader.base.seq)
 
     def _views(self) -> tuple[InstanceView, ...]:
         return self._snapshot().instances if self._snapshot else ()
