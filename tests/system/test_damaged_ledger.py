@@ -114,6 +114,7 @@ def test_an_agent_starts_on_a_ledger_of_which_nothing_is_left(taximeter_program:
     with node.agent() as agent:
         node.run("--prediction", "one", "--", "true")
         wait_until(lambda: node.records(RecordType.CHECKPOINT), "a seal")
+        wait_until(lambda: not list(node.journal.glob("*.ndjson")), "its journal to go")
         assert agent.stop() == 0
     sealed = json.loads((node.state / "checkpoint").read_text())
     flip(node.state / "ledger.db", 5)
