@@ -1,6 +1,6 @@
 """What the agent remembers of an instance between looks, and what of it is news."""
 
-from taximeter.agent.accounts import kept, state_of
+from taximeter.agent.accounts import Account, kept_state, state_of
 from taximeter.agent.sights import TOLD_NS, Sight
 from taximeter.events import Event, Held, Measured, Observed, Options
 from taximeter.hardware.evidence import UNUSED_NS
@@ -8,6 +8,7 @@ from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
 from taximeter.instance import Instance, Review, Reviewed, Verdict
+from taximeter.journal import Position
 from taximeter.meter import fold, open_instance
 from tests.core.stories import SECOND, WORKER, book, finish, opened, ready, spawned, start
 
@@ -188,4 +189,4 @@ def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
     found = found._replace(settled=1, review=Review(verdict, 1, 2), reviewed=Reviewed(verdict, 1))
     assert found.predictions[0].drawn
     assert found.predictions[0].peaks.node
-    assert state_of(kept(found)) == found
+    assert state_of(kept_state("i", Account(Position(0), found))) == found

@@ -3,21 +3,23 @@
 Refuses to know when anything is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
+from taximeter.errors import LedgerError
 from taximeter.events import Event
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position
+from taximeter.ledger.marked import is_as_written, marked, unmarked
 from taximeter.ledger.values import JournalState
 from taximeter.lifecycle import Stage
 
 _encode = msgspec.json.Encoder().encode
-#: An open instance, as it was kept.
-state_of = msgspec.json.Decoder(Instance).decode
+_decode: Callable[[bytes], Instance | None] = msgspec.json.Decoder(Instance | None).decode
 
 
 @dataclass(slots=True)
@@ -67,4 +69,17 @@ def kept(instance: Instance | None) -> bytes:
 
 def kept_state(name: str, account: Account) -> JournalState:
     """How far an open instance was read, and what that led to."""
-    return JournalState(name, account.position.segment, account.position.offset, kept(account.instance))
+    return marked(name, account.position.segment, account.position.offset, kept(account.instance))
+
+
+def state_of(journal: JournalState) -> Instance | None:
+    """An open instance, as it was kept. Raises LedgerError where it is damaged."""
+    try:
+        if journal.state is not None and is_as_written(journal):
+            return _decode(unmarked(journal.state))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    raise LedgerError(
+        f"cannot go on with instance {journal.instance}: what the ledger keeps of it is damaged: expected what was "
+        "written; move ledger.db and what is beside it (-wal, -shm) away: then a new ledger begins"
+    )

@@ -81,7 +81,8 @@ class Books:
     def resume(self, saved: Iterable[JournalState]) -> None:
         """Take up the instances that were open when the ledger was last written."""
         for journal in saved:
-            state = None if journal.state is None else take_over(state_of(journal.state))
+            kept = None if journal.state is None else state_of(journal)
+            state = None if kept is None else take_over(kept)
             has_ended = state is not None and state.stage is Stage.CLOSED
             accounts = self.settling if has_ended else self.accounts
             accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)

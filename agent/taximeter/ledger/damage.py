@@ -17,6 +17,8 @@ import orjson
 from taximeter.ledger import chain
 from taximeter.ledger.base import base_of
 from taximeter.ledger.database import APPLICATION_ID, door
+from taximeter.ledger.marked import is_as_written
+from taximeter.ledger.values import JournalState
 
 #: A ledger up to this size is looked through whole: some 0.2 s.
 WHOLE_MAX_BYTES = 64 << 20
@@ -25,7 +27,7 @@ NEWEST = 1_000
 _TABLES = frozenset({"meta", "records", "lookups", "sinks", "journals", "facts"})
 #: A version beyond this was not written by any Taximeter.
 _VERSIONS = 1_000
-_DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError)
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -66,7 +68,15 @@ def _found(connection: apsw.Connection, *, whole: bool) -> str | None:
     for table in ("meta", "sinks", "journals", "facts"):
         for _ in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 -- a name of our own
             pass
+    for row in connection.execute("SELECT instance, segment, offset, state FROM journals"):
+        if not is_open_state(row):
+            return f"what is kept of instance {row[0]!r}, which is open, is not what was written"
     return _misfit(connection)
+
+
+def is_open_state(row: tuple[Any, ...]) -> bool:
+    """Whether a row of what is open is as it was written."""
+    return tuple(map(type, row)) == (str, int, int, bytes) and is_as_written(JournalState(*row))
 
 
 def _tables(connection: apsw.Connection) -> set[str]:

@@ -63,7 +63,7 @@ def door(doing: str, path: Path) -> Iterator[None]:
     """SQLite's errors stop here: they become LedgerErrors that say what could not be done."""
     try:
         yield
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, UnicodeDecodeError) as error:  # the last: damaged text
         raise LedgerError(
             f"cannot {doing} ledger {path}: expected a sound file on a working disk, got: {error}"
         ) from error

@@ -219,7 +219,7 @@ class LedgerReader:
             yield from (body for _, body in rows)
             if len(rows) < page:
                 return
-            seq = rows[-1][0]
+            seq = self._beyond(seq, rows)
             left = None if left is None else left - page
 
     def _before_newest(self, wanted: RecordFilter) -> int:
@@ -260,7 +260,7 @@ class LedgerReader:
             rows = self._ask(f"{sql} AND seq > ? ORDER BY seq LIMIT ?", value, seq, _PAGE_ROWS)
             yield from (body for _, body in rows)
             full = len(rows) == _PAGE_ROWS
-            seq = rows[-1][0] if full else seq
+            seq = self._beyond(seq, rows) if full else seq
 
     def begun_by(self, prefix: str) -> tuple[str, ...]:
         """The instances whose ids begin with `prefix`, in order, as far as one page of records tells."""
@@ -306,14 +306,23 @@ class LedgerReader:
         while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
             for seq, digest, body, *filed, filed_at in rows:
                 yield Row(seq, _bytes(digest), _bytes(body), None if filed_at is None else Filed(*filed))
-            after_seq = rows[-1][0]
+            after_seq = self._beyond(after_seq, rows)
 
     def strays(self) -> Iterator[tuple[int, str]]:
         """What the lookups have under a number that no record has: number and id. Raises LedgerError."""
         after_seq = -(2**63)
         while rows := self._ask(_STRAYS, after_seq, _PAGE_ROWS):
             yield from ((seq, str(filed_as)) for seq, filed_as in rows)
-            after_seq = rows[-1][0]
+            after_seq = self._beyond(after_seq, rows)
+
+    def _beyond(self, after_seq: int, rows: list[tuple[Any, ...]]) -> int:
+        """The number of the last of some rows; in a damaged file they may be in any order, and come again for ever."""
+        last = rows[-1][0]
+        if isinstance(last, int) and last > after_seq:
+            return last
+        raise LedgerError(
+            f"cannot read ledger {self._path}: expected numbers that ascend, got {last} after {after_seq}"
+        )
 
     def _ask(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         with door("read", self._path):

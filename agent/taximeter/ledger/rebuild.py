@@ -86,7 +86,7 @@ class _Plan:
         everywhere = min(found.cursors.values(), default=0)
         whole = {seq: orjson.loads(body) for seq, body in records(path, everywhere)}
         missing = [seq for seq in found.ids if seq > everywhere and seq not in whole and not self._is_own(seq)]
-        self.anew = self._anew({_instance(found.ids[seq]) for seq in missing})
+        self.anew = self._anew({_instance(found.ids[seq]) for seq in missing} | found.broken.intersection(self._seqs))
         self.lost = [seq for seq in missing if _instance(found.ids[seq]) not in self.anew]
         self.open = [one for one in found.journals if one.state is not None and one.instance not in self.anew]
         self._events = [

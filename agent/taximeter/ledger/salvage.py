@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import apsw
 import msgspec
 
+from taximeter.billing.money import decimal_of
 from taximeter.ledger import accounts, chain
+from taximeter.ledger.damage import is_open_state
 from taximeter.ledger.values import JournalState
 
 _STRIDE = 4_096
 _MOST_ROWS = 1 << 40
+_UNREADABLE = (apsw.Error, UnicodeDecodeError)
 
 
 class Found(NamedTuple):
@@ -40,6 +43,7 @@ class Salvage:
     cursors: dict[str, int] = field(default_factory=dict)
     letters: list[tuple[str, int, str, str, int, int]] = field(default_factory=list)
     journals: list[JournalState] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)  #: instances of which that is not what was written
     facts: list[tuple[str, bytes]] = field(default_factory=list)
     closed: dict[str, int] = field(default_factory=dict)  #: instances that were closed before the first record there
     elsewhere: dict[str, int] = field(
@@ -106,28 +110,43 @@ def records(path: Path, after: int) -> Iterator[Found]:
 
 
 def _read_small(connection: apsw.Connection, found: Salvage) -> None:
-    meta = dict(_all(connection, "SELECT key, value FROM meta", found))
+    meta = dict(_all(connection, "SELECT key, value FROM meta", found, str, str))
     found.ledger_id, found.node_id = meta.get("ledger_id"), meta.get("node_id")
-    found.cursors = dict(_all(connection, "SELECT name, seq FROM sinks", found))
-    found.journals = [
-        JournalState(*row) for row in _all(connection, "SELECT instance, segment, offset, state FROM journals", found)
-    ]
-    found.facts = list(_all(connection, "SELECT instance, body FROM facts ORDER BY number", found))
-    tables = {name for (name,) in _all(connection, "SELECT name FROM sqlite_schema", found)}
+    found.cursors = dict(_all(connection, "SELECT name, seq FROM sinks", found, str, int))
+    open_ = [*_all(connection, "SELECT instance, segment, offset, state FROM journals", found)]
+    found.journals = [JournalState(*row) for row in open_ if is_open_state(row)]
+    found.broken = {str(row[0]) for row in open_ if not is_open_state(row)}
+    found.facts = list(_all(connection, "SELECT instance, body FROM facts ORDER BY number", found, str, bytes))
+    tables = {name for (name,) in _all(connection, "SELECT name FROM sqlite_schema", found, str)}
     if "dead_letters" in tables:
-        found.letters = list(_all(connection, "SELECT * FROM dead_letters", found))
-        found.elsewhere = dict(_all(connection, "SELECT instance, number FROM elsewhere", found))
-        found.closed = dict(_all(connection, "SELECT instance, seq FROM closed", found))
+        letters = _all(connection, "SELECT * FROM dead_letters", found, str, int, str, str, int, int)
+        found.letters = [(sink, seq, reason, said, first, last) for sink, seq, reason, said, first, last in letters]
+        found.elsewhere = dict(_all(connection, "SELECT instance, number FROM elsewhere", found, str, int))
+        found.closed = dict(_all(connection, "SELECT instance, seq FROM closed", found, str, int))
     if tables.issuperset(accounts.NAMES):
-        found.purses = list(_all(connection, accounts.LEFT, found))
+        found.purses = [row for row in _all(connection, accounts.LEFT, found) if _is_purse(*row)]
 
 
-def _all(connection: apsw.Connection, sql: str, found: Salvage) -> Iterator[tuple[Any, ...]]:
-    """The rows until one cannot be read."""
+def _all(connection: apsw.Connection, sql: str, found: Salvage, *kinds: type) -> Iterator[tuple[Any, ...]]:
+    """The rows until one cannot be read, less those that hold other kinds of values than these."""
     try:
-        yield from connection.execute(sql)
-    except apsw.Error:
+        for row in connection.execute(sql):
+            if kinds and tuple(map(type, row)) != kinds:
+                found.is_whole = False
+            else:
+                yield row
+    except _UNREADABLE:
         found.is_whole = False
+
+
+def _is_purse(*row: object) -> bool:
+    id_, account, currency, granted, expires, left = row
+    try:
+        decimal_of(left)
+    except ValueError:
+        return False
+    texts = (id_, account, currency)
+    return all(isinstance(text, str) for text in texts) and type(granted) is int and type(expires) in (int, type(None))
 
 
 def _ranged(connection: apsw.Connection, sql: str, found: Salvage, first: int = 1) -> Iterator[tuple[Any, ...]]:
@@ -139,14 +158,19 @@ def _ranged(connection: apsw.Connection, sql: str, found: Salvage, first: int = 
             low, high = ranges.pop()
             try:
                 rows = connection.execute(sql, (low, high)).fetchall()
-            except apsw.Error:
+            except _UNREADABLE:
                 found.is_whole = False
                 if high - low > 1:
                     middle = (low + high) // 2
                     ranges += [(middle, high), (low, middle)]
             else:
-                yield from sorted(rows)
+                yield from sorted((row for row in rows if isinstance(row[0], int)), key=_number)
         start += _STRIDE
+
+
+def _number(row: tuple[Any, ...]) -> int:
+    number: int = row[0]
+    return number
 
 
 def _last(connection: apsw.Connection, first: int) -> int:
