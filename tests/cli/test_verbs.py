@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import resource
 import subprocess
 import sys
@@ -224,6 +225,25 @@ def test_a_sound_ledger_is_said_to_be_sound(booked: Path) -> None:
     answer = taximeter("verify")
     assert (answer.code, answer.err) == (0, "")
     assert answer.lines[0].endswith("sound")
+
+
+def test_who_looks_sees_how_far_the_audit_is(booked: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "taximeter.cli", "verify"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.wait(60) == 0
+    assert b"verifying" in os.read(ours, 65_536)
+    os.close(ours)
+
+
+def test_an_audit_of_no_ledger_is_refused_on_a_terminal_as_elsewhere(state: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "taximeter.cli", "verify"], stderr=theirs) as process:
+        os.close(theirs)
+        assert process.wait(60) == 1
+    assert b"expected a ledger" in os.read(ours, 65_536)
+    os.close(ours)
 
 
 @pytest.mark.forged

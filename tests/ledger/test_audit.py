@@ -84,6 +84,16 @@ def test_a_sound_ledger_has_no_fault_and_is_counted(tmp_path: Path) -> None:
     assert (report.records, report.faults) == (1_400, ())
 
 
+def test_whoever_watches_is_told_how_far_it_is(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.commit(run_batch(*range(1_100)))
+    ledger.close()
+    passed: list[int] = []
+    with LedgerReader(tmp_path / "ledger.db") as reader:
+        audit(reader, passed.append)
+    assert passed == [1, 501, 1_001, 1_501, 2_001]
+
+
 def test_an_empty_ledger_is_sound(tmp_path: Path) -> None:
     opened(tmp_path).close()
     assert said(tmp_path) == []
@@ -400,6 +410,16 @@ def test_a_billed_quantity_of_nothing_is_named(audited: Callable[..., list[str]]
 def test_an_amount_that_is_no_number_is_named(audited: Callable[..., list[str]]) -> None:
     (first, *_) = audited(priced("1", "much"), instance_record(ONE, 1))
     assert first == "1: billing: expected numbers written as decimal strings"
+
+
+def test_an_amount_that_no_sum_can_hold_is_named(audited: Callable[..., list[str]]) -> None:
+    faults = audited(priced("1E999999", "0.1", rate="1E999999"), instance_record(ONE, 1))
+    assert faults[0] == "1: billing: expected numbers written as decimal strings"
+
+
+def test_a_count_that_is_no_number_a_machine_reads_is_named(audited: Callable[..., list[str]]) -> None:
+    endless = prediction_record(ONE, 0)._replace(id=f"{ONE}-{'9' * 5_000}")
+    assert audited(endless, instance_record(ONE, 1)) == [f"1: is out of its instance's order: expected {ONE}-00000000"]
 
 
 def test_a_correction_is_checked_as_a_price_and_tiles_nothing(audited: Callable[..., list[str]]) -> None:

@@ -165,6 +165,15 @@ def test_roots_that_others_name_come_one_after_the_other(reader: LedgerReader) -
     assert reader.next_root(ROOT) is None
 
 
+def test_a_root_that_only_an_instance_names_begins_no_tree(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    prediction, instance = run(1)
+    ledger.commit(Batch((prediction, instance._replace(root=ROOT)), ()))
+    ledger.close()
+    with LedgerReader(tmp_path / "ledger.db") as reader:
+        assert reader.next_root() is None
+
+
 def test_roots_below_a_root_are_found_and_bounded(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for number in range(1, 6):

@@ -5,7 +5,7 @@ records. Sums are asked for when they are first touched. Refuses to know where t
 """
 
 from collections.abc import Callable, Iterable
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import NamedTuple
 
 from taximeter.billing.credit import Grant, Purse, put_in, take_out
@@ -77,18 +77,17 @@ class Tab:
     def spend(self, spends: Iterable[tuple[int, Spent]]) -> list[Due]:
         """Add what was spent, in this order; gives the thresholds that this reaches."""
         due: list[Due] = []
-        changed, places = self._changed, self._places
-        with localcontext(EXACT):
-            for at, (account, currency, model, time_utc_ns, amount) in spends:
-                place = (account, currency, model, time_utc_ns // _HOUR_NS)
-                whole, part = places.get(place) or self._placed(place, period_of(time_utc_ns))
-                whole.spend += amount
-                changed.add(whole)
-                if part is not None:
-                    part.spend += amount
-                    changed.add(part)
-                if whole.next is not None and whole.next <= whole.spend:
-                    due += whole.reach(at, self._thresholds.of(account))
+        changed, places, add = self._changed, self._places, EXACT.add
+        for at, (account, currency, model, time_utc_ns, amount) in spends:
+            place = (account, currency, model, time_utc_ns // _HOUR_NS)
+            whole, part = places.get(place) or self._placed(place, period_of(time_utc_ns))
+            whole.spend = add(whole.spend, amount)
+            changed.add(whole)
+            if part is not None:
+                part.spend = add(part.spend, amount)
+                changed.add(part)
+            if whole.next is not None and whole.next <= whole.spend:
+                due += whole.reach(at, self._thresholds.of(account))
         return due
 
     def use_credit(self, spent: Spent, *, prepaid: bool) -> None:

@@ -16,6 +16,7 @@ from taximeter.records import PLATFORM, UNATTRIBUTED, Billing, BillingStatus, Us
 ZERO = Decimal(0)
 #: Of a sum over all models.
 ALL_MODELS = ""
+_RATED = BillingStatus.RATED.value
 _HOUR_NS = 3_600_000_000_000
 _SECOND_NS = 1_000_000_000
 
@@ -81,7 +82,7 @@ def spent(
 ) -> Spent | None:
     """The same of a record's subject, account, status, amount and currency."""
     subject, account, status, amount, currency = whole
-    if status != BillingStatus.RATED or amount is None or currency is None:
+    if status != _RATED or amount is None or currency is None:
         return None
     if account is None or account != subject or account in (PLATFORM, UNATTRIBUTED):
         return None

@@ -14,16 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
 from taximeter.cli.options import choices, one_of
+from taximeter.cli.progress import progress
 from taximeter.cli.records import CSV_COLUMNS, Kind, csv_row, since_text
 from taximeter.cli.source import Source
-
-if TYPE_CHECKING:
-    from taximeter.cli.source import Json
 
 #: The progress is drawn again after so many records.
 _STEP = 500
@@ -73,8 +71,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         write(_earlier(bodies, before), sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return 0
-    with whole(output) as file, _progress(source.status) as passed:
-        count = write(passed(_earlier(bodies, before)), file)
+    with whole(output) as file, progress("exporting", lambda: source.status()["ledger"]["seq"]) as passed:
+        count = write(_watched(_earlier(bodies, before), passed), file)
     print(f"{count:,} records in {output}", file=sys.stderr)
     return 0
 
@@ -120,22 +118,8 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-@contextlib.contextmanager
-def _progress(status: "Callable[[], Json]") -> Iterator[Callable[[Iterable[bytes]], Iterable[bytes]]]:
-    """Draw how far it is, by the ledger's numbers, where somebody looks."""
-    if not sys.stderr.isatty():
-        yield lambda bodies: bodies
-        return
-    from rich.console import Console  # noqa: PLC0415 - rich, only where something is shown
-    from rich.progress import Progress  # noqa: PLC0415
-
-    with Progress(console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task("exporting", total=status()["ledger"]["seq"] or None)
-
-        def passed(bodies: Iterable[bytes]) -> Iterator[bytes]:
-            for count, body in enumerate(bodies):
-                if count % _STEP == 0:
-                    drawn.update(task, completed=json.loads(body)["data"]["ledger"]["seq"])
-                yield body
-
-        yield passed
+def _watched(bodies: Iterable[bytes], passed: Callable[[int], object]) -> Iterator[bytes]:
+    for count, body in enumerate(bodies):
+        if count % _STEP == 0:
+            passed(json.loads(body)["data"]["ledger"]["seq"])
+        yield body

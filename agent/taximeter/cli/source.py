@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,10 +172,23 @@ class Source:
             return _from_agent(self.agent, asked, newest)
         return self._from_ledger(asked, newest)
 
-    def verify(self, held: Iterable[str] = (), key: str | None = None) -> Json:
-        """Audit the ledger, also by checkpoints that are held elsewhere, and the key that is to have signed all."""
+    def verify(
+        self, held: Iterable[str] = (), key: str | None = None, passed: Callable[[int], object] = lambda _: None
+    ) -> Json:
+        """Audit the ledger, also by checkpoints that are held elsewhere, and the key that is to have signed all.
+
+        `passed` is told now and then which number has been reached.
+        """
         with self._ledger() as queries:
-            return queries.verify(held, key)
+            return queries.verify(held, key, passed)
+
+    def newest(self) -> int | None:
+        """The number of the ledger's newest record; None where it cannot be read."""
+        try:
+            with self._ledger() as queries:
+                return queries.newest()
+        except TaximeterError:
+            return None
 
     def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read

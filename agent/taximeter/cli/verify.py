@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taximeter.cli import text
+from taximeter.cli.progress import progress
 from taximeter.cli.source import Source
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def verify(
     note, or the record that it was shipped as.
     """
     source = Source(os.environ)
-    report = source.verify([_note(path) for path in checkpoint or ()], key)
+    held = [_note(path) for path in checkpoint or ()]
+    with progress("verifying", source.newest) as passed:
+        report = source.verify(held, key, passed)
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
     if as_json:

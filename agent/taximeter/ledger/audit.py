@@ -5,12 +5,14 @@ are where they say they are, and what they are found by (the lookups) is what th
 money is for the balance. Streams, in bounded memory; refuses to repair anything.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import structs
 
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
@@ -18,13 +20,15 @@ from taximeter.ledger import chain
 from taximeter.ledger.balance import Balance, Event
 from taximeter.ledger.base import PRUNED, Base, Carried, Elsewhere
 from taximeter.ledger.dues import Dues
+from taximeter.ledger.metered import Say
 from taximeter.ledger.notes import parse_note
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import RecordType, utc_text
 
 #: The lookups' columns, as a person calls them.
 _FILED_BY = ("id", "type", "time", "prediction", "root", "account", "model")
-#: So many records are walked between two pauses.
+_CHECKPOINT, _FACT, _INSTANCE = (kind.value for kind in (RecordType.CHECKPOINT, RecordType.FACT, RecordType.INSTANCE))
+#: So many records are walked between two words to whoever waits.
 _STRETCH = 500
 _decode = msgspec.json.Decoder(Event).decode
 
@@ -79,11 +83,11 @@ class Walked(Protocol):
         """The newest record's number, and the sums that were kept of accounts then; None where there are none (yet)."""
 
 
-def audit(reader: Walked) -> Report:
-    """Check every record of a ledger."""
-    walk = _Walk(reader)
-    faults = tuple(walk.faults()) or tuple(walk.differing())
-    return Report(walk.records, faults)
+def audit(reader: Walked, passed: Callable[[int], object] = lambda _: None) -> Report:
+    """Check every record of a ledger; `passed` is told now and then which number has been reached."""
+    walk = _Walk(reader, passed)
+    walk.check()
+    return Report(walk.records, tuple(walk.faults))
 
 
 def carry(reader: Walked, size: int, pause: Callable[[], object]) -> Carried | Fault:
@@ -91,132 +95,167 @@ def carry(reader: Walked, size: int, pause: Callable[[], object]) -> Carried | F
 
     `pause` is called now and then.
     """
-    walk = _Walk(reader)
-    for fault in walk.faults_up_to(size, pause):
-        return fault
-    return walk.carried()
+    return _Walk(reader, lambda _: pause()).carry(size)
 
 
 class _Walk:
     """One pass: where the chain stands, and the balance of what it says."""
 
-    def __init__(self, reader: Walked) -> None:
+    def __init__(self, reader: Walked, passed: Callable[[int], object]) -> None:
         self.records = 0
+        self.faults: list[Fault] = []
         self._reader = reader
+        self._passed = passed
         self._base = reader.base
         self._seq = self._base.seq
-        self._links = {chain.digest_text(self._base.hash)}  # what the next record may name as the one before
+        self._hash = self._digest = self._base.hash  # either of which the next record may name as that before it
         self._vouched: Any = None  # what the newest record says that stands in the place of pruned ones
-        self._closed: dict[str, int] = {}
+        self._closed: dict[str, int] | None = None  # instances that are over, where that is asked
         self._balance = Balance()
         self._dues = Dues()
+        self._said: list[str] = []  # of the record that is looked at
+        self._say = self._said.append
 
-    def faults(self) -> Iterator[Fault]:
+    def check(self) -> None:
+        """Look at everything; sums that are kept are compared with those of a sound ledger only."""
         try:
-            yield from self._walked(self._reader.ledger_id)
-            for seq, filed_as in self._reader.strays():
-                yield Fault(seq, filed_as, f"is no record, and is filed as {filed_as}: the lookups have a row too many")
-            for what in self._dues.missing():
-                yield Fault(self._seq, "", what)
-            if self._base.seq and self._vouched != self._carried_digest():
-                what = "what stands in the place of records that were pruned is not what a record vouches for"
-                yield Fault(self._base.seq, "", what)
+            self._check_records()
         except LedgerError as error:
-            yield Fault(self._seq + 1, "", f"cannot be read, nor can what follows: {error}")
+            self._blame(self._seq + 1, f"cannot be read, nor can what follows: {error}")
+        if self.faults:
+            return
+        try:
+            self._check_sums()
+        except LedgerError as error:
+            self._blame(self._seq, f"the sums of accounts cannot be read: {error}")
 
-    def faults_up_to(self, size: int, pause: Callable[[], object]) -> Iterator[Fault]:
-        """The same of all records up to one."""
-        yield from self._walked(self._reader.ledger_id, size, pause)
-
-    def carried(self) -> Carried:
-        """What is open, was spent and was closed by the records that were walked."""
+    def carry(self, size: int) -> Carried | Fault:
+        """What is open, was spent and was closed by the records up to one; the first fault, where there is any."""
+        self._closed = {}
+        self._resume()
+        for seq in self._look_at(0, size):
+            if self.faults:
+                break
+            self._passed(seq)
+        if self.faults:
+            return self.faults[0]
         return Carried(self._balance.carried(), self._dues.carried(), self._closed)
 
-    def _walked(self, ledger_id: str, size: int | None = None, pause: Callable[[], object] = int) -> Iterator[Fault]:
+    def _check_records(self) -> None:
+        self._resume()
+        for seq in self._look_at(0):
+            self._passed(seq)
+        for seq, filed_as in self._reader.strays():
+            self._blame(seq, f"is no record, and is filed as {filed_as}: the lookups have a row too many", filed_as)
+        for what in self._dues.missing():
+            self._blame(self._seq, what)
+        if self._base.seq and self._vouched != self._carried_digest():
+            what = "what stands in the place of records that were pruned is not what a record vouches for"
+            self._blame(self._base.seq, what)
+
+    def _check_sums(self) -> None:
+        """Compare the sums that are kept with the records'; those that came since are looked at first."""
+        kept = self._reader.spends()
+        if kept is None:
+            return
+        newest, sums = kept
+        for seq in self._look_at(self._seq, newest):
+            self._passed(seq)
+        for what in self._dues.differing(sums):
+            self._blame(self._seq, what)
+
+    def _resume(self) -> None:
         self._balance.resume(self._reader.elsewhere())
         self._dues.resume(self._reader.base_spends())
-        for count, row in enumerate(self._reader.walk(0)):
-            if size is not None and row.seq > size:
-                return
-            if count % _STRETCH == 0:
-                pause()
-            yield from self._look_at(row, ledger_id) if row.seq > self._base.seq else self._look_at_kept(row)
 
     def _carried_digest(self) -> dict[str, object]:
         head = chain.digest_text(self._base.hash)
         return {"size": self._base.seq, "head": head, "carried": self._reader.base_digest()}
 
-    def differing(self) -> Iterator[Fault]:
-        """Compare the sums that are kept with a sound ledger's records; those that came since are looked at first."""
-        try:
-            kept = self._reader.spends()
-            if kept is None:
-                return
-            newest, sums = kept
-            for row in self._reader.walk(self._seq):
-                if row.seq > newest:
-                    break
-                yield from self._look_at(row, self._reader.ledger_id)
-            for what in self._dues.differing(sums):
-                yield Fault(self._seq, "", what)
-        except LedgerError as error:
-            yield Fault(self._seq, "", f"the sums of accounts cannot be read: {error}")
+    def _blame(self, seq: int, what: str, id_: str = "") -> None:
+        self.faults.append(Fault(seq, id_, what))
 
-    def _look_at_kept(self, row: Row) -> Iterator[Fault]:
+    def _look_at(self, after_seq: int, newest: float = math.inf) -> Iterator[int]:
+        """Look at the records beyond a number, up to another; gives the number that is reached, now and then."""
+        ledger_id, begins = self._reader.ledger_id, self._base.seq
+        for count, row in enumerate(self._reader.walk(after_seq)):
+            if row.seq > newest:
+                return
+            if count % _STRETCH == 0:
+                yield row.seq
+            if row.seq > begins:
+                self._enter(row, ledger_id)
+            else:
+                self._enter_kept(row)
+
+    def _enter_kept(self, row: Row) -> None:
         """A fact that was kept of records that were pruned, which something else vouches for; or what is to go yet."""
-        try:
-            event = _decode(row.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield Fault(row.seq, "" if row.filed is None else str(row.filed.id), f"is no usage record: {error}")
+        event = self._read(row)
+        if event is None:
             return
         if chain.digest_of(row.body) != row.hash:
-            yield Fault(row.seq, event.id, "its bytes do not fit its hash: it was changed after it was written")
-        if event.type == RecordType.FACT:
-            for what in self._dues.enter(event):
-                yield Fault(row.seq, event.id, what)
+            self._say("its bytes do not fit its hash: it was changed after it was written")
+        if event.type == _FACT:
+            self._dues.enter(event, None, self._say)
+        self._name(row, event)
 
-    def _look_at(self, row: Row, ledger_id: str) -> Iterator[Fault]:
+    def _enter(self, row: Row, ledger_id: str) -> None:
         self.records += 1
         digest = chain.digest_of(row.body)
-        try:
-            event = _decode(row.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield Fault(row.seq, "" if row.filed is None else str(row.filed.id), f"is no usage record: {error}")
+        event = self._read(row)
+        if event is None:
             self._go_on(row, digest)
             return
-        for what in self._misplaced(row, digest, event, ledger_id):
-            yield Fault(row.seq, event.id, what)
+        self._place(row, digest, event, ledger_id)
+        time_utc_ns = _compare_filed(row.filed, event, self._say)
         self._go_on(row, digest)
-        if event.type == RecordType.CHECKPOINT:
-            sealing = (event.data.note or "", event.data.key or "", ledger_id)
+        kind, data = event.type, event.data
+        if kind == _CHECKPOINT:
+            self._name(row, event)
+            sealing = (data.note or "", data.key or "", ledger_id)
             for what in unsealed(*sealing, self._reader.hash_at, self._base.seq):
-                yield Fault(row.seq, event.id, what)
-        elif event.type == RecordType.FACT and event.data.fact == PRUNED:
-            self._vouched = event.data.content
-        elif event.type == RecordType.INSTANCE and event.data.final and event.data.instance is not None:
-            self._closed[event.data.instance] = row.seq
-        for what in (*self._balance.enter(event), *self._dues.enter(event)):
-            yield Fault(row.seq, event.id, what)
+                self._say(what)
+        elif kind == _FACT and data.fact == PRUNED:
+            self._vouched = data.content
+        elif self._closed is not None and kind == _INSTANCE and data.final and data.instance is not None:
+            self._closed[data.instance] = row.seq
+        self._balance.enter(event, self._say)
+        self._dues.enter(event, time_utc_ns, self._say)
+        if self._said:
+            self._name(row, event)
 
-    def _misplaced(self, row: Row, digest: bytes, event: Event, ledger_id: str) -> Iterator[str]:
-        place = event.data.ledger
+    def _read(self, row: Row) -> Event | None:
+        try:
+            return _decode(row.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            id_ = "" if row.filed is None else str(row.filed.id)
+            self._blame(row.seq, f"is no usage record: {error}", id_)
+            return None
+
+    def _name(self, row: Row, event: Event) -> None:
+        """Make faults of what was said of a record."""
+        self.faults.extend(Fault(row.seq, event.id, what) for what in self._said)
+        self._said.clear()
+
+    def _place(self, row: Row, digest: bytes, event: Event, ledger_id: str) -> None:
+        seq, place = row.seq, event.data.ledger
         if digest != row.hash:
-            yield "its bytes do not fit its hash: it was changed after it was written"
+            self._say("its bytes do not fit its hash: it was changed after it was written")
         if place.id != ledger_id:
-            yield f"belongs to ledger {place.id}, expected {ledger_id}"
-        if place.seq != row.seq:
-            yield f"says that it is number {place.seq}: it was moved, or repeated"
-        if row.seq != self._seq + 1:
-            missing = row.seq - self._seq - 1
-            yield f"follows number {self._seq}: {missing} record{'s are' if missing > 1 else ' is'} missing before it"
-        elif place.previous not in self._links:
-            yield f"does not follow number {self._seq} as that is now: one of both was replaced"
-        yield from _misfiled(row.filed, event)
+            self._say(f"belongs to ledger {place.id}, expected {ledger_id}")
+        if place.seq != seq:
+            self._say(f"says that it is number {place.seq}: it was moved, or repeated")
+        if seq != self._seq + 1:
+            missing = seq - self._seq - 1
+            records = f"record{'s are' if missing > 1 else ' is'} missing before it"
+            self._say(f"follows number {self._seq}: {missing} {records}")
+        elif place.previous != chain.digest_text(self._hash) and place.previous != chain.digest_text(self._digest):
+            self._say(f"does not follow number {self._seq} as that is now: one of both was replaced")
 
     def _go_on(self, row: Row, digest: bytes) -> None:
         # Where a record's bytes were changed, that one is the fault; its successor, which names the old hash, is not.
         self._seq = row.seq
-        self._links = {chain.digest_text(digest), chain.digest_text(row.hash)}
+        self._hash, self._digest = row.hash, digest
 
 
 def unsealed(
@@ -248,18 +287,21 @@ def unsealed(
         yield f"seals another record {of.size} than is there: the ledger was changed, or an older copy went on"
 
 
-def _misfiled(filed: Filed | None, event: Event) -> Iterator[str]:
-    """Compare what a record is found by with what it says."""
+def _compare_filed(filed: Filed | None, event: Event, say: Say) -> int | None:
+    """Compare what a record is found by with what it says; gives its time where both agree on one."""
     if filed is None:
-        yield "is filed nowhere, so that it is not found by what it says"
-        return
+        say("is filed nowhere, so that it is not found by what it says")
+        return None
     data = event.data
     root = data.root if data.root != data.prediction else None
-    said = (event.id, event.type, event.time, data.prediction, root, data.account, data.model)
-    at = filed._replace(time_utc_ns=_instant(filed.time_utc_ns))
-    for name, found, expected in zip(_FILED_BY, at, said, strict=True):
-        if found != expected:
-            yield f"is filed under {name} {found}, not {expected}: it is not found by what it says"
+    time = _instant(filed.time_utc_ns)
+    said = Filed(event.id, event.type, filed.time_utc_ns, data.prediction, root, data.account, data.model)
+    if time != event.time or filed != said:
+        pair = structs.replace(filed, time_utc_ns=time), structs.replace(said, time_utc_ns=event.time)
+        for name, found, expected in zip(_FILED_BY, *map(structs.astuple, pair), strict=True):
+            if found != expected:
+                say(f"is filed under {name} {found}, not {expected}: it is not found by what it says")
+    return filed.time_utc_ns if isinstance(filed.time_utc_ns, int) and time == event.time else None
 
 
 def _instant(time_utc_ns: object) -> object:

@@ -5,26 +5,32 @@ time, amounts to price. Pure; keeps only what is open, and forgets an instance w
 chain.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from decimal import Context, Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal
+from typing import Any
 
 import msgspec
 
+from taximeter.billing.units import COMPUTING_SECOND
 from taximeter.ledger import metered
 from taximeter.ledger.base import Elsewhere
+from taximeter.ledger.metered import Say
 from taximeter.records import RecordType
 
+# Members of enums and methods of contexts are looked up once: these are asked of every record.
+_PREDICTION, _INSTANCE, _CORRECTION = (
+    kind.value for kind in (RecordType.PREDICTION, RecordType.INSTANCE, RecordType.CORRECTION)
+)
 #: Each amount is the difference of two totals that were rounded once, to 18 places.
 _SLACK = Decimal("1e-18")
 _EXACT = Context(prec=250)
-_GIGA = Decimal(1_000_000_000)
-_PHASES = ("boot_ns", "idle_ns", "active_ns", "teardown_ns", "suspended_ns", "unknown_ns")
-_PARTS = ("load_ns", "active_ns", "suspended_ns", "unknown_ns")
+_add, _subtract, _multiply = _EXACT.add, _EXACT.subtract, _EXACT.multiply
+_NOTHING, _GIGA = Decimal(0), Decimal(1_000_000_000)
+#: More digits than any count has, and fewer than Python reads as a number.
+_COUNT_DIGITS = 1_000
 
 
-class Place(msgspec.Struct):
+class Place(msgspec.Struct, gc=False):
     """Where a record says it stands."""
 
     id: str
@@ -32,7 +38,7 @@ class Place(msgspec.Struct):
     previous: str
 
 
-class Interval(msgspec.Struct):
+class Interval(msgspec.Struct, gc=False):
     """The stretch of monotonic time that a record covers."""
 
     start_ns: int
@@ -40,7 +46,7 @@ class Interval(msgspec.Struct):
     boot_id: str
 
 
-class Line(msgspec.Struct):
+class Line(msgspec.Struct, gc=False):
     """A priced line."""
 
     meter: str
@@ -51,7 +57,7 @@ class Line(msgspec.Struct):
     amount: str
 
 
-class Billing(msgspec.Struct):
+class Billing(msgspec.Struct, gc=False):
     """What a record costs."""
 
     lines: list[Line]
@@ -60,13 +66,13 @@ class Billing(msgspec.Struct):
     currency: str | None = None
 
 
-class Hardware(msgspec.Struct):
+class Hardware(msgspec.Struct, gc=False):
     """How many devices bill."""
 
     count: int = 0
 
 
-class Data(msgspec.Struct):
+class Data(msgspec.Struct, gc=False):
     """What the audit reads of a record; the rest is chained, and needs no sum."""
 
     ledger: Place
@@ -96,7 +102,7 @@ class Data(msgspec.Struct):
     note: str | None = None
 
 
-class Event(msgspec.Struct):
+class Event(msgspec.Struct, gc=False):
     """A record in its envelope."""
 
     id: str
@@ -106,39 +112,37 @@ class Event(msgspec.Struct):
     subject: str = ""
 
 
-class _Sum(NamedTuple):
+class _Sum(msgspec.Struct, array_like=True, gc=False):
     """What one meter's lines add up to, as long as neither its rate nor its multiplier changes."""
 
     rate: str = ""
     multiplier: str = ""
-    quantity: Decimal = Decimal(0)
-    due: Decimal = Decimal(0)
-    billed: Decimal = Decimal(0)
+    quantity: Decimal = _NOTHING
+    due: Decimal = _NOTHING
+    billed: Decimal = _NOTHING
 
 
 _NO_SUM = _Sum()
 
 
-@dataclass(slots=True)
-class _Tiles:
+class _Tiles(msgspec.Struct, gc=False):
     """The intervals of one prediction or instance, so far."""
 
     end_ns: int | None = None
-    to_date: dict[str, int] = field(default_factory=dict)
-    runs: dict[str, _Sum] = field(default_factory=dict)  # by meter
-    units: dict[str, Decimal] = field(default_factory=dict)  # counted
+    to_date: dict[str, int] = {}
+    runs: dict[str, _Sum] = {}  # by meter
+    units: dict[str, Decimal] = {}  # counted
 
 
-@dataclass(slots=True)
-class _Instance:
+class _Instance(msgspec.Struct, gc=False):
     """What is open of one instance."""
 
     number: int = 0  # of its next record
     boot_id: str | None = None
     active_ns: int = 0
     share_ns: int = 0
-    own: _Tiles = field(default_factory=_Tiles)
-    predictions: dict[str, _Tiles] = field(default_factory=dict)
+    own: _Tiles = msgspec.field(default_factory=_Tiles)
+    predictions: dict[str, _Tiles] = {}
     is_guessed: bool = False  # its first records are elsewhere, and what they said is not known
 
 
@@ -162,145 +166,172 @@ class Balance:
         """What is open now, to be gone on with where its records are not there any more."""
         return {name: Elsewhere(one.number, msgspec.json.encode(one)) for name, one in self._open.items()}
 
-    def enter(self, event: Event) -> Iterator[str]:
+    def enter(self, event: Event, say: Say) -> None:
         """Add a record; says what does not add up."""
-        name = event.data.instance
+        kind, data = event.type, event.data
+        name = data.instance
         if name is None:
             return
-        if event.type == RecordType.CORRECTION and name not in self._open:
-            instance = _Instance()  # it comes after the end: what had ended turned out to be billed by another tier
+        instance = self._open.get(name)
+        if instance is None:
+            instance = _Instance()
+            if kind != _CORRECTION:
+                self._open[name] = instance
+                _count(instance, event.id, name, say)
         else:
-            instance = self._open.setdefault(name, _Instance())
-            yield from _counted(instance, event.id, name)
+            _count(instance, event.id, name, say)
         try:
-            if event.type == RecordType.PREDICTION:
-                yield from _prediction(instance, event.data)
-            elif event.type == RecordType.INSTANCE:
-                yield from _own(instance, event.data)
-            elif event.type == RecordType.CORRECTION and event.data.billing is not None:
-                yield from _priced(event.data.billing)
+            if kind == _PREDICTION:
+                _prediction(instance, data, say)
+            elif kind == _INSTANCE:
+                _own(instance, data, say)
+            elif kind == _CORRECTION and data.billing is not None:
+                _priced(data.billing, say)
         except KeyError as error:
-            yield f"lacks {error.args[0]}, which its type must say"
-        except InvalidOperation:
-            yield "billing: expected numbers written as decimal strings"
-        if event.type == RecordType.INSTANCE and event.data.final:
+            say(f"lacks {error.args[0]}, which its type must say")
+        except ArithmeticError:
+            say("billing: expected numbers written as decimal strings")
+        if kind == _INSTANCE and data.final:
             del self._open[name]
 
 
-def _counted(instance: _Instance, record_id: str, name: str) -> Iterator[str]:
+def _count(instance: _Instance, record_id: str, name: str, say: Say) -> None:
+    """Have the instance's records follow each other by their ids."""
     expected = f"{name}-{instance.number:08d}"
+    instance.number += 1
     if record_id != expected:
-        yield f"is out of its instance's order: expected {expected}"
-    count = record_id.rpartition("-")[2]
-    instance.number = int(count) + 1 if count.isascii() and count.isdigit() else instance.number + 1
+        say(f"is out of its instance's order: expected {expected}")
+        count = record_id.rpartition("-")[2]
+        if count.isascii() and count.isdigit() and len(count) <= _COUNT_DIGITS:
+            instance.number = int(count) + 1
 
 
-def _prediction(instance: _Instance, data: Data) -> Iterator[str]:
+def _prediction(instance: _Instance, data: Data, say: Say) -> None:
     name = data.prediction or ""
-    tiles = instance.predictions.setdefault(name, _Tiles())
+    tiles = instance.predictions.get(name)
+    if tiles is None:
+        tiles = instance.predictions[name] = _Tiles()
     time = data.time
-    yield from _tiled(instance, tiles, data)
-    if sum(time[part] for part in _PARTS) > time["wall_ns"] or time["share_ns"] > time["active_ns"]:
-        yield "time: load, active, suspended and unknown exceed wall, or the share exceeds active"
-    yield from _billed(tiles, data)
+    _tile(instance, tiles, data, say)
+    parts_ns = time["load_ns"] + time["active_ns"] + time["suspended_ns"] + time["unknown_ns"]
+    if parts_ns > time["wall_ns"] or time["share_ns"] > time["active_ns"]:
+        say("time: load, active, suspended and unknown exceed wall, or the share exceeds active")
+    _bill(tiles, data, say)
     instance.share_ns += time["share_ns"]
     if data.final:
         del instance.predictions[name]
 
 
-def _own(instance: _Instance, data: Data) -> Iterator[str]:
+def _own(instance: _Instance, data: Data, say: Say) -> None:
     time = data.time
-    yield from _tiled(instance, instance.own, data)
-    phases_ns = sum(time[phase] for phase in _PHASES)
+    _tile(instance, instance.own, data, say)
+    running_ns = time["boot_ns"] + time["idle_ns"] + time["active_ns"] + time["teardown_ns"]
+    phases_ns = running_ns + time["suspended_ns"] + time["unknown_ns"]
     if phases_ns != time["wall_ns"]:
-        yield f"time: the phases add up to {phases_ns} ns, expected wall, {time['wall_ns']} ns"
-    yield from _billed(instance.own, data)
+        say(f"time: the phases add up to {phases_ns} ns, expected wall, {time['wall_ns']} ns")
+    _bill(instance.own, data, say)
     instance.active_ns += time["active_ns"]
     if not data.final:
         return
     for name in instance.predictions:
-        yield f"ends its instance, but prediction {name} has no final record"
+        say(f"ends its instance, but prediction {name} has no final record")
     if instance.share_ns != instance.active_ns and not instance.is_guessed:
-        yield f"time: the predictions' shares add up to {instance.share_ns} ns, expected {instance.active_ns} ns active"
+        expected = f"expected {instance.active_ns} ns active"
+        say(f"time: the predictions' shares add up to {instance.share_ns} ns, {expected}")
 
 
-def _tiled(instance: _Instance, tiles: _Tiles, data: Data) -> Iterator[str]:
+def _tile(instance: _Instance, tiles: _Tiles, data: Data, say: Say) -> None:
     """The interval begins where the last one ended, and is as long as it says."""
     interval, time = data.interval, data.time
     if interval is None:
         raise KeyError("interval")
-    if tiles.end_ns is not None and interval.start_ns != tiles.end_ns:
-        kind = "gap" if interval.start_ns > tiles.end_ns else "overlap"
-        difference_ns = abs(interval.start_ns - tiles.end_ns)
-        yield f"interval: {kind} of {difference_ns} ns: begins at {interval.start_ns}, expected {tiles.end_ns}"
-    if instance.boot_id not in (None, interval.boot_id):
-        yield f"interval: of boot {interval.boot_id}, expected {instance.boot_id}"
-    if time["wall_ns"] != interval.end_ns - interval.start_ns + time["suspended_ns"]:
-        yield f"time: wall is {time['wall_ns']} ns, expected its interval and what was suspended"
-    for part, value_ns in time.items():
-        if value_ns < 0:
-            yield f"time: {part} is {value_ns}, expected no negative duration"
+    start_ns, end_ns, boot_id = interval.start_ns, interval.end_ns, interval.boot_id
+    if tiles.end_ns is not None and start_ns != tiles.end_ns:
+        kind = "gap" if start_ns > tiles.end_ns else "overlap"
+        difference_ns = abs(start_ns - tiles.end_ns)
+        say(f"interval: {kind} of {difference_ns} ns: begins at {start_ns}, expected {tiles.end_ns}")
+    if boot_id != instance.boot_id and instance.boot_id is not None:
+        say(f"interval: of boot {boot_id}, expected {instance.boot_id}")
+    if time["wall_ns"] != end_ns - start_ns + time["suspended_ns"]:
+        say(f"time: wall is {time['wall_ns']} ns, expected its interval and what was suspended")
+    if min(time.values()) < 0:
+        for part, value_ns in time.items():
+            if value_ns < 0:
+                say(f"time: {part} is {value_ns}, expected no negative duration")
     if instance.is_guessed and tiles.end_ns is None:
         _adopt(tiles, data)
-    for part, total_ns in data.to_date.items():
-        if total_ns != tiles.to_date.get(part, 0) + time[part]:
-            yield f"to_date: {part} is {total_ns}, expected {tiles.to_date.get(part, 0)} before and {time[part]} now"
-    tiles.end_ns, tiles.to_date, instance.boot_id = interval.end_ns, data.to_date, interval.boot_id
+    if tiles.to_date or not data.to_date.items() <= time.items():  # what came before is nothing in most cases
+        _add_up(tiles.to_date, data, say)
+    tiles.end_ns, tiles.to_date, instance.boot_id = end_ns, data.to_date, boot_id
 
 
 def _adopt(tiles: _Tiles, data: Data) -> None:
     """Believe what a record says of those before it, which are elsewhere: as far as it can be."""
     tiles.to_date = {part: max(0, total_ns - data.time.get(part, 0)) for part, total_ns in data.to_date.items()}
     for name, total in (data.units_to_date or {}).items():
-        before = _EXACT.subtract(Decimal(total), Decimal(data.units.get(name, 0)))
-        tiles.units[name] = max(Decimal(0), before)
+        before = _subtract(Decimal(total), Decimal(data.units.get(name, 0)))
+        tiles.units[name] = max(_NOTHING, before)
 
 
-def _billed(tiles: _Tiles, data: Data) -> Iterator[str]:
+def _add_up(before: dict[str, int], data: Data, say: Say) -> None:
+    """Totals are those of the record before and what this one adds."""
+    time = data.time
+    for part, total_ns in data.to_date.items():
+        if total_ns != before.get(part, 0) + time[part]:
+            say(f"to_date: {part} is {total_ns}, expected {before.get(part, 0)} before and {time[part]} now")
+
+
+def _bill(tiles: _Tiles, data: Data, say: Say) -> None:
     """Each line is its quantity at its price, also summed over all records; its quantity was measured."""
     if data.billing is None:
         raise KeyError("billing")
-    metered.add(tiles.units, data.units)
-    yield from metered.miscounted(tiles.units, data.units_to_date)
-    yield from _priced(data.billing)
-    for line in data.billing.lines:
-        yield from _measured(line, data)
-        before = tiles.runs.get(line.meter, _NO_SUM)
-        if (before.rate, before.multiplier) != (line.rate, line.multiplier):
+    if data.units:
+        metered.add(tiles.units, data.units)
+    if data.units_to_date:
+        metered.compare(tiles.units, data.units_to_date, say)
+    costs = _priced(data.billing, say)
+    for line, (quantity, due, amount) in zip(data.billing.lines, costs, strict=True):
+        _measured(line, quantity, data, say)
+        before = tiles.runs.get(line.meter)
+        if before is None or before.rate != line.rate or before.multiplier != line.multiplier:
             before = _NO_SUM
-        quantity = _EXACT.add(before.quantity, Decimal(line.quantity))
-        due, billed = _EXACT.add(before.due, _due(line)), _EXACT.add(before.billed, Decimal(line.amount))
-        tiles.runs[line.meter] = _Sum(line.rate, line.multiplier, quantity, due, billed)
-        if abs(_EXACT.subtract(due, billed)) > _SLACK:
-            yield f"billing: {line.meter} adds up to {billed} so far, expected {due:f}, rounded once"
-        yield from metered.overbilled(line.meter, line.unit, quantity, tiles.units)
+        whole, owed, billed = _add(before.quantity, quantity), _add(before.due, due), _add(before.billed, amount)
+        tiles.runs[line.meter] = _Sum(line.rate, line.multiplier, whole, owed, billed)
+        if abs(_subtract(owed, billed)) > _SLACK:
+            say(f"billing: {line.meter} adds up to {billed} so far, expected {owed:f}, rounded once")
+        metered.hold_to_counts(line.meter, line.unit, whole, tiles.units, say)
 
 
-def _priced(billing: Billing) -> Iterator[str]:
-    """Each line's arithmetic, and their sum."""
-    total = Decimal(0)
+def _priced(billing: Billing, say: Say) -> Sequence[tuple[Decimal, Decimal, Decimal]]:
+    """Each line's arithmetic, and their sum; gives what each line has: its quantity, its exact price, its amount."""
+    costs = []
+    total = _NOTHING
     for line in billing.lines:
         amount = Decimal(line.amount)
-        total = _EXACT.add(total, amount)
-        if abs(_EXACT.subtract(amount, _due(line))) > _SLACK:
-            due = f"{line.quantity} × {line.rate} × {line.multiplier}"
-            yield f"billing: {line.meter} costs {line.amount}, expected {due}"
+        total = _add(total, amount)
+        quantity = Decimal(line.quantity)
+        due = _multiply(_multiply(quantity, Decimal(line.rate)), Decimal(line.multiplier))
+        if abs(_subtract(amount, due)) > _SLACK:
+            say(
+                f"billing: {line.meter} costs {line.amount}, expected {line.quantity} × {line.rate} × {line.multiplier}"
+            )
+        costs.append((quantity, due, amount))
     if billing.amount is not None and Decimal(billing.amount) != total:
-        yield f"billing: the amount is {billing.amount}, expected {total:f}, the sum of its lines"
+        say(f"billing: the amount is {billing.amount}, expected {total:f}, the sum of its lines")
+    return costs
 
 
-def _measured(line: Line, data: Data) -> Iterator[str]:
-    quantity = Decimal(line.quantity)
+def _measured(line: Line, quantity: Decimal, data: Data, say: Say) -> None:
     if quantity <= 0:
-        yield f"billing: {line.meter} bills a quantity of {line.quantity}, expected more than nothing"
-    part = f"{line.meter}_ns"
-    # A boot is billed once it has led to ready, then with all that earlier records left unbilled.
-    known = [times[part] for times in (data.time, data.to_date) if part in times]
-    if line.unit == "computing_second" and known and _EXACT.multiply(quantity, _GIGA) not in known:
-        yield f"billing: {line.meter} bills {line.quantity} s, expected the {data.time[part]} ns that were measured"
-    most_ns = max(data.time.get("active_ns", 0), data.to_date.get("active_ns", 0))
-    yield from metered.overtimed(line.meter, line.unit, quantity, most_ns, data.hardware.count if data.hardware else 0)
-
-
-def _due(line: Line) -> Decimal:
-    return _EXACT.multiply(_EXACT.multiply(Decimal(line.quantity), Decimal(line.rate)), Decimal(line.multiplier))
+        say(f"billing: {line.meter} bills a quantity of {line.quantity}, expected more than nothing")
+    time, to_date = data.time, data.to_date
+    if line.unit == COMPUTING_SECOND:
+        part = f"{line.meter}_ns"
+        now_ns, whole_ns = time.get(part), to_date.get(part)
+        is_known = now_ns is not None or whole_ns is not None
+        # A boot is billed once it has led to ready, then with all that earlier records left unbilled.
+        if is_known and _multiply(quantity, _GIGA) not in (now_ns, whole_ns):
+            say(f"billing: {line.meter} bills {line.quantity} s, expected the {time[part]} ns that were measured")
+    most_ns = max(time.get("active_ns", 0), to_date.get("active_ns", 0))
+    active = most_ns, data.hardware.count if data.hardware else 0
+    metered.hold_to_time(line.meter, line.unit, quantity, active, say)

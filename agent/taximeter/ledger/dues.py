@@ -7,7 +7,7 @@ month and model. Refuses to know the chain.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from taximeter.billing.money import plain
 from taximeter.billing.spending import parse_spending
@@ -15,8 +15,11 @@ from taximeter.billing.tab import Tab
 from taximeter.billing.thresholds import Due, Key, Standing
 from taximeter.errors import ConfigError
 from taximeter.ledger.balance import Event
+from taximeter.ledger.metered import Say
 from taximeter.ledger.sayings import SPENDING, crossing_in, spent_in
 from taximeter.records import RecordType
+
+_THRESHOLD, _FACT = RecordType.THRESHOLD.value, RecordType.FACT.value
 
 
 class Dues:
@@ -37,23 +40,26 @@ class Dues:
         summed, _ = self._tab.take_changed()
         return {**self._carried, **summed}
 
-    def enter(self, event: Event) -> Iterator[str]:
-        """Add a record; says what was due before it, or is not due."""
+    def enter(self, event: Event, time_utc_ns: int | None, say: Say) -> None:
+        """Add a record, whose time is known or not; says what was due before it, or is not due."""
         try:
-            if event.type == RecordType.THRESHOLD:
-                yield from self._told(event)
+            if event.type == _THRESHOLD:
+                self._compare(event, say)
                 return
-            yield from self.missing()
-            if event.type == RecordType.FACT and event.data.fact == SPENDING:
+            if self._due:
+                for what in self.missing():
+                    say(what)
+            if event.type == _FACT and event.data.fact == SPENDING:
                 self._tab.judge_by(parse_spending(event.data.content, "its rules").thresholds)
-            elif (one := spent_in(event)) is not None:
-                self._due.extend((event.id, due) for due in self._tab.spend([(0, one)]))
+            elif (one := spent_in(event, time_utc_ns)) is not None:
+                for due in self._tab.spend(((0, one),)):
+                    self._due.append((event.id, due))
         except ConfigError as error:
-            yield str(error)
-        except InvalidOperation:
-            yield "threshold: expected a number written as a decimal string"
+            say(str(error))
+        except ArithmeticError:
+            say("threshold: expected a number written as a decimal string")
         except ValueError:
-            yield f"time: expected an instant, got {event.time!r}"
+            say(f"time: expected an instant, got {event.time!r}")
 
     def missing(self) -> Iterator[str]:
         """What was due and was not told, right behind the record that crossed it."""
@@ -72,14 +78,14 @@ class Dues:
                 whose = f"account {key.account}, {key.period}{model}"
                 yield f"the sum that is kept of {whose} is {found} {key.currency}, expected {plain(expected)}"
 
-    def _told(self, event: Event) -> Iterator[str]:
+    def _compare(self, event: Event, say: Say) -> None:
         key, threshold, _ = crossing_in(event)
         if not self._due or (self._due[0][1].key, self._due[0][1].threshold) != (key, threshold):
-            yield f"says that {key.account} crossed {plain(threshold)} {key.currency} in {key.period}: nothing did here"
+            say(f"says that {key.account} crossed {plain(threshold)} {key.currency} in {key.period}: nothing did here")
             return
         _, due = self._due.popleft()
         if event.data.spend != plain(due.spend):
-            yield f"spend is {event.data.spend}, expected {plain(due.spend)}"
+            say(f"spend is {event.data.spend}, expected {plain(due.spend)}")
 
 
 def _crossed(due: Due) -> str:

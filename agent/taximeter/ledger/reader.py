@@ -35,7 +35,10 @@ ORDER BY id LIMIT ?)
 _FIRST = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE prediction = ? AND root IS NULL"
 _BELOW = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE root = ? AND prediction IS NOT NULL"
 _ROOT_OF = "SELECT coalesce(root, prediction) FROM lookups WHERE prediction = ? ORDER BY seq LIMIT 1"
-_NEXT_ROOT = "SELECT root FROM lookups WHERE root > ? AND typeof(root) = 'text' ORDER BY root LIMIT 1"
+# An instance's own record may name a root too; it is no prediction, and stands in no tree.
+_NEXT_ROOT = """
+SELECT root FROM lookups WHERE root > ? AND typeof(root) = 'text' AND prediction IS NOT NULL ORDER BY root LIMIT 1
+"""
 # What was called by somebody who did not know the first of all names a root that stands in a tree itself.
 _ROOTS = """
 WITH RECURSIVE roots(id) AS (
@@ -51,8 +54,10 @@ sum(load_ns), sum(sold_ns), sum(returned_ns) FROM pools WHERE hour >= ? GROUP BY
 """
 _HAS_LETTERS = "SELECT 1 FROM sqlite_schema WHERE name = 'dead_letters'"
 _HAS_POOLS = "SELECT 1 FROM sqlite_schema WHERE name = 'pools'"
+# A damaged or forged file may hold anything where bytes belong; that is then as good as nothing.
 _WALK = """
-SELECT records.seq, hash, body, id, type, time_utc_ns, prediction, root, account, model, lookups.seq
+SELECT records.seq, iif(typeof(hash) = 'blob', hash, x''), iif(typeof(body) = 'blob', body, x''),
+id, type, time_utc_ns, prediction, root, account, model, lookups.seq
 FROM records LEFT JOIN lookups USING (seq) WHERE records.seq > ? ORDER BY records.seq LIMIT ?
 """
 _USAGE = "SELECT 1 FROM lookups WHERE seq > ? AND seq <= ? AND type NOT IN (?, ?) LIMIT 1"
@@ -304,8 +309,10 @@ class LedgerReader:
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
         while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
-            for seq, digest, body, *filed, filed_at in rows:
-                yield Row(seq, _bytes(digest), _bytes(body), None if filed_at is None else Filed(*filed))
+            for row in rows:
+                seq, digest, body, id_, kind, time_utc_ns, prediction, root, account, model, filed_at = row
+                filed = None if filed_at is None else Filed(id_, kind, time_utc_ns, prediction, root, account, model)
+                yield Row(seq, digest, body, filed)
             after_seq = self._beyond(after_seq, rows)
 
     def strays(self) -> Iterator[tuple[int, str]]:
@@ -327,11 +334,6 @@ class LedgerReader:
     def _ask(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         with door("read", self._path):
             return self._connection.execute(sql, values).fetchall()
-
-
-def _bytes(value: object) -> bytes:
-    """A damaged or forged file may hold anything where bytes belong; that is then as good as nothing."""
-    return value if isinstance(value, bytes) else b""
 
 
 def _conditions(wanted: RecordFilter) -> tuple[list[str], list[str | int]]:

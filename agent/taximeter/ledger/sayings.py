@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from taximeter.billing.credit import Grant
 from taximeter.billing.thresholds import Key, Spent, spent
@@ -11,13 +12,13 @@ from taximeter.ledger.balance import Event
 SPENDING = "spending"
 
 
-def spent_in(event: Event) -> Spent | None:
-    """What a record adds to its account's spend."""
+def spent_in(event: Event, time_utc_ns: int | None = None) -> Spent | None:
+    """What a record adds to its account's spend; `time_utc_ns` is its time, where that has been read already."""
     data, billing = event.data, event.data.billing
     if billing is None:
         return None
     whole = (event.subject, data.account, billing.status, billing.amount, billing.currency)
-    return spent(whole, data.model, utc_ns(event.time))
+    return spent(whole, data.model, utc_ns(event.time) if time_utc_ns is None else time_utc_ns)
 
 
 def grant_in(event: Event) -> Grant:
@@ -36,4 +37,9 @@ def crossing_in(event: Event) -> tuple[Key, Decimal, str]:
 
 def utc_ns(text: str) -> int:
     """An instant as records write it, in nanoseconds since 1970 UTC."""
-    return int(datetime.fromisoformat(f"{text[:19]}Z").timestamp()) * 1_000_000_000 + int(text[20:29])
+    return _second(text[:19]) * 1_000_000_000 + int(text[20:29])
+
+
+@lru_cache(maxsize=256)
+def _second(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}Z").timestamp())

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from taximeter.ledger.runs import Call, Runs
 from taximeter.records import UsageRecord
 
@@ -92,7 +94,7 @@ class Stored:
     body: bytes
 
 
-class Filed(NamedTuple):
+class Filed(msgspec.Struct, frozen=True, gc=False):
     """What a record is found by: its row of the lookups, whatever the file says there."""
 
     id: object
@@ -104,8 +106,7 @@ class Filed(NamedTuple):
     model: object
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A record as the audit looks at it; a field is whatever the file says, believed or not."""
 
     seq: int

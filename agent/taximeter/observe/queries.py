@@ -233,12 +233,19 @@ class Queries:
             ended[one.kind.model] = ended.get(one.kind.model, 0) + one.ended
         return sorted(ended, key=lambda name: (-ended[name], name))
 
-    def verify(self, held: Iterable[str] = (), key: str | None = None) -> Json:
+    def newest(self) -> int:
+        """The number of the ledger's newest record."""
+        return self._reader.head.seq
+
+    def verify(
+        self, held: Iterable[str] = (), key: str | None = None, passed: Callable[[int], object] = lambda _: None
+    ) -> Json:
         """Audit the whole ledger: every fault, by record; and what is worth a look in who called whom, no fault.
 
         `held` are notes of checkpoints that are kept elsewhere; `key` is the public key that is to have signed all.
+        `passed` is told now and then which number has been reached.
         """
-        report = audit(self._reader)
+        report = audit(self._reader, passed)
         faults: list[Json] = [{"seq": fault.seq, "id": fault.id, "what": fault.what} for fault in report.faults]
         faults += [{"seq": None, "id": "", "what": what} for what in self._unsealed(held, key)]
         notes = tree.found(finding for calls in all_calls(self._reader) for finding in calls.tree.findings)
