@@ -27,6 +27,7 @@ VERBS = (
     ["export"],
     ["grant"],
     ["rerate"],
+    ["reconcile"],
     ["hardware"],
     ["receipt"],
     ["records"],

@@ -12,6 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Receiver:
         try:
             while request := await read_request(reader):
                 self.requests.append(request)
-                answer = self.script.pop(0) if self.script else accept
+                answer = self.script.pop(0) if self.script else list_ if request.line.startswith("GET ") else accept
                 await answer(self, request, writer)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -76,6 +77,17 @@ def respond(writer: asyncio.StreamWriter, status: int, headers: str = "", body: 
 async def accept(receiver: Receiver, request: Request, writer: asyncio.StreamWriter) -> None:
     receiver.keep(request.body)
     writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+async def list_(receiver: Receiver, request: Request, writer: asyncio.StreamWriter) -> None:
+    """List what is held of what is asked for, as OpenMeter does."""
+    asked = dict(parse_qsl(urlsplit(request.line.split()[1]).query))
+    found = [
+        {"event": json.loads(body), "ingestedAt": "2026-11-22T10:00:00Z"}
+        for (_, name), body in receiver.held.items()
+        if asked["id"] in name and asked["from"] <= json.loads(body).get("time", asked["from"]) <= asked["to"]
+    ]
+    respond(writer, 200, "content-type: application/json\r\n", json.dumps(found).encode())
 
 
 def say(status: int, headers: str = "", body: bytes = b"") -> Answer:

@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from taximeter.errors import SinkError
+from taximeter.shipping.reconcile import reconcile
 from taximeter.shipping.shipper import Sink
 from taximeter.shipping.sinks import open_sink
 from taximeter.shipping.sinks.filled import numbered
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.anyio
 #: Everything that a sink may give as a reason: they are labels of a metric, and stand in docs/contracts.md.
 REASONS = {
     "connect", "connection", "diverged", "duplicate", "file", "no_stream", "redirect", "refused", "rejected",
-    "server_error", "throttled", "timeout", "tls", "token", "too_large",
+    "server_error", "throttled", "timeout", "tls", "token", "too_large", "unreadable",
 }  # fmt: skip
 TIMEOUT_S = 0.3
 CONTRACTS = Path(__file__).parent.parent.parent / "docs" / "contracts.md"
@@ -93,7 +94,8 @@ class FarHttp:
         self.receiver.script[:] = [reset]  # whoever is still connected
 
     def sink(self) -> Sink:
-        return open_sink("usage", "http", url=f"http://127.0.0.1:{self._port}/", timeout_s=20)
+        url = f"http://127.0.0.1:{self._port}/"
+        return open_sink("usage", "http", url=url, read_url=url, timeout_s=20)
 
     async def held(self) -> list[bytes]:
         taken: dict[str, bytes] = {}
@@ -371,3 +373,25 @@ async def settled() -> AsyncIterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before, 5)
+
+
+# --- Reading back ---
+
+
+async def test_what_a_receiver_lacks_is_sent_again_where_it_can_be_read(
+    far: Far, request: pytest.FixtureRequest
+) -> None:
+    bodies = events(9)
+    async with sending(far) as sink:
+        await sink.send(bodies[:3])
+        await sink.send(bodies[5:])
+        if "file" in request.node.name or request.node.name.endswith("[nats]"):
+            with pytest.raises(SinkError, match="expected") as caught:
+                await reconcile(sink, bodies)
+            assert caught.value.reason == "unreadable"
+            return
+        assert await reconcile(sink, bodies, dry_run=True) == 2
+        assert len(await far.held()) == 7
+        assert await reconcile(sink, bodies) == 2
+        assert await reconcile(sink, bodies) == 0
+    assert sorted(await far.held()) == bodies

@@ -343,3 +343,57 @@ async def test_a_lost_answer_is_repeated_with_the_same_bytes() -> None:
         await drained(receiver, 5)
         assert receiver.requests[0].body == receiver.requests[1].body
         assert receiver.accepted == 10
+
+
+# --- Reading back ---
+
+
+async def missing(receiver: Receiver, count: int = 2) -> Sequence[int]:
+    sink = HttpSink("billing", receiver.url, timeout_s=0.3, read_url=receiver.url)
+    try:
+        return await sink.missing(events(count))
+    finally:
+        await sink.close()
+
+
+async def test_a_receiver_is_asked_for_each_record_by_its_id_and_its_time() -> None:
+    async with receiving(say(200, body=b"[]")) as receiver:
+        assert await missing(receiver, 1) == [0]
+    line = receiver.requests[0].line
+    assert "id=r-00000001" in line
+    assert "from=1969-12-31T23%3A59%3A59Z" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "lost"),
+    [
+        (b'[{"id":"r-00000001","source":"/nodes/n1"}]', []),
+        (b'[{"event":{"id":"r-00000001","source":"/nodes/n1"},"ingestedAt":"x"}]', []),
+        (b'[{"event":{"id":"r-00000001","source":"/nodes/other"}}]', [0]),
+        (b'[{"event":{"id":"r-000000011","source":"/nodes/n1"}}]', [0]),
+        (b'[{"event":null}]', [0]),
+    ],
+)
+async def test_only_the_very_record_counts_as_there(body: bytes, lost: list[int]) -> None:
+    async with receiving(say(200, body=body)) as receiver:
+        assert await missing(receiver, 1) == lost
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (say(200, body=b"{}"), "unreadable"),
+        (say(200, body=b"[1]"), "unreadable"),
+        (say(200, body=b"\xff"), "unreadable"),
+        (say(200, body=b"[" + b" " * 100_000), "unreadable"),
+        (say(401), "refused"),
+        (say(503), "server_error"),
+        (hang, "timeout"),
+        (reset, "connection"),
+    ],
+)
+async def test_a_receiver_that_cannot_be_read_says_nothing_of_what_it_has(answer: Answer, reason: str) -> None:
+    async with receiving(answer) as receiver:
+        with pytest.raises(SinkError, match="^cannot ") as caught:
+            await missing(receiver)
+    assert caught.value.reason == reason

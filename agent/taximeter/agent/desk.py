@@ -209,6 +209,10 @@ class Desk:
             await self.ask(self._ledger.shipped, sink, 0, [refused])
         await self.count_letters()
 
+    async def acknowledged(self, sink: str, after: int, since_utc_ns: int, limit: int) -> Sequence[Stored]:
+        """The next records beyond a number that `sink` has acknowledged, begun since an instant (UTC, ns)."""
+        return await self.ask(self._ledger.acknowledged, sink, after, since_utc_ns, limit)
+
     async def count_letters(self) -> None:
         """Look again how many dead letters there are."""
         self.letters = await self.ask(self._ledger.dead_letters)

@@ -40,6 +40,7 @@ from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.pruner import Pruner
 from taximeter.agent.quota import Quota
+from taximeter.agent.reconciler import Reconciler, opened
 from taximeter.agent.rerater import Rerater
 from taximeter.agent.sealer import Sealer
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
@@ -54,8 +55,7 @@ from taximeter.ledger.store import Batch, Ledger, NodeInfo
 from taximeter.observe import api
 from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import Snapshot
-from taximeter.shipping.shipper import Bell, Outbox, ShipState, Sink, ship
-from taximeter.shipping.sinks import open_sink
+from taximeter.shipping.shipper import Bell, Outbox, ShipState, ship
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 doing=api.Doing(
                     grant=scene.desk.grant,
                     letters=Letters(scene.desk),
+                    reconcile=Reconciler(scene.desk, config.sinks),
                     rerate=Rerater(where.ledger, scene.books, watcher.scribe),
                     drain=scene.hurry.now,
                 ),
@@ -279,23 +280,9 @@ def _look(scene: Scene, watcher: Watcher) -> Snapshot:
 
 
 async def _ship(config: SinkConfig, scene: Scene) -> None:
-    sink: Sink = open_sink(
-        config.name,
-        config.type,
-        path=config.path,
-        rotate_bytes=config.rotate_bytes,
-        keep=config.keep,
-        url=config.url,
-        subject=config.subject,
-        token_file=config.token_file,
-        user=config.user,
-        creds_file=config.creds_file,
-        timeout_s=config.timeout_s,
-        gzip=config.gzip,
-    )
     outbox: Outbox = scene.desk
     bell, state = scene.desk.bells[config.name], scene.ships[config.name]
-    await ship(sink, outbox, wake=bell, state=state, jitter=random.random, sleep=scene.hurry.nap)
+    await ship(opened(config), outbox, wake=bell, state=state, jitter=random.random, sleep=scene.hurry.nap)
 
 
 async def _sweep_now_and_then(watcher: Watcher, scene: Scene) -> None:

@@ -23,6 +23,7 @@ from taximeter.cli.estimate import estimate
 from taximeter.cli.export import export
 from taximeter.cli.hardware import hardware
 from taximeter.cli.receipt import receipt
+from taximeter.cli.reconcile import reconcile
 from taximeter.cli.records import records
 from taximeter.cli.rerate import rerate
 from taximeter.cli.run import SETTINGS, run
@@ -58,7 +59,20 @@ def make_app() -> typer.Typer:
     app.callback()(_taximeter)
     app.command("run", context_settings=SETTINGS, add_help_option=False)(run)
     app.command("agent")(_agent)
-    for verb in (status, receipt, records, account, grant, rerate, estimate, hardware, verify, export, drain):
+    for verb in (
+        status,
+        receipt,
+        records,
+        account,
+        grant,
+        rerate,
+        estimate,
+        hardware,
+        verify,
+        export,
+        reconcile,
+        drain,
+    ):
         app.command(verb.__name__)(guarded(verb))
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say what is wrong with the configuration.")
     group.callback()(lambda: None)

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _TIMEOUT_S = 5.0
+#: For a receiver to be asked for some dozen records.
+_RECONCILE_S = 600.0
 _MOST_BYTES = 64 << 20
 _PAGE = 1000
 _NDJSON = "application/x-ndjson"
 
 
 #: Answers that say what is wrong with the request, and need no more words.
-_ITS_OWN_WORDS = (http.client.BAD_REQUEST, http.client.CONFLICT)
+_ITS_OWN_WORDS = (http.client.BAD_REQUEST, http.client.CONFLICT, http.client.BAD_GATEWAY)
 
 
 class SourceError(TaximeterError):
@@ -132,6 +134,15 @@ class Source:
             expected = "a living `taximeter agent`, which alone ships; start it, and try again"
             raise SourceError(f"cannot {order['do']} dead letters without an agent: expected {expected}")
         return _json(*_ask(self.agent, ("POST", "/v1/deadletters", json.dumps(order).encode()), (200,)))
+
+    def reconcile(self, asked: Mapping[str, Any]) -> Json:
+        """Have the agent look at some of what a receiver has: it alone ships. Raises SourceError."""
+        if self.agent is None:
+            raise SourceError(
+                "cannot reconcile without an agent: expected a living `taximeter agent`, which alone ships"
+            )
+        request = ("POST", "/v1/reconcile", json.dumps(asked).encode())
+        return _json(*_ask(self.agent, request, (200,), timeout_s=_RECONCILE_S))
 
     def hurry(self) -> None:
         """Have the agent ship at once, whatever it waits for. Raises SourceError."""
@@ -283,18 +294,22 @@ def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str
 
 
 def _ask(
-    agent: Agent, request: tuple[str, str, bytes | None], good: Sequence[int] = (200,), accept: str = "application/json"
+    agent: Agent,
+    request: tuple[str, str, bytes | None],
+    good: Sequence[int] = (200,),
+    accept: str = "application/json",
+    timeout_s: float = _TIMEOUT_S,
 ) -> tuple[str, bytes]:
     """The same of any request: its method, path and body, and the statuses of a good answer."""
     where = urlsplit(agent.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout_s)
     who = f"cannot ask the agent (pid {agent.pid}) at {agent.url}"
     try:
         connection.request(*request, headers={"Authorization": f"Bearer {agent.token}", "Accept": accept})
         response = connection.getresponse()
         body = response.read(_MOST_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SourceError(f"{who}: expected an answer within {_TIMEOUT_S:g} s ({error})") from error
+        raise SourceError(f"{who}: expected an answer within {timeout_s:g} s ({error})") from error
     finally:
         connection.close()
     if response.status == http.client.NOT_FOUND:

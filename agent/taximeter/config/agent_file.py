@@ -170,7 +170,14 @@ _SINKS = {
         frozenset({"name", "type", "path"}),
     ),
     "http": Table(
-        {**_SINK, "url": url, "token_file": line, "timeout_s": number(0.1, 600, "seconds"), "gzip": boolean},
+        {
+            **_SINK,
+            "url": url,
+            "read_url": url,
+            "token_file": line,
+            "timeout_s": number(0.1, 600, "seconds"),
+            "gzip": boolean,
+        },
         frozenset({"name", "type", "url"}),
     ),
     "nats": Table(

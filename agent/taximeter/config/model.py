@@ -105,6 +105,7 @@ class SinkConfig:
     rotate_bytes: int | None = None  #: file: beyond which another is begun; None: never
     keep: int | None = None  #: file: how many full ones stay; None: all
     url: str | None = None  #: http: where batches are posted; nats: the server
+    read_url: str | None = None  #: http: where what was posted can be read again
     subject: str | None = None  #: nats: what records are published under
     token_file: Path | None = None
     user: str | None = None  #: nats: whose password is in token_file

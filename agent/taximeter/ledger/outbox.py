@@ -22,6 +22,11 @@ CREATE TABLE dead_letters (
 
 _REGISTER = "INSERT OR IGNORE INTO sinks VALUES (?, 0)"
 _NEXT = "SELECT seq, body FROM records WHERE seq > (SELECT seq FROM sinks WHERE name = ?) ORDER BY seq LIMIT ?"
+_ACKNOWLEDGED = """
+SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?2 AND seq <= (SELECT seq FROM sinks WHERE name = ?1)
+AND time_utc_ns >= ?3 AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE sink = ?1 AND dead_letters.seq = records.seq)
+ORDER BY seq LIMIT ?4
+"""
 _NEWEST = """
 SELECT seq, body FROM records WHERE seq > (SELECT seq FROM sinks WHERE name = ?) ORDER BY seq DESC LIMIT 1
 """
@@ -77,6 +82,14 @@ def cursors(connection: "apsw.Connection") -> dict[str, int]:
 def unshipped(connection: "apsw.Connection", sink: str, limit: int) -> tuple[Stored, ...]:
     """The next records for `sink`, in order."""
     return tuple(Stored(*row) for row in connection.execute(_NEXT, (sink, limit)))
+
+
+def acknowledged(
+    connection: "apsw.Connection", sink: str, after: int, since_utc_ns: int, limit: int
+) -> tuple[Stored, ...]:
+    """The next records beyond a number that `sink` has taken, begun since an instant, in order."""
+    rows = connection.execute(_ACKNOWLEDGED, (sink, after, since_utc_ns, limit))
+    return tuple(Stored(*row) for row in rows)
 
 
 def newest(connection: "apsw.Connection", sink: str) -> Stored | None:

@@ -338,6 +338,11 @@ class Ledger:
         with door("read", self._path):
             return outbox.unshipped(self._live(), sink, limit)
 
+    def acknowledged(self, sink: str, after: int, since_utc_ns: int, limit: int) -> tuple[Stored, ...]:
+        """The next records beyond a number that `sink` acknowledged, begun since an instant (UTC, ns)."""
+        with door("read", self._path):
+            return outbox.acknowledged(self._live(), sink, after, since_utc_ns, limit)
+
     def newest_unshipped(self, sink: str) -> Stored | None:
         """The newest record that `sink` has not acknowledged."""
         with door("read", self._path):

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from taximeter.billing.credit import Grant
-from taximeter.errors import LedgerError, TaximeterError
+from taximeter.errors import LedgerError, SinkError, TaximeterError
 from taximeter.observe.granting import (
     REQUEST_MAX_BYTES,
     ConflictError,
@@ -38,6 +38,8 @@ from taximeter.observe.letters import LetterError, Order, read_order
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
 from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
+from taximeter.observe.reconciling import Looked, ReconcileError, looked_view, read_request
+from taximeter.observe.reconciling import Request as WhatToLookAt
 from taximeter.observe.rerating import Asked, Rerated, RerateError, read_asked, rerated_view
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
@@ -62,6 +64,9 @@ Rerate = Callable[[Asked], Awaitable[Rerated]]
 #: Does something with dead letters; gives how many there were.
 TreatLetters = Callable[[Order], Awaitable[int]]
 
+#: Looks at some of what a receiver has.
+Reconcile = Callable[[WhatToLookAt], Awaitable[Looked]]
+
 #: So many dead letters are listed at most.
 _MOST_LETTERS = 1000
 
@@ -79,6 +84,7 @@ class Doing:
     grant: GrantCredit | None = None
     rerate: Rerate | None = None
     letters: TreatLetters | None = None
+    reconcile: Reconcile | None = None
     drain: Callable[[], None] = _nothing  #: ships at once, whatever is waited for
 
 
@@ -112,6 +118,7 @@ def build(
         Route("/v1/drain", faces.drain, methods=["POST"]),
         Route("/v1/rerate", faces.rerate, methods=["POST"]),
         Route("/v1/deadletters", faces.letters, methods=["GET", "POST"]),
+        Route("/v1/reconcile", faces.reconcile, methods=["POST"]),
         Route("/v1/devices", faces.devices),
         Route("/v1/devices/explained", faces.explained),
         Route("/v1/hardware", faces.hardware),
@@ -120,8 +127,8 @@ def build(
         Route("/v1/model/{slug:path}", faces.model),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
-    handlers |= dict.fromkeys((GrantError, RerateError, LetterError), _misput)
-    handlers |= {ConflictError: _conflicting, ClientDisconnect: _gone}
+    handlers |= dict.fromkeys((GrantError, RerateError, LetterError, ReconcileError), _misput)
+    handlers |= {ConflictError: _conflicting, ClientDisconnect: _gone, SinkError: _unreached}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
@@ -263,6 +270,12 @@ class _Faces:
             raise HTTPException(503, "cannot treat dead letters here: expected an agent that ships")
         return _json({"do": order.deed, "sink": order.sink, "records": await self._doing.letters(order)})
 
+    async def reconcile(self, request: Request) -> Response:
+        asked = read_request(await _body(request))
+        if self._doing.reconcile is None:
+            raise HTTPException(503, "cannot reconcile here: expected an agent that ships")
+        return _json(looked_view(await self._doing.reconcile(asked)))
+
     async def drain(self, _: Request) -> Response:
         self._doing.drain()
         return Response(status_code=202)
@@ -313,6 +326,10 @@ async def _body(request: Request) -> bytes:
 
 async def _misput(_: Request, error: TaximeterError) -> Response:
     return problem(400, str(error))
+
+
+async def _unreached(_: Request, error: SinkError) -> Response:
+    return problem(502, str(error))
 
 
 async def _conflicting(_: Request, error: ConflictError) -> Response:

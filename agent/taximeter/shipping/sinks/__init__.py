@@ -19,6 +19,7 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
     rotate_bytes: int | None = None,
     keep: int | None = None,
     url: str | None = None,
+    read_url: str | None = None,
     subject: str | None = None,
     token_file: Path | None = None,
     user: str | None = None,
@@ -33,7 +34,7 @@ def open_sink(  # noqa: PLR0913 - one parameter a key of the config
         # httpx costs 6 MB and 150 ms: an agent that ships to a file does not pay for it.
         from taximeter.shipping.sinks.http import HttpSink  # noqa: PLC0415
 
-        return HttpSink(name, url, token_file, timeout_s, gzip)
+        return HttpSink(name, url, token_file, timeout_s, gzip, read_url)
     if kind == "nats" and url is not None and subject is not None:
         from taximeter.shipping.sinks.nats import NatsSink  # noqa: PLC0415 - as costly as httpx
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ONLY_ONE = {"Nats-Expected-Last-Subject-Sequence": "0"}
 #: Their own numbers for why not.
 _IS_THERE = 10071
+_NO_MESSAGE = 10037
 _REASONS = {10054: "too_large", 10164: "server_error"}  # 10164: another copy is about to be stored, or not
 
 
@@ -42,6 +43,7 @@ class _Held(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     stream: str = ""
+    streams: list[str] | None = None
     message: _Held | None = None
     error: _Error | None = None
 
@@ -76,6 +78,26 @@ async def _compare(link: Link, there: Sequence[tuple[str, Message]]) -> None:
             raise NotStored("server_error", f"{stream} says that it has {one.subject}, and does not show it: {why}")
         if answer.message.data != one.body:
             raise NotStored("diverged", f"{stream} has another record under {one.subject}")
+
+
+async def missing(link: Link, messages: Sequence[Message]) -> list[int]:
+    """Which of `messages`, each of a subject of its own, no stream has, by their places; NotStored."""
+    asked = Message("$JS.API.STREAM.NAMES", msgspec.json.encode({"subject": messages[0].subject}), {})
+    (named,) = await link.ask([asked])
+    streams = read(named).streams
+    if not streams:
+        raise NotStored("no_stream", f"no stream has the subject {messages[0].subject}")
+    questions = [
+        Message(f"$JS.API.STREAM.MSG.GET.{streams[0]}", msgspec.json.encode({"last_by_subj": one.subject}), {})
+        for one in messages
+    ]
+    lost: list[int] = []
+    for at, (one, answer) in enumerate(zip(messages, map(read, await link.ask(questions)), strict=True)):
+        if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
+            lost.append(at)
+        elif answer.message is None or answer.message.data != one.body:
+            raise NotStored("diverged", f"{streams[0]} does not show the same record under {one.subject}")
+    return lost
 
 
 def read(message: "Msg") -> _Answer:

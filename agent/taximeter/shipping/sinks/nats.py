@@ -5,8 +5,9 @@ with `{id}` in the subject each record has a subject of its own, and is taken on
 secret is read from its file for each connection. Refuses to know when to try again, and to make streams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,9 +16,11 @@ import msgspec
 from taximeter.errors import SinkError
 from taximeter.headers import printable
 from taximeter.secret import secret_of
-from taximeter.shipping.sinks.jetstream import ONLY_ONE, NotStored, store
+from taximeter.shipping.sinks.jetstream import ONLY_ONE, NotStored, missing, store
 from taximeter.shipping.sinks.nats_creds import creds_of
 from taximeter.shipping.sinks.nats_link import Link, Message, Server, fault_of
+
+_T = TypeVar("_T")
 
 CONTENT_TYPE = "application/cloudevents+json"
 #: Where in the subject a record's id goes.
@@ -63,9 +66,13 @@ class NatsSink:
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Publish `bodies` and await their acknowledgements; SinkError tells a retry what went wrong."""
         messages = [self._message(body) for body in bodies]
+        await self._done(lambda link: store(link, messages))
+
+    async def _done(self, work: Callable[[Link], Awaitable[_T]]) -> _T:
+        """Have `work` done over the connection, in time; SinkError tells what went wrong."""
         try:
             with anyio.fail_after(self._timeout_s):
-                await self._publish(messages)
+                return await self._over_link(work)
         except SinkError:
             raise
         except Exception as error:  # a library that is given a stranger's bytes may raise anything
@@ -77,18 +84,25 @@ class NatsSink:
                 reason, f"cannot publish {self._subject} at {self._url}: {said}: expected {expected}"
             ) from error
 
+    async def missing(self, bodies: Sequence[bytes]) -> Sequence[int]:
+        """Ask the stream for each of `bodies`, by its subject; which of them it does not have. SinkError."""
+        if ID not in self._subject:
+            expected = f"a subject with {ID} in it: a stream finds its messages again by their subjects alone"
+            raise SinkError("unreadable", f"cannot read back what sink {self.name} has: expected {expected}")
+        return await self._done(lambda link: missing(link, [self._message(body) for body in bodies]))
+
     async def close(self) -> None:
         """Close the connection; the next send opens another."""
         link, self._link = self._link, None
         if link is not None:
             await link.close()
 
-    async def _publish(self, messages: Sequence[Message]) -> None:
+    async def _over_link(self, work: Callable[[Link], Awaitable[_T]]) -> _T:
         try:
             if self._link is None or not self._link.is_up:
                 await self.close()
                 self._link = await Link.open(await anyio.to_thread.run_sync(self._server), self._timeout_s)
-            await store(self._link, messages)
+            return await work(self._link)
         except NotStored:
             raise
         except BaseException:
