@@ -100,7 +100,7 @@ class FarHttp:
     async def held(self) -> list[bytes]:
         taken: dict[str, bytes] = {}
         for request in self.receiver.requests:
-            for body in split(request.body):
+            for body in split(request.body or b"[]"):
                 taken.setdefault(json.loads(body)["id"], body)
         return list(taken.values())
 
