@@ -69,11 +69,12 @@ def prediction_records(
     began, use = _began(instance, prediction, times), _use(instance, prediction, hardware, book)
     published = published_class(prediction, book.card_of(prediction.card))
     data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use), published)
-    record = _record(instance, RecordType.PREDICTION, prediction, began, data)
+    record = _record(instance, RecordType.PREDICTION, prediction, began, data)._replace(sold_ns=rating.sold_ns)
     if rating.correction is None:
         return (record,)
     run = _of_run(prediction, _cut_of(instance))
-    return (record, _correction((instance, prediction), run, end, (rating.correction, use), book.source))
+    correction = _correction((instance, prediction), run, end, (rating.correction, use), book.source)
+    return (record, correction._replace(sold_ns=rating.resold_ns))
 
 
 def instance_records(
@@ -292,7 +293,8 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     run = _of_run(prediction, Moment(prediction.cut_ns, ended.slept_ns))
     use = _use(instance, prediction, hardware, book)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
-    return _correction((instance, prediction), run, end, (rating.correction, use), book.source, behind=0)
+    correction = _correction((instance, prediction), run, end, (rating.correction, use), book.source, behind=0)
+    return correction._replace(sold_ns=rating.resold_ns)
 
 
 def take_back(
@@ -311,7 +313,7 @@ def take_back(
         return ()
     left = times._replace(load=times.load - load_ns, active=times.active - active_ns, share=times.share - share_ns)
     hardware = billed_hardware(instance, prediction, book)
-    billing = rate_less(instance, prediction, left, end.status, (book, hardware))
+    rating = rate_less(instance, prediction, left, end.status, (book, hardware))
     slept_ns = instance.phases.suspended
     began = Moment(late.told_ns - beyond_ns, slept_ns)
     data = _told(instance, prediction, end)
@@ -325,9 +327,10 @@ def take_back(
         "attributes": prediction.attributes,
         "to_date": {"load_ns": left.load, "active_ns": left.active, "share_ns": left.share},
         "hardware": _use(instance, prediction, hardware, book),
-        "billing": billing,
+        "billing": rating.billing,
     }
-    return (_record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records)),)
+    correction = _record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records))
+    return (correction._replace(sold_ns=rating.sold_ns),)
 
 
 def _start(start: Witness, start_ns: int, from_ns: int) -> Witness:

@@ -4,20 +4,24 @@ Refuses to know prices (billing) and which hardware that is (sold); it is given 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
 from taximeter.billing.dues import Dues, Sale, Totals, dues, multiplied, of_time
 from taximeter.billing.money import EXACT, plain
+from taximeter.billing.outcome import sold_ns, why_nothing
 from taximeter.billing.rates import RateCard
-from taximeter.billing.rating import Rating, informative, rate, taken_back, taken_back_anew
+from taximeter.billing.rating import NOTHING_DUE, Rating, informative, rate, taken_back, taken_back_anew
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Ended, Instance, Phases, Piece, Prediction, Times
-from taximeter.records import Billing
+from taximeter.records import Billing, BillingStatus
 from taximeter.rulebook import Rulebook, Rules
 
 By = tuple[Rulebook, Hardware]
 _NO_PHASES = Phases()
+_NO_PHASE = "no time passed that its class bills"
 
 
 def rate_prediction(instance: Instance, prediction: Prediction, times: Times, status: Status, by: By) -> Rating:
@@ -26,12 +30,32 @@ def rate_prediction(instance: Instance, prediction: Prediction, times: Times, st
     if sale.online and not (sale.model and sale.model.online_units):
         return Rating(informative(sale.card))
     units = prediction.units_to_date
-    now = dues(sale, _totals(sale, prediction, times, units, status is not Status.PROCESSING))
+    totals = _totals(sale, prediction, times, units, status is not Status.PROCESSING)
+    now = dues(sale, totals)
     if prediction.last_interim is None:
-        return rate(now)
-    cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
-    billed = _as_billed(sale._replace(status=Status.PROCESSING), prediction)
-    return rate(now, dues(sale, cut), dues(billed, cut))
+        cut, before, billed = totals, NOTHING_DUE, NOTHING_DUE
+    else:
+        cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
+        was = _as_billed(sale._replace(status=Status.PROCESSING), prediction)
+        before, billed = dues(sale, cut), dues(was, cut)
+    rating = rate(now, before, billed)
+    if rating.billing.status is BillingStatus.FREE:
+        rating = _with_reason(rating, why_nothing(sale, totals))
+    if prediction.pool is None or sale.online:
+        return rating
+    sold = sold_ns(before, cut.busy_ns)
+    return rating._replace(sold_ns=sold_ns(now, totals.busy_ns) - sold, resold_ns=sold - sold_ns(billed, cut.busy_ns))
+
+
+def _with_reason(rating: Rating, reason: str) -> Rating:
+    """What comes to nothing says why."""
+    billing = rating.billing
+    return rating._replace(billing=_because(billing, reason)) if billing.status is BillingStatus.FREE else rating
+
+
+@lru_cache(maxsize=64)
+def _because(billing: Billing, reason: str) -> Billing:
+    return replace(billing, reason=reason)
 
 
 def rate_ended(instance: Instance, ended: Ended, by: By) -> Rating:
@@ -44,20 +68,22 @@ def rate_ended(instance: Instance, ended: Ended, by: By) -> Rating:
     totals = _totals(sale, prediction, prediction.cut_times, prediction.units_to_date, ended=True)
     due, billed = dues(sale, totals), dues(was, totals)
     if ended.less is None:
-        return rate(due, due, billed)
+        resold = sold_ns(due, totals.busy_ns) - sold_ns(billed, totals.busy_ns)
+        return rate(due, due, billed)._replace(resold_ns=resold)
     whole = _totals(sale, prediction, _plus(prediction.cut_times, ended.less), prediction.units_to_date, ended=True)
     return taken_back_anew((dues(sale, whole), due), (dues(was, whole), billed))
 
 
-def rate_less(instance: Instance, prediction: Prediction, left: Times, status: Status, by: By) -> Billing:
+def rate_less(instance: Instance, prediction: Prediction, left: Times, status: Status, by: By) -> Rating:
     """What it changes of a prediction's bill, which is whole, that only `left` of its times is to be billed."""
     sale = _sale(instance, prediction, status, by)
     if sale.online:
-        return informative(sale.card)
+        return Rating(informative(sale.card))
     whole, less = (
         _totals(sale, prediction, times, prediction.units_to_date, ended=True) for times in (prediction.times, left)
     )
-    return taken_back(dues(sale, whole), dues(sale, less))
+    due, still = dues(sale, whole), dues(sale, less)
+    return Rating(taken_back(due, still), None, sold_ns(still, less.busy_ns) - sold_ns(due, whole.busy_ns))
 
 
 def _plus(times: Times, more: Times) -> Times:
@@ -101,9 +127,10 @@ def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) ->
     how = status if online else Status.PROCESSING
     now = due(phases, instance.readied, how, hardware.tier)
     if cut.interim is None:
-        return rate(now)
+        return _with_reason(rate(now), _NO_PHASE)
     before = due(cut.phases, cut.readied, how, hardware.tier)
-    return rate(now, before, due(cut.phases, cut.readied, Status.PROCESSING, cut.tier or hardware.tier))
+    billed = due(cut.phases, cut.readied, Status.PROCESSING, cut.tier or hardware.tier)
+    return _with_reason(rate(now, before, billed), _NO_PHASE)
 
 
 def rate_piece(instance: Instance, piece: Piece, status: Status, by: By) -> Rating:

@@ -154,7 +154,7 @@ class BillingStatus(StrEnum):
 
     RATED = "rated"
     INFORMATIVE = "informative"  #: another record bills this time
-    FREE = "free"
+    FREE = "free"  #: it has a price, and that comes to nothing here: amount 0, and why
     UNRATED = "unrated"  #: no price was found: amount null, flagged, never a guess
 
 
@@ -179,7 +179,7 @@ class Billing:
     amount: str | None
     currency: str | None
     rate_card: str | None
-    reason: str | None = None  #: why it is unrated
+    reason: str | None = None  #: why it is unrated, or comes to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +210,8 @@ class UsageRecord(NamedTuple):
     root: str | None = None
     account: str | None = None
     model: str | None = None
+    #: Of a prediction on a pool: how much hardware time it is that somebody pays for, signed; None: its lines say it.
+    sold_ns: int | None = None
 
 
 def fact(record_id: str, now_utc_ns: int, said: tuple[str, str, object]) -> UsageRecord:

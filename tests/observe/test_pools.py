@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from taximeter.events import ActiveMark, Event, Marked, Options, ServiceClass, Stopping, StopReason
+from taximeter.billing.rates import parse_card
+from taximeter.events import ActiveMark, Event, Marked, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
+from taximeter.hardware.inventory import Hardware
 from taximeter.ledger.values import PoolTime
 from taximeter.observe.pools import OTHER, POOLS_MAX, Pools
 from taximeter.records import PLATFORM, RecordType, UsageRecord
@@ -17,6 +19,7 @@ from tests.core.stories import (
     Told,
     beat,
     book,
+    card,
     exited,
     finish,
     ready,
@@ -103,6 +106,60 @@ def test_half_a_price_is_half_sold_and_what_is_billed_beside_counts_too() -> Non
 def test_active_time_as_the_quantity_may_sell_more_than_ran() -> None:
     rules = book(fast_boot={"quantity": "active"})
     assert seconds(used(on_pool(*two_customers(), rules=rules).records))["sold"] == 8
+
+
+IMAGES: dict[str, object] = {"name": "acme/image", "amount": "0.03", "unit": "image"}
+RUNS: dict[str, object] = {
+    "name": "acme/run",
+    "prices": [
+        {"unit": "prediction", "amount": "0.1"},
+        {"unit": "computing_second", "amount": "0.002", "above": "4"},
+    ],
+}
+GPUS: dict[str, object] = {"name": "acme/gpu", "amount": "0.1", "unit": "gpu"}
+
+
+def priced(*models: dict[str, object], interim_ns: int = 60 * SECOND) -> Rulebook:
+    return book(interim_ns, (parse_card(card().content() | {"models": list(models)}, "test"),))
+
+
+def of_model(name: str, *marks: Event, rules: Rulebook, status: Status = Status.SUCCEEDED) -> PoolTime:
+    """A run from 4 s to 10 s."""
+    return used(
+        on_pool(start(4 * SECOND, "a", model=name), *marks, finish(10 * SECOND, "a", status), rules=rules).records
+    )
+
+
+@pytest.mark.parametrize("interim_ns", [60 * SECOND, SECOND])
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
+def test_a_run_that_is_priced_by_what_it_counts_is_sold_for_its_time(interim_ns: int, status: Status) -> None:
+    counted = Marked(6 * SECOND, UnitsMark("a", {"image": "1"}))
+    time = of_model("acme/image", counted, rules=priced(IMAGES, interim_ns=interim_ns), status=status)
+    assert (time.sold - time.returned) / SECOND == 6
+
+
+@pytest.mark.parametrize("interim_ns", [60 * SECOND, SECOND])
+def test_a_run_that_has_a_price_as_a_whole_is_sold_for_all_its_time(interim_ns: int) -> None:
+    assert of_model("acme/run", rules=priced(RUNS, interim_ns=interim_ns)).sold == 6 * SECOND
+
+
+def test_of_two_gpus_the_time_is_sold_once() -> None:
+    options = Options(worker=True, pool="sdxl")
+    facts = [spawned(0), ready(0), start(0, "a", model="acme/gpu"), finish(6 * SECOND, "a"), exited(6 * SECOND)]
+    told = tell(options, facts, priced(GPUS), on=Hardware("cpu", 2))
+    assert used(told.records).sold == 6 * SECOND
+
+
+@pytest.mark.parametrize("interim_ns", [60 * SECOND, SECOND])
+def test_an_aborted_run_that_is_priced_by_what_it_counts_returns_its_time(interim_ns: int) -> None:
+    marks = [start(4 * SECOND, "a", model="acme/image"), Marked(6 * SECOND, UnitsMark("a", {"image": "1"}))]
+    stop = Stopping(10 * SECOND, StopReason.ABORTED)
+    time = used(on_pool(*marks, stop, rules=priced(IMAGES, interim_ns=interim_ns)).records)
+    assert time.sold == time.returned
+
+
+def test_a_run_of_which_nothing_was_counted_is_not_sold() -> None:
+    assert of_model("acme/image", rules=priced(IMAGES)).sold == 0
 
 
 def test_what_has_no_price_is_not_sold() -> None:

@@ -20,6 +20,8 @@ class Rating(NamedTuple):
 
     billing: Billing
     correction: Billing | None = None
+    sold_ns: int | None = None  #: of the interval's hardware time, what is paid for; told of predictions on pools alone
+    resold_ns: int | None = None  #: what the correction changes of that, signed
 
 
 _ZERO, _ONE = Decimal(0), Decimal(1)

@@ -110,7 +110,7 @@ def _price(found: Json, sheet: "Sheet | Paper") -> None:
     if billing["status"] in ("unrated", "free", "informative", None):
         meaning = {
             "unrated": "unrated: no price was found, and none is guessed",
-            "free": "free: the terms of its class bill none of this time",
+            "free": "nothing is due",
             "informative": "billed with its " + ("instance" if found["kind"] == "prediction" else "predictions"),
             None: "not known yet",
         }[billing["status"]]

@@ -1,7 +1,8 @@
 """How the time of pools is used, by what records say: what was booted, idled, ran, and how much of it was sold.
 
-Owns what counts as sold, and the bound on names: a pool that is one too many is "other", whatever a worker calls it.
-Refuses to know where sums are kept. What a pool is sold for is in the records; here is but time.
+Owns the bound on names: a pool that is one too many is "other", whatever a worker calls it. What counts as sold of a
+prediction comes with its record (billing.outcome); of an instance it is in its lines. Refuses to know where sums are
+kept. What a pool is sold for is in the records; here is but time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,15 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from taximeter.billing.money import EXACT
+from taximeter.billing.units import HARDWARE
 from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolHour, PoolTime
 from taximeter.records import Line, RecordType, UsageRecord
 
 #: So many pools are told apart, from the agent's start on.
 POOLS_MAX = 100
 OTHER = "other"
-
-#: Units of a price line whose quantity is seconds of hardware.
-SECONDS = frozenset({"computing_second", "gpu"})
 
 _PHASES = tuple(enumerate(f"{phase}_ns" for phase in POOL_PHASES))
 _LOAD, _SOLD, _RETURNED = (PoolTime._fields.index(part) for part in ("load", "sold", "returned"))
@@ -66,20 +65,17 @@ def _add(time: list[int], record: UsageRecord) -> None:
             time[place] += data["time"][part]
     elif record.type is RecordType.PREDICTION:
         time[_LOAD] += data["time"]["load_ns"]
-    sold_ns = _sold_ns(data["billing"].lines)
+    sold_ns = _sold_ns(data["billing"].lines) if record.sold_ns is None else record.sold_ns
     time[_SOLD if sold_ns > 0 else _RETURNED] += abs(sold_ns)
 
 
 def _sold_ns(lines: Iterable[Line]) -> int:
-    """Hardware time of price lines, times their multipliers: at half the price half of it counts.
+    """Hardware time of an instance's price lines, times their multipliers: at half the price half of it counts.
 
     A correction's is what it changes of that. Where only the price changes, as another tier bills, that is nothing.
     """
     sold_s = Decimal(0)
     for line in lines:
-        if line.unit in SECONDS:
-            part_s = Decimal(line.quantity)
-            if line.multiplier != "1":
-                part_s = EXACT.multiply(part_s, Decimal(line.multiplier))
-            sold_s = EXACT.add(sold_s, part_s)
+        if line.unit in HARDWARE:
+            sold_s = EXACT.add(sold_s, EXACT.multiply(Decimal(line.quantity), Decimal(line.multiplier)))
     return int(EXACT.scaleb(sold_s, 9).to_integral_value())

@@ -147,13 +147,14 @@ def _timing(run: Run, first: Json, last: Json) -> Json:
 def _billing(run: Run) -> Json:
     unrated = BillingStatus.UNRATED in run.statuses
     shown = {"amount": None, "currency": None} if unrated else run.amounts.shown()
+    status = BillingStatus.UNRATED.value if unrated else _strongest(run.statuses)
     return {
-        "status": BillingStatus.UNRATED.value if unrated else _strongest(run.statuses),
+        "status": status,
         **shown,
         "lines": run.price_lines,
         "corrections": run.corrections,
         "rate_cards": list(run.rate_cards),
-        "reason": run.reason,
+        "reason": None if status == BillingStatus.RATED else run.reason,
     }
 
 

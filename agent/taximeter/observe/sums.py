@@ -116,8 +116,10 @@ class Run:
             self._line(line, data["billing"]["currency"])
         for name, count in data["units"].items():
             self.units[name] = EXACT.add(self.units.get(name, Decimal(0)), Decimal(count))
-        self.statuses[data["billing"]["status"]] = None
-        self.reason = data["billing"].get("reason") or self.reason
+        status = data["billing"]["status"]
+        if status == BillingStatus.UNRATED or BillingStatus.UNRATED not in self.statuses:
+            self.reason = data["billing"].get("reason") or self.reason
+        self.statuses[status] = None
         if data["timing"]["clock"] != "ok":
             self.clock |= dict.fromkeys(data["timing"]["clock"].split("+"))
 

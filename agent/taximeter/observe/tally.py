@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from taximeter.billing.units import HARDWARE
 from taximeter.ledger.values import PoolHour, PoolTime
-from taximeter.observe.pools import OTHER, SECONDS
+from taximeter.observe.pools import OTHER
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S, Commits, Counters
 from taximeter.records import Billing, BillingStatus, HardwareElsewhere, RecordType, UsageRecord
 
@@ -110,7 +111,7 @@ class Tally:
     def _charge(self, billing: Billing, tier: str, service_class: str) -> None:
         for line in billing.lines:
             quantity = float(line.quantity)
-            if line.unit in SECONDS and quantity > 0:
+            if line.unit in HARDWARE and quantity > 0:
                 _add(self._billed_s, (tier, service_class, line.meter), quantity)
         amount = Decimal(billing.amount or "0")
         _add(self._amounts if amount >= 0 else self._corrected, (billing.currency or "none",), abs(amount))
