@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.require import require_root
 from tests.system.rides import PYTHON, Rides, state_of
 
 
@@ -201,6 +202,22 @@ def test_a_state_directory_that_is_too_deep_for_a_socket_does_not_keep_a_command
     rides = Rides(tmp_path / ("d" * 120))
     assert rides.run("--ready", "notify", *python(f"{NOTIFY}\nnotify('READY=1')")).returncode == 0
     assert [fact["by"] for fact in rides.facts("ready")] == ["notify"]
+
+
+def test_another_user_is_not_heard_on_a_socket_that_is_open_to_all(tmp_path: Path) -> None:
+    require_root()
+    outside = tmp_path / "manager"
+    rides = Rides(tmp_path / ("d" * 120))
+    stranger = "os.fork() or (os.setuid(65534), notify('READY=1', 2), os._exit(0)); print(os.wait()[1])"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(outside))
+        manager.setblocking(False)
+        code = f"{NOTIFY}\n{stranger}\ntime.sleep(0.1)\nnotify('STOPPING=1')"
+        done = rides.run("--ready", "notify", *python(code), env=rides.environment(NOTIFY_SOCKET=str(outside)))
+        assert (done.stdout, manager.recv(100)) == ("0\n", b"STOPPING=1")
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+    assert rides.facts("ready") == []
 
 
 def test_a_ready_mark_ends_the_wait_of_a_command_that_was_to_notify(rides: Rides) -> None:

@@ -171,6 +171,7 @@ class _Connection(H11Protocol):
     def make_room(self) -> None:
         """Go, since nobody says anything here, or listens, and others wait."""
         self._is_busy()
+        self.connections.discard(self)  # now, and not once the loop comes to it: more may come before that
         self.transport.abort()
 
     def _is_busy(self) -> None:

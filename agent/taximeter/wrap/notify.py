@@ -1,7 +1,8 @@
 """sd_notify: the socket on which a command says that it is ready, for `--ready notify`.
 
 Owns the socket, and passes everything on to the one that we were started with, so that a service manager hears what it
-would have heard. Refuses to know what a message means.
+would have heard. Only the user that we run as is heard, and root: what is passed on is said in our name, and a name in
+the abstract namespace is open to everybody. Refuses to know what a message means.
 """
 
 import _socket
@@ -13,6 +14,9 @@ _AT_ONCE = 16
 _MESSAGE_BYTES = 65_536
 _PATH_MAX_BYTES = 107
 _DESCRIPTOR_BYTES, _MAX_DESCRIPTORS = 4, 253
+#: struct ucred: pid, uid, gid.
+_SENDER_BYTES = 12
+_SPACE = _socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_BYTES) + _socket.CMSG_SPACE(_SENDER_BYTES)
 
 
 class Notify:
@@ -25,21 +29,26 @@ class Notify:
         self._outer = _socket_address(outer) if outer and outer[0] in "/@" else None
         flags = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
         self._socket = _socket.socket(_socket.AF_UNIX, flags)
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)  # before anybody can say anything
         self._socket.bind(_socket_address(self.address))
+        self._heard = (0, posix.getuid(), posix.geteuid())
         self.fd = self._socket.fileno()
 
     def receive(self) -> list[bytes]:
-        """The messages that came, each passed on already; empty if nothing did. Raises OSError."""
+        """The messages that came of those who are heard, each passed on already; empty if none did. Raises OSError."""
         messages = []
         for _ in range(_AT_ONCE):
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(
-                    _MESSAGE_BYTES, _socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_BYTES), _socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, _, _ = self._socket.recvmsg(_MESSAGE_BYTES, _SPACE, _socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 break
-            self._pass_on(data, ancillary)
-            messages.append(data)
+            handed = [held for _, kind, held in ancillary if kind == _socket.SCM_RIGHTS]
+            if _sender(ancillary) in self._heard:
+                self._pass_on(data, handed)
+                messages.append(data)
+            for descriptors in handed:
+                for at in range(0, len(descriptors) - 3, _DESCRIPTOR_BYTES):
+                    posix.close(int.from_bytes(descriptors[at : at + _DESCRIPTOR_BYTES], sys.byteorder))
         return messages
 
     def close(self) -> None:
@@ -48,15 +57,21 @@ class Notify:
         if self._path is not None:
             posix.unlink(self._path)
 
-    def _pass_on(self, data: bytes, ancillary) -> None:  # type: ignore[no-untyped-def]
+    def _pass_on(self, data: bytes, handed: list[bytes]) -> None:
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors) for descriptors in handed]
         try:
             if self._outer is not None:
-                self._socket.sendmsg([data], ancillary, 0, self._outer)
+                self._socket.sendmsg([data], rights, 0, self._outer)
         except OSError:
             pass  # nobody listens there any more: the command would not have noticed either
-        for _, _, descriptors in ancillary:
-            for at in range(0, len(descriptors) - 3, _DESCRIPTOR_BYTES):
-                posix.close(int.from_bytes(descriptors[at : at + _DESCRIPTOR_BYTES], sys.byteorder))
+
+
+def _sender(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The user id of who sent it, as the kernel says."""
+    for _, kind, held in ancillary:
+        if kind == _socket.SCM_CREDENTIALS:
+            return int.from_bytes(held[4:8], sys.byteorder)
+    return None
 
 
 def _socket_address(address: str) -> bytes:
