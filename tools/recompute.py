@@ -279,6 +279,13 @@ class Run:
             self.base = {**self.state.ns, "boot_ns": boot_ns}
         self.card, self.card_hash, self.begun = card, data["billing"]["rate_card"], data["interval"]
 
+    def at(self, piece: Piece) -> "Run":
+        """The same, as if only that stretch of it were told."""
+        run = copy.copy(self)
+        run.card, run.card_hash = piece.card, piece.card.hash if piece.card else None
+        run.base, run.begun, run.told, run.pieces = piece.base, piece.interval, piece.interval, []
+        return run
+
     def dues_of_piece(self, piece: Piece, state: State, rules: Rules) -> Dues | None:
         """What a stretch that is over costs."""
         return self._of_instance(state, rules.classes[self.kind], piece.base, piece.card)
@@ -751,6 +758,10 @@ class Recomputation:
         if data["final"]:
             if event["id"] in self._corrected:
                 book.kept[event["id"]] = Kept(life, run, state, _ended_interval(run, state))
+            for piece in run.pieces:
+                if piece.last_id in self._corrected:
+                    left = piece.state._replace(status=state.status, tier=state.tier, ended=True)
+                    book.kept[piece.last_id] = Kept(life, run.at(piece), left, piece.interval)
             life.runs.pop(run.name, None)
             if event["type"] == INSTANCE:
                 self._ended(book, life, event)
@@ -1074,7 +1085,7 @@ class Recomputation:
     def _rerated(self, book: Book, kept: Kept, told: Bill, event: Json) -> None:
         """What had no price is billed after all: by the card of its start, or else by the first later one."""
         data, run = event["data"], copy.copy(kept.run)
-        corrects, units = data["corrects"]["id"], _numbers(data["units_to_date"])
+        corrects, units = data["corrects"]["id"], _numbers(data.get("units_to_date", {}))
         known = kept.left or kept.state
         for unit, n in known.units.items():
             if units.get(unit, Fraction(0)) < n:
@@ -1110,7 +1121,11 @@ class Recomputation:
         for card in [own, *later] if own else later:
             run.card, run.card_hash = card, card.hash
             due = run.dues(state, rules)
-            if due is None or not due.unrated or (card is own and run.model_name in card.models):
+            if (
+                due is None
+                or not due.unrated
+                or (card is own and run.name is not None and run.model_name in card.models)
+            ):
                 return card, card.hash
         return None, None
 

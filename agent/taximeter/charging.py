@@ -143,6 +143,15 @@ def rate_piece(instance: Instance, piece: Piece, status: Status, by: By) -> Rati
     return rate(due, due, _of_phases(spent, (terms, Status.PROCESSING), billed, online=True))
 
 
+def due_of_stretch(
+    spent: tuple[Phases, Phases], how: tuple[ServiceClass, Status], at: tuple[str, RateCard | None], rules: Rules
+) -> Dues:
+    """What an instance's time between two totals costs in all, by class and end, by these rules: for rerating."""
+    (service_class, status), terms = how, rules.classes.terms[how[0]]
+    online = service_class in ONLINE
+    return _of_phases(spent, (terms, status if online else Status.PROCESSING), at, online=online)
+
+
 def _of_phases(
     spent: tuple[Phases, Phases], by: tuple[Terms, Status], at: tuple[str, RateCard | None], *, online: bool
 ) -> Dues:

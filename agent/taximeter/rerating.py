@@ -1,24 +1,26 @@
-"""Rerating: predictions that had no price when they ended, billed once their card or their units have come. Pure.
+"""Rerating: what had no price when it ended, billed once its card or its units have come. Pure.
 
 Owns which card that is, and the correction. It is worked out from an instance's records alone, those corrections
 included, so doing it again changes nothing. Refuses to know whose records are read, and when.
 
 A prediction keeps the card that was in force at its start, as the ledger knows the cards now. Only where there was none
 then, or that card has no price for its tier, the first later one that has counts. Where units are missing that its
-model is priced by, they have to be told.
+model is priced by, they have to be told. What an instance is billed for itself: online_rerating.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from taximeter.billing.classes import ONLINE
+from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.dues import Dues
+from taximeter.billing.outcome import sold_ns
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.billing.settling import settle
 from taximeter.booking import record_id
 from taximeter.charging import due_of_ended
 from taximeter.events import ServiceClass
 from taximeter.instance import Ended
+from taximeter.online_rerating import Stretch, due_of, stretches
 from taximeter.predictions import added
 from taximeter.recall import ended_as_told, number_of, realtime_ns
 from taximeter.records import (
@@ -44,7 +46,7 @@ NO_CARD, NO_TIER, NO_UNITS = "no_rate_card", "no_price_for_its_tier", "no_units"
 
 
 class Outcome(NamedTuple):
-    """What became of the unrated predictions of an instance."""
+    """What became of the unrated predictions of an instance, and of its own time."""
 
     records: tuple[UsageRecord, ...]
     left: tuple[str, ...]  #: why each of the others has no price still, a bounded word each
@@ -64,8 +66,40 @@ def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -
         if isinstance(outcome, str):
             left.append(outcome)
         elif outcome is not None:
-            records.append(_record(outcome, run, number + len(records)))
+            billing, ended, sold = outcome
+            counted = {"units_to_date": ended.prediction.units_to_date, "attributes": ended.prediction.attributes}
+            whose = run[0], next(event for event in run if event["data"].get("final"))
+            record = _record(billing, whose, whose[1], number + len(records), counted)
+            records.append(record._replace(sold_ns=sold))
+    own = [event for event in events if event["type"] == RecordType.INSTANCE]
+    if own and own[-1]["data"]["final"]:
+        for stretch in stretches(events):
+            said = _of_stretch(stretch, own[-1], (book, rules)) if stretch.unrated else None
+            if isinstance(said, str):
+                left.append(said)
+            elif said is not None:
+                whose = stretch.own[0], stretch.own[-1]
+                records.append(_record(said, whose, own[-1], number + len(records), {}))
     return Outcome(tuple(records), tuple(left))
+
+
+def _of_stretch(stretch: Stretch, end: Json, by: tuple[Rulebook, Rules]) -> Billing | str | None:
+    """What is to be billed of a stretch of an instance's own time; a word, where it cannot be."""
+    book, rules = by
+    reason = NO_CARD
+    for _, dues in due_of(stretch, end, book.cards, rules):
+        if dues.reason is None:
+            return _settled(dues, stretch.records)
+        reason = NO_TIER
+    return reason
+
+
+def _settled(dues: Dues, records: Sequence[Json]) -> Billing | str | None:
+    """What makes what these records billed into what is due."""
+    currencies = {event["data"]["billing"]["currency"] for event in records if event["data"]["billing"]["lines"]}
+    if currencies - {dues.currency}:
+        return OTHER_CURRENCY
+    return settle(dues, [Line(**line) for event in records for line in event["data"]["billing"]["lines"]])
 
 
 def _runs(events: Iterable[Json]) -> Iterator[list[Json]]:
@@ -90,7 +124,7 @@ def _runs(events: Iterable[Json]) -> Iterator[list[Json]]:
 
 def _rerated(
     run: Sequence[Json], by: tuple[Rulebook, Rules], more: Mapping[str, str], *, online: bool
-) -> "tuple[Billing, Ended] | str | None":
+) -> "tuple[Billing, Ended, int] | str | None":
     """What a run is to be billed, with what it is billed for; a word, where it cannot be; None, where it is already."""
     book, rules = by
     told = [event for event in run if event["data"].get("final") or event["data"].get("reason") in TAKEN_BACK]
@@ -102,12 +136,13 @@ def _rerated(
     dues = _dues(ended, rules, book.cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), online=online)
     if isinstance(dues, str):
         return dues
-    lines = [Line(**line) for event in run for line in event["data"]["billing"]["lines"]]
-    currencies = {event["data"]["billing"]["currency"] for event in run if event["data"]["billing"]["lines"]}
-    if currencies - {dues.currency}:
-        return OTHER_CURRENCY
-    billing = settle(dues, lines)
-    return None if billing is None else (billing, ended)
+    billing = _settled(dues, run)
+    if billing is None or isinstance(billing, str):
+        return billing
+    already = bool(before) or online  # what was rerated before is sold since then
+    terms, times = rules.classes.terms[ended.prediction.service_class], ended.prediction.cut_times
+    busy_ns = times.share if terms.quantity is Quantity.SHARE else times.active
+    return billing, ended, 0 if already else sold_ns(dues, busy_ns)
 
 
 def _dues(ended: Ended, rules: Rules, cards: tuple[RateCard, ...], start_utc_ns: int, *, online: bool) -> Dues | str:
@@ -127,10 +162,11 @@ def _dues(ended: Ended, rules: Rules, cards: tuple[RateCard, ...], start_utc_ns:
     return NO_CARD if own is None and not later else NO_TIER
 
 
-def _record(outcome: tuple[Billing, Ended], run: Sequence[Json], number: int) -> UsageRecord:
-    billing, ended = outcome
-    first, last = run[0]["data"], next(event for event in run if event["data"].get("final"))
-    of = last["data"]
+def _record(
+    billing: Billing, whose: tuple[Json, Json], end: Json, number: int, counted: Mapping[str, object]
+) -> UsageRecord:
+    """A correction of all from the first to the last of the records `whose` it is, told as the `end` has it."""
+    (first, last), of = whose, end["data"]
     names = (
         "account",
         "model",
@@ -145,15 +181,14 @@ def _record(outcome: tuple[Billing, Ended], run: Sequence[Json], number: int) ->
         "status",
     )
     data: dict[str, object] = {name: of[name] for name in names}
-    start, end = first["interval"], of["interval"]
+    began, ended = first["data"]["interval"], last["data"]["interval"]
     data |= {
         "class": ServiceClass(of["class"]),
         "corrects": {"source": last["source"], "id": last["id"]},
         "reason": RERATED,
-        "interval": {**end, "start_utc": start["start_utc"], "start_ns": start["start_ns"]},
+        "interval": {**ended, "start_utc": began["start_utc"], "start_ns": began["start_ns"]},
         "time": {"active_ns": 0, "share_ns": 0},
-        "units_to_date": ended.prediction.units_to_date,
-        "attributes": ended.prediction.attributes,
+        **counted,
         "hardware": _hardware(of["hardware"]),
         "billing": billing,
     }
@@ -161,7 +196,7 @@ def _record(outcome: tuple[Billing, Ended], run: Sequence[Json], number: int) ->
         record_id(of["instance"], number),
         RecordType.CORRECTION,
         last["subject"],
-        realtime_ns(start["start_utc"]),
+        realtime_ns(began["start_utc"]),
         data,
         of["instance"],
         of["prediction"],

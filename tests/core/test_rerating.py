@@ -195,6 +195,114 @@ def test_rerated_with_the_card_a_history_costs_what_it_would_have_cost_and_the_r
     assert made.findings == []
 
 
+def online(by: Rulebook, *more: Event, service_class: ServiceClass = ServiceClass.PRIVATE, **told: Any) -> Told:
+    """A private instance: boot of 2 s, up to second 10."""
+    options = WORKER._replace(service_class=service_class, account="cus_7")
+    return tell(options, [spawned(0), ready(2 * SECOND), *more, exited(10 * SECOND)], by, **told)
+
+
+def sound(before: Rulebook, told: Told, by: Rulebook, outcome: Outcome) -> list[Any]:
+    """What the recomputation finds, once the cards of `by` came after the records."""
+    facts = recomputing.facts(by, 1)[1:]
+    bodies = recomputing.sealed([*recomputing.facts(before), *told.records, *facts, *outcome.records])
+    return recomputing.tool().recompute(bodies).findings
+
+
+def test_online_time_that_had_no_price_is_billed_once_there_is_one() -> None:
+    before, by = under(), under(card("0.5"))
+    told = online(before)
+    outcome = rerated(told, by)
+    (record,) = outcome.records
+    assert (amount_of(record), record.prediction, record.subject) == (Decimal(5), None, "cus_7")
+    assert record.data["reason"] == "rerated"
+    assert sound(before, told, by, outcome) == []
+    again = read([*told.records, *outcome.records])
+    assert rerate(again, by, by.rules[by.current], {}).records == ()
+
+
+def test_the_recomputation_finds_a_wrong_digit_of_online_time_that_was_rerated() -> None:
+    before, by = under(), under(card("0.5"))
+    told = online(before)
+    facts = [*recomputing.facts(before), *told.records, *recomputing.facts(by, 1)[1:]]
+    lines = recomputing.sealed([*facts, *rerated(told, by).records])
+    wrong = [*lines[:-1], lines[-1].replace(b'"quantity":"8"', b'"quantity":"7"')]
+    assert wrong != lines
+    assert recomputing.tool().recompute(wrong).findings
+
+
+def test_online_time_on_a_tier_that_no_card_prices_is_left() -> None:
+    by = under(card("0.5"))
+    told = online(by, tier="gpu-odd")
+    assert rerated(told, by) == Outcome((), (NO_TIER,))
+    assert rerated(online(under()), under()) == Outcome((), (NO_CARD,))
+
+
+def test_each_stretch_of_online_time_is_billed_by_the_card_of_its_start() -> None:
+    """Two cards without a price for its tier, so that it was cut; then two with one, the first of which is late."""
+    old, new = card("9"), card("9", "2026-11-22T10:00:04Z")
+    before = under(old, new)
+    told = online(before, tier="gpu-odd")
+    assert [record.data["billing"].status for record in told.instances()] == ["unrated", "unrated"]
+    by = under(
+        card("9", **{"gpu-odd": "0.1"}), new, card("9", "2026-11-22T10:00:05Z", **{"gpu-odd": "2"}), interim_ns=MINUTE
+    )
+    outcome = rerated(told, by)
+    assert amounts(outcome) == [Decimal("0.4"), Decimal(12)]
+    assert sound(before, told, by, outcome) == []
+
+
+def test_a_boot_that_ended_after_a_card_changed_is_of_the_stretch_in_which_it_did() -> None:
+    before = under(card("9"), card("9", "2026-11-22T10:00:01Z"))
+    told = online(before, tier="gpu-odd")
+    by = under(card("9", **{"gpu-odd": "1"}), card("9", "2026-11-22T10:00:01Z", **{"gpu-odd": "3"}))
+    outcome = rerated(told, by)
+    assert sum(amounts(outcome)) == Decimal(30)
+    assert sound(before, told, by, outcome) == []
+
+
+def test_what_was_billed_of_online_time_in_another_currency_is_left() -> None:
+    events = read(online(under()).records)
+    events[-1]["data"]["billing"] |= {"currency": "EUR", "lines": [{}]}
+    assert rerate(events, under(card("1")), book().rules[book().current], {}).left == (OTHER_CURRENCY,)
+
+
+def test_an_instance_that_is_not_over_is_left_as_it_is() -> None:
+    told = tell(
+        WORKER._replace(service_class=ServiceClass.PRIVATE),
+        [spawned(0), ready(0), beat(9 * SECOND)],
+        under(interim_ns=SECOND),
+    )
+    assert told.instances()
+    assert rerated(told, under(card("1"))) == Outcome((), ())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    histories(),
+    PRICES,
+    MATRICES,
+    st.integers(SECOND, 100 * SECOND),
+    st.sampled_from([ServiceClass.PRIVATE, ServiceClass.DEPLOYMENT, ServiceClass.PUBLIC]),
+)
+def test_rerated_with_the_card_an_instance_costs_what_it_would_have_cost_and_the_recomputation_agrees(
+    history: tuple[Options, list[Event]],
+    price: str,
+    matrix: dict[str, dict[str, str]],
+    interim_ns: int,
+    service_class: ServiceClass,
+) -> None:
+    options, events = history
+    options = options._replace(service_class=service_class)
+    unpriced, by = book(interim_ns, (), **matrix), book(interim_ns, (card(price),), **matrix)
+    bare = tell(options, events, unpriced, silent=True)
+    whole = tell(options, events, by, silent=True)
+    if bare.instance.stage is not Stage.CLOSED:
+        return
+    outcome = rerate(read(bare.records), by, by.rules[by.current], {})
+    assert sum(amounts(outcome), Decimal(0)) == whole.amount()
+    assert sound(unpriced, bare, by, outcome) == []
+
+
 def test_the_recomputation_finds_a_wrong_digit_of_what_was_rerated() -> None:
     by = under(priced(IMAGE))
     told = ridden(by)

@@ -198,7 +198,7 @@ def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_
             bare = json.loads(node.taximeter("receipt", "bare", "--json").stdout)
     with node.agent():
         assert rated(node)["corrected"] == 0
-    assert (shown.returncode, shown.stdout) == (0, "1 prediction rated: 0.3 USD\n")
+    assert (shown.returncode, shown.stdout) == (0, "1 bill rated: 0.3 USD\n")
     assert bare["total"]["amount"] == "0.3"
     corrections = [one["data"] for one in node.records(RecordType.CORRECTION)]
     assert [(one["prediction"], one["reason"], one["billing"]["amount"]) for one in corrections] == [

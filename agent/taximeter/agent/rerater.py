@@ -6,6 +6,7 @@ is left for later: its records are not over. Refuses to know what anything costs
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from taximeter.observe.rerating import Asked, Rerated
 from taximeter.records import BillingStatus, RecordType, UsageRecord
 from taximeter.rerating import Outcome, rerate
 
+#: What may be found a price for: predictions, and what an instance is billed for itself.
+_RATED = (RecordType.PREDICTION, RecordType.INSTANCE)
 #: So many instances are worked out at once.
 _SLICE = 64
 
@@ -77,7 +80,6 @@ class Rerater:
     def _unrated(self, asked: Asked) -> list[str]:
         """The instances that have records without a price, oldest first."""
         wanted = RecordFilter(
-            type=RecordType.PREDICTION,
             since_utc_ns=asked.since_utc_ns,
             model=asked.model,
             account=asked.account,
@@ -85,10 +87,11 @@ class Rerater:
         )
         found: dict[str, None] = {}
         with LedgerReader(self._path) as reader:
-            for body in reader.records(wanted):
-                data = _decode(body).data
-                if data.billing.status == BillingStatus.UNRATED:
-                    found[data.instance] = None
+            for kind in _RATED:
+                for body in reader.records(replace(wanted, type=kind)):
+                    data = _decode(body).data
+                    if data.billing.status == BillingStatus.UNRATED:
+                        found[data.instance] = None
         return list(found)
 
     def _outcomes(self, names: Iterable[str], asked: Asked) -> list[Outcome]:

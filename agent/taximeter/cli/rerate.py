@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 #: Why some are left, for people.
 _LEFT = {
-    "open": "run on an instance that is not over",
+    "open": "are of an instance that is not over",
     "no_rate_card": "began before any rate card",
     "no_price_for_its_tier": "ran on a tier that no card prices",
     "no_units": "have no units counted that their model is priced by (--prediction ID --unit NAME=N)",
@@ -27,8 +27,8 @@ _LEFT = {
 
 
 def rerate(  # noqa: PLR0913, PLR0917 -- options, all by name
-    model: Annotated[str | None, typer.Option(help="Only predictions of this model.")] = None,
-    account: Annotated[str | None, typer.Option(help="Only predictions of this account.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only what is of this model.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only what is of this account.")] = None,
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Only records since: 15m, 2d, a day, a UTC time.")
     ] = None,
@@ -42,7 +42,8 @@ def rerate(  # noqa: PLR0913, PLR0917 -- options, all by name
 ) -> int:
     """Bill what had no price when it ended, now that its rate card or its units have come.
 
-    Writes a correction for each such prediction; doing it again writes nothing more. Needs the agent.
+    Writes a correction for each such prediction, and for each stretch of an online instance; doing it again writes
+    nothing more. Needs the agent.
     """
     asked: dict[str, Any] = {"model": model, "account": account, "prediction": prediction, "dry_run": dry_run}
     asked["since_utc"] = None if since is None else since_text(since, time.time_ns())
@@ -64,7 +65,7 @@ def told(done: Json) -> list[str]:
         [f"{text.safe(amount)} {text.safe(currency)}" for currency, amount in done["amounts"].items()]
     )
     verb = "would be rated" if done["dry_run"] else "rated"
-    many = text.plural(done["corrected"], "prediction")
+    many = text.plural(done["corrected"], "bill")
     lines = [f"{many} {verb}: {amounts}" if done["corrected"] else f"{many} {verb}"]
     return lines + [f"{count:,} left: they {_LEFT.get(word, text.safe(word))}" for word, count in done["left"].items()]
 
