@@ -311,6 +311,14 @@ def test_of_a_prepaid_account_what_is_left_is_grants_less_usage_to_the_last_digi
     assert balance(purse, now) == grants - used - lapsed
 
 
+def test_a_tab_remembers_no_more_than_it_may_and_sums_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taximeter.billing.tab._PLACES_MAX", 3)
+    tab, hour_ns = Tab(), 3_600 * 10**9
+    tab.spend((0, Spent("cus_7", "USD", None, NOVEMBER + at * hour_ns, D("1"))) for at in range(10))
+    assert tab.size <= 3
+    assert tab.standing(Key("cus_7", "USD", "2026-11")).spend == 10
+
+
 def test_a_tab_touches_credit_only_where_there_is_some_or_is_to_be_some() -> None:
     tab = Tab()
     usage_ = Spent("cus_7", "USD", None, NOVEMBER, D("3"))

@@ -13,6 +13,8 @@ from taximeter.billing.money import EXACT
 from taximeter.billing.thresholds import Due, Key, Spent, Standing, Thresholds, period_of
 
 _HOUR_NS = 3_600_000_000_000
+#: So many places are remembered of those who ask for no `size`: accounts, models and hours of a year may be millions.
+_PLACES_MAX = 50_000
 
 
 class PurseKey(NamedTuple):
@@ -120,6 +122,8 @@ class Tab:
         account, currency, model, _ = place
         key = Key(account, currency, period)
         placed = self._sum(key), self._sum(key._replace(model=model)) if model else None
+        if len(self._places) >= _PLACES_MAX:
+            self._places.clear()
         self._places[place] = placed
         return placed
 
