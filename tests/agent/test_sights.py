@@ -1,6 +1,6 @@
 """What the agent remembers of an instance between looks, and what of it is news."""
 
-from taximeter.agent.accounts import Account, kept_state, state_of
+from taximeter.agent.accounts import Account, kept, kept_state, state_of
 from taximeter.agent.sights import TOLD_NS, Sight
 from taximeter.events import Event, Held, Measured, Observed, Options
 from taximeter.hardware.evidence import UNUSED_NS
@@ -9,6 +9,8 @@ from taximeter.hardware.samples import DeviceSample, Samples
 from taximeter.hardware.tiers import Catalogue, Tier
 from taximeter.instance import Instance, Review, Reviewed, Verdict
 from taximeter.journal import Position
+from taximeter.ledger.marked import is_as_written
+from taximeter.ledger.values import JournalState
 from taximeter.meter import fold, open_instance
 from tests.core.stories import SECOND, WORKER, book, finish, opened, ready, spawned, start
 
@@ -190,3 +192,5 @@ def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
     assert found.predictions[0].drawn
     assert found.predictions[0].peaks.node
     assert state_of(kept_state("i", Account(Position(0), found))) == found
+    unmarked = JournalState("i", 0, 0, kept(found))  # as an older agent kept it
+    assert (is_as_written(unmarked), state_of(unmarked)) == (True, found)

@@ -10,7 +10,7 @@ import zlib
 from taximeter.ledger.values import JournalState
 
 _MARKED = re.compile(rb"(.*)#([0-9a-f]{8})", re.DOTALL)
-_UNMARKED = re.compile(rb"\{.*\}|null", re.DOTALL)
+_UNMARKED = re.compile(rb"\[.*\]|\{.*\}|null", re.DOTALL)
 
 
 def marked(instance: str, segment: int, offset: int, state: bytes) -> JournalState:
