@@ -251,6 +251,7 @@ class Piece(NamedTuple):
     state: State
     last_id: str
     interval: Json
+    freed: Mapping[str, int] = {}  #: by how much its phases turned out to be others
 
 
 class Run:
@@ -270,31 +271,34 @@ class Run:
         self.pieces: list[Piece] = []
         self.known: list[Card] = []  #: cards that were known at its last record
         self.base: Mapping[str, int] = {}  #: totals where the card in force took effect
+        self.freed: Mapping[str, int] = {}  #: since then
 
     def change_card(self, data: Json, card: Card | None) -> None:
         """From the last record on it is under another card: an instance that is sold online."""
         if self.state is not None:
-            self.pieces.append(Piece(self.card, self.base, self.state, self.last_id, _since(self.begun, self.told)))
+            since = _since(self.begun, self.told)
+            self.pieces.append(Piece(self.card, self.base, self.state, self.last_id, since, self.freed))
             boot_ns = self.state.ns["boot_ns"] if self.state.counts else self.base.get("boot_ns", 0)
-            self.base = {**self.state.ns, "boot_ns": boot_ns}
+            self.base, self.freed = {**self.state.ns, "boot_ns": boot_ns}, {}
         self.card, self.card_hash, self.begun = card, data["billing"]["rate_card"], data["interval"]
 
     def at(self, piece: Piece) -> "Run":
         """The same, as if only that stretch of it were told."""
         run = copy.copy(self)
         run.card, run.card_hash = piece.card, piece.card.hash if piece.card else None
-        run.base, run.begun, run.told, run.pieces = piece.base, piece.interval, piece.interval, []
+        run.base, run.freed, run.pieces = piece.base, piece.freed, []
+        run.begun = run.told = piece.interval
         return run
 
     def dues_of_piece(self, piece: Piece, state: State, rules: Rules) -> Dues | None:
         """What a stretch that is over costs."""
-        return self._of_instance(state, rules.classes[self.kind], piece.base, piece.card)
+        return self._of_instance(_freed(state, piece.freed), rules.classes[self.kind], piece.base, piece.card)
 
     def dues(self, state: State, rules: Rules) -> Dues | None:
         """What it costs all in all; None where another record bills it."""
         terms = rules.classes[self.kind]
         if self.name is None:
-            return self._of_instance(state, terms, self.base, self.card)
+            return self._of_instance(_freed(state, self.freed), terms, self.base, self.card)
         model = self.card.models.get(self.model_name) if self.card else None
         if self.online and not (model and model.online_units):
             return None
@@ -1014,6 +1018,10 @@ class Recomputation:
         if event["time"] != interval["start_utc"]:
             self._fault(event, f"time is {event['time']}, expected {interval['start_utc']}, the start of its interval")
         life = self._life(book, event)
+        if data["reason"] == "freed":
+            self._missed(life, event)
+            self._freed(life, told, event)
+            return
         while (
             life.pending and life.pending[0].corrects != corrects and life.pending[0].by.get(life.rules[0].hash) is None
         ):
@@ -1032,6 +1040,47 @@ class Recomputation:
             ] += 1
             self._sums(told, event)
         self._close(book, life, data["instance"])
+
+    def _freed(self, life: Life, told: Bill, event: Json) -> None:
+        """Some of an instance's time was told as active, and was idle or teardown: a prediction had ended before."""
+        data, run = event["data"], life.runs.get(None)
+        if run is None or run.state is None or run.partial or (run.card_hash and not run.card) or not life.rules:
+            self.not_checked[
+                "what it corrects is not in the export, or not priced by what is: only its sums are checked"
+            ] += 1
+            self._sums(told, event)
+            return
+        corrects, time = data["corrects"]["id"], data["time"]
+        length_ns = data["interval"]["end_ns"] - data["interval"]["start_ns"]
+        parts_ns = (length_ns, time["idle_ns"], time["teardown_ns"])
+        if min(parts_ns) < 0 or time["active_ns"] != -length_ns or sum(parts_ns[1:]) != length_ns:
+            self._fault(event, f"time is {time}, expected {length_ns} ns of its interval to be idle or teardown")
+        stretches = [*run.pieces, Piece(run.card, run.base, run.state, run.last_id, run.told, run.freed)]
+        at = next((at for at, piece in enumerate(stretches) if piece.last_id == corrects), None)
+        if at is None:
+            raise Fault(f"corrects {corrects}, expected {run.last_id}, the last record of its instance")
+        was = stretches[at]
+        now = was._replace(freed={part: was.freed.get(part, 0) + ns for part, ns in time.items()})
+        if any(now.state.ns[part] - now.base.get(part, 0) + ns < 0 for part, ns in now.freed.items()):
+            raise Fault(f"time is {time}, of which less was told")
+        if at < len(run.pieces):
+            run.pieces[at] = now
+        else:
+            run.freed = now.freed
+        left = [rules for rules in life.rules if not differences(told, self._less_active(run, was, now, rules))]
+        if not left:
+            self._fault(event, differences(told, self._less_active(run, was, now, life.rules[0])))
+        else:
+            life.rules = left
+
+    @staticmethod
+    def _less_active(run: Run, was: Piece, now: Piece, rules: Rules) -> Bill | None:
+        billed, due = run.dues_of_piece(was, was.state, rules), run.dues_of_piece(now, now.state, rules)
+        if billed is None or due is None:
+            return None
+        if billed.unrated or due.unrated:
+            return Bill("unrated", (), None, None)
+        return corrected(billed, due) or Bill("free", (), "0", due.currency)
 
     def _as_due(self, life: Life, told: Bill, event: Json, pending: Pending) -> None:
         left = [
@@ -1186,6 +1235,11 @@ class Recomputation:
             for life in book.lives.values():
                 if life.pending:
                     self.not_checked["the correction that must follow it may not be written yet"] += 1
+
+
+def _freed(state: State, freed: Mapping[str, int]) -> State:
+    """The totals as they truly were."""
+    return state._replace(ns={part: ns + freed.get(part, 0) for part, ns in state.ns.items()}) if freed else state
 
 
 def _settled(

@@ -5,16 +5,18 @@ Owns the published shape of `data` and who is the payer. Refuses to change any s
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE
-from taximeter.charging import rate_ended, rate_instance, rate_less, rate_piece, rate_prediction
+from taximeter.charging import rate_ended, rate_freed, rate_instance, rate_less, rate_piece, rate_prediction
 from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
-from taximeter.instance import Ended, Instance, Phases, Piece, Prediction, Times
+from taximeter.instance import Ended, Freed, Instance, Phases, Piece, Prediction, Times
 from taximeter.intervals import Moment, concurrency, instance_time, interval, prediction_time, timing
 from taximeter.records import (
+    FREED,
     PLATFORM,
     UNATTRIBUTED,
     Billing,
@@ -31,6 +33,7 @@ from taximeter.sold import as_published, billed_by, billed_hardware, hardware_us
 #: Why a record is corrected: another tier bills than was thought.
 EVIDENCE = "evidence"
 _NO_PHASES = Phases()
+_NO_TIME: Mapping[str, int] = {"active_ns": 0, "share_ns": 0}
 
 
 class Late(NamedTuple):
@@ -48,6 +51,7 @@ class Stretch(NamedTuple):
     until: Moment
     last: str | None
     tier: str | None
+    freed: Freed | None = None  #: what of it turned out to be no active time; None: no time changes
 
 
 class End(NamedTuple):
@@ -268,16 +272,19 @@ def _correction(
 ) -> UsageRecord:
     """A signed delta: the end put another multiplier on what interim records had billed, or evidence another price.
 
-    No time changes. It follows, `behind` it by one, the record that brought the end.
+    No time changes, but where an instance's was freed. It follows, `behind` it by one, the record that brought the end.
     """
-    (instance, prediction), (billing, use) = of, bill
+    (instance, prediction), (billing, use), freed = of, bill, stretch.freed
+    why = end.status if stretch.tier == use.tier else EVIDENCE
     data = _told(instance, prediction, end)
     del data["final"]
     data |= {
         "corrects": {"source": source, "id": stretch.last},
-        "reason": end.status if stretch.tier == use.tier else EVIDENCE,
+        "reason": why if freed is None else FREED,
         "interval": interval(instance.opened, stretch.began, stretch.until),
-        "time": {"active_ns": 0, "share_ns": 0},
+        "time": _NO_TIME
+        if freed is None
+        else {"idle_ns": freed.idle, "active_ns": -freed.idle - freed.teardown, "teardown_ns": freed.teardown},
         "hardware": use,
         "billing": billing,
     }
@@ -331,6 +338,23 @@ def take_back(
     }
     correction = _record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records))
     return (correction._replace(sold_ns=rating.sold_ns),)
+
+
+def freed_correction(
+    instance: Instance, piece: Piece, more: Freed, ends: tuple[int, int], book: Rulebook
+) -> UsageRecord | None:
+    """The correction of an instance's time between two ends that was told as active; None where that bills nothing."""
+    hardware = billed_by(instance, piece.card, book)
+    if piece.tier not in (None, hardware.tier):
+        hardware = replace(hardware, tier=piece.tier)  # what other evidence changes comes with the next record
+    billing = rate_freed(instance, piece, more, (book, hardware))
+    if billing is None:
+        return None
+    began, until = (Moment(at_ns, instance.phases.suspended) for at_ns in ends)
+    use = as_published(hardware_use(instance, hardware), instance.opened.options.model, book.card_of(piece.card))
+    end = End(until.at_ns, Status.PROCESSING, final=False, witness=instance.start)
+    stretch = Stretch(began, until, piece.interim, piece.tier, more)
+    return _correction((instance, None), stretch, end, (billing, use), book.source, behind=0)
 
 
 def _start(start: Witness, start_ns: int, from_ns: int) -> Witness:

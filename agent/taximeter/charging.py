@@ -15,7 +15,7 @@ from taximeter.billing.rates import RateCard
 from taximeter.billing.rating import NOTHING_DUE, Rating, informative, rate, taken_back, taken_back_anew
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
-from taximeter.instance import Ended, Instance, Phases, Piece, Prediction, Times
+from taximeter.instance import Ended, Freed, Instance, Phases, Piece, Prediction, Times
 from taximeter.records import Billing, BillingStatus
 from taximeter.rulebook import Rulebook, Rules
 
@@ -115,13 +115,13 @@ def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) ->
     """
     (book, hardware), cut = by, instance.cut
     card, online = book.card_of(instance.card), instance.service_class in ONLINE
-    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
-    if not online and not (terms.boot or terms.idle or terms.teardown):
+    terms = _terms(instance, book)
+    if not online and not _is_charged(terms):
         return Rating(informative(card))
     since = instance.pieces[-1].until if instance.pieces else _NO_PHASES
 
     def due(until: Phases, readied: bool, ends: Status, tier: str) -> Dues:
-        spent = until._replace(boot=until.boot if readied else since.boot)
+        spent = truly(until._replace(boot=until.boot if readied else since.boot), instance.freed)
         return _of_phases((since, spent), (terms, ends), (tier, card), online=online)
 
     how = status if online else Status.PROCESSING
@@ -133,11 +133,45 @@ def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) ->
     return _with_reason(rate(now, before, billed), _NO_PHASE)
 
 
+def rate_freed(instance: Instance, piece: Piece, more: Freed, by: By) -> Billing | None:
+    """What it changes of a stretch that was told that more of it was freed; None where nothing of it is charged."""
+    book, hardware = by
+    online, terms = instance.service_class in ONLINE, _terms(instance, book)
+    if not online and not _is_charged(terms):
+        return None
+    at = (hardware.tier, book.card_of(piece.card))
+    known = truly(piece.until, piece.freed)
+    billed, left = (
+        _of_phases((piece.since, until), (terms, Status.PROCESSING), at, online=online)
+        for until in (known, truly(known, more))
+    )
+    return taken_back(billed, left)
+
+
+def truly(until: Phases, freed: Freed) -> Phases:
+    """Totals as they truly were."""
+    idle, teardown = freed
+    if not idle and not teardown:
+        return until
+    return until._replace(
+        idle=until.idle + idle, active=until.active - idle - teardown, teardown=until.teardown + teardown
+    )
+
+
+def _terms(instance: Instance, book: Rulebook) -> Terms:
+    return book.rules_of(instance.rules).classes.terms[instance.service_class]
+
+
+def _is_charged(terms: Terms) -> bool:
+    """Whether the time is charged that an instance is in none of its predictions."""
+    return bool(terms.boot or terms.idle or terms.teardown)
+
+
 def rate_piece(instance: Instance, piece: Piece, status: Status, by: By) -> Rating:
     """What the end, or other hardware, changes of a stretch of online time that is over under an earlier card."""
     book, hardware = by
-    terms = book.rules_of(instance.rules).classes.terms[instance.service_class]
-    card, spent = book.card_of(piece.card), (piece.since, piece.until)
+    terms, card = _terms(instance, book), book.card_of(piece.card)
+    spent = (piece.since, truly(piece.until, piece.freed))
     due = _of_phases(spent, (terms, status), (hardware.tier, card), online=True)
     billed = (piece.tier or hardware.tier, card)
     return rate(due, due, _of_phases(spent, (terms, Status.PROCESSING), billed, online=True))

@@ -153,6 +153,13 @@ class Cut(NamedTuple):
     energy_mj: int = 0
 
 
+class Freed(NamedTuple):
+    """What was told as active and was not, for it ended before: what it was instead, in nanoseconds."""
+
+    idle: int = 0
+    teardown: int = 0
+
+
 class Piece(NamedTuple):
     """A stretch of an instance's life that is over, under a rate card which another one followed."""
 
@@ -162,6 +169,7 @@ class Piece(NamedTuple):
     at_ns: int
     interim: str | None  #: id of its last record, for a correction to name
     tier: str | None  #: that it was billed at
+    freed: Freed = Freed()
 
 
 class Instance(NamedTuple):
@@ -211,11 +219,20 @@ class Instance(NamedTuple):
     held: tuple[int, ...] = ()  #: owners that the agent holds, as told before the end
     pieces: tuple[Piece, ...] = ()  #: of a class that is sold online, what is over of it under earlier rate cards
     stop_ns: int = 0  #: when the stop was
+    freed: Freed = Freed()  #: of what was told under the rate card in force
+    lag_ns: int = 0  #: so much earlier times would be settled, had nothing been cut
 
     @property
     def service_class(self) -> ServiceClass:
         """The class the instance itself is of; what was left open is public."""
         return self.opened.options.service_class or ServiceClass.PUBLIC
+
+    @property
+    def told(self) -> Piece:
+        """What its interim records have told under the card in force; a boot that has led to nothing yet is to come."""
+        cut, since = self.cut, self.pieces[-1].until if self.pieces else Phases()
+        until = cut.phases if cut.readied else cut.phases._replace(boot=since.boot)
+        return Piece(self.card, since, until, cut.at_ns, cut.interim, cut.tier, self.freed)
 
 
 def _replacing(kind: type[tuple[object, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[object, ...]]:

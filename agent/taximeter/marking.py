@@ -22,7 +22,7 @@ from taximeter.lifecycle import IllegalInput, Input, Stage
 from taximeter.moves import become_ready, finish, join, says_it_stops
 from taximeter.predictions import begin, count_units, find, without
 from taximeter.records import LATE_FINISH, Witness
-from taximeter.spans import settle
+from taximeter.spans import settle, settle_late
 from taximeter.turn import Turn, arrive, is_late
 
 #: A mark that says ready was read by the wrapper, and nothing says how long it had been so.
@@ -120,7 +120,8 @@ def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -
         return instance
     said_ns = _said_ns(instance, event)
     at_ns = max(said_ns, instance.since_ns, instance.cut.at_ns)
-    instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
+    instance = arrive(instance, at_ns, turn, held=event.held)
+    instance = settle(instance, at_ns) if said_ns == at_ns else settle_late(instance, at_ns, said_ns)
     if mark.units:
         instance = _kept(instance, count_units(instance, mark.prediction, mark.units, said_ns), turn)
     prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)

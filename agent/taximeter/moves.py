@@ -5,6 +5,7 @@ Owns the order of records at an end: predictions first, the instance last. Refus
 
 from taximeter.booking import End, instance_records, prediction_records, take_back
 from taximeter.events import Source, Status, StopReason
+from taximeter.freed import take_active_back
 from taximeter.hardware.evidence import weigh
 from taximeter.instance import Cut, Instance, Prediction, Verdict
 from taximeter.late import judge
@@ -84,12 +85,13 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
         others = tuple([other for other in instance.predictions if other.id != prediction.id])
     crowd = instance.crowd - prediction.active
     freed = prediction.active and not closing and not crowd
-    return instance._replace(
+    after = instance._replace(
         predictions=others,
         crowd=crowd,
         records=instance.records + len(records),
         stage=advance(instance.stage, Input.FREE) if freed else instance.stage,
     )
+    return take_active_back(after, turn, is_late=end.late is not None) if freed and after.lag_ns else after
 
 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from taximeter.billing.dues import Dues
 from taximeter.billing.rates import RateCard, card_in_force
-from taximeter.charging import due_of_stretch
+from taximeter.charging import due_of_stretch, truly
 from taximeter.events import ServiceClass, Status
-from taximeter.instance import Phases
+from taximeter.instance import Freed, Phases
 from taximeter.recall import realtime_ns
-from taximeter.records import BillingStatus, RecordType
+from taximeter.records import FREED, BillingStatus, RecordType
 from taximeter.rulebook import Rules
 
 Json = Mapping[str, Any]
@@ -27,6 +27,7 @@ class Stretch(NamedTuple):
     records: Sequence[Json]
     since: Phases
     until: Phases
+    freed: Freed = Freed()
 
     @property
     def own(self) -> Sequence[Json]:
@@ -57,7 +58,7 @@ def stretches(events: Iterable[Json]) -> Iterator[Stretch]:
     since = Phases()
     for group in groups:
         until = _until(next(event["data"] for event in reversed(group) if event["type"] == RecordType.INSTANCE), since)
-        yield Stretch(group, since, until)
+        yield Stretch(group, since, until, _freed(group))
         since = until
 
 
@@ -69,8 +70,15 @@ def due_of(stretch: Stretch, end: Json, cards: Sequence[RateCard], rules: Rules)
         (card for card in cards if card.effective_utc_ns > start_utc_ns), key=lambda card: card.effective_utc_ns
     )
     how = ServiceClass(end["data"]["class"]), Status(end["data"]["status"])
+    spent = stretch.since, truly(stretch.until, stretch.freed)
     for card in later if own is None else (own, *later):
-        yield card, due_of_stretch((stretch.since, stretch.until), how, (end["data"]["hardware"]["tier"], card), rules)
+        yield card, due_of_stretch(spent, how, (end["data"]["hardware"]["tier"], card), rules)
+
+
+def _freed(events: Iterable[Json]) -> Freed:
+    """What of its active time was taken back, for it had been something else."""
+    times = [event["data"]["time"] for event in events if event["data"].get("reason") == FREED]
+    return Freed(sum(time["idle_ns"] for time in times), sum(time["teardown_ns"] for time in times))
 
 
 def _until(data: Json, since: Phases) -> Phases:

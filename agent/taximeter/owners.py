@@ -11,7 +11,7 @@ from taximeter.events import OwnerEnded, OwnersHeld, Source, Status, StopReason
 from taximeter.instance import Instance, Prediction
 from taximeter.moves import finish
 from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
-from taximeter.spans import settle
+from taximeter.spans import settle_late
 from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
 
 
@@ -25,7 +25,7 @@ def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
         return _end_unseen(instance, owned, instance.sign_ns, status, turn)
     at_ns = max(event.ended_ns, instance.since_ns, instance.cut.at_ns)
     # Whoever goes on without a wrapper is in the hands of the agent that tells this: no silence of its own is unknown.
-    instance = settle(arrive(instance, at_ns, turn, held=instance.adopted), at_ns)
+    instance = settle_late(arrive(instance, at_ns, turn, held=instance.adopted), at_ns, event.ended_ns)
     within_ns = KERNEL_NS if event.source is Source.KERNEL else PIDFD_NS
     late = Late(event.ended_ns, at_ns, OWNER_ENDED) if event.ended_ns < at_ns else None
     end = End(at_ns, status, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)
@@ -57,7 +57,7 @@ def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, 
     for prediction in sorted(owned, key=lambda open_: open_.marked_ns):
         last_ns = prediction.marked_ns
         told_ns = max(last_ns, instance.since_ns, instance.cut.at_ns)
-        instance = settle(instance, told_ns)
+        instance = settle_late(instance, told_ns, last_ns)
         late = Late(last_ns, told_ns, OWNER_UNSEEN) if last_ns < told_ns else None
         end_ns = max(told_ns, until_ns)
         end = End(end_ns, status, True, Witness(Source.MARK, end_ns - last_ns), late)

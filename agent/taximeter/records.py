@@ -42,6 +42,8 @@ class RecordType(StrEnum):
 #: have ended, or not to be there.
 LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN = "late_finish", "owner_ended", "owner_unseen"
 TAKEN_BACK = frozenset({LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN})
+#: Why an instance's own time is corrected then: it was told to be active, and was idle, or on its way out.
+FREED = "freed"
 
 #: Why a prediction that had no price is billed after all: its card, or its units, came later.
 RERATED = "rerated"

@@ -67,10 +67,16 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     instance = note_crowd(instance, at_ns)
     phases = phases_at(instance, at_ns)
     if not instance.predictions:
-        return instance._replace(phases=phases, since_ns=at_ns)
+        return instance._replace(phases=phases, since_ns=at_ns, lag_ns=0)
     settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
     predictions = tuple([timed(prediction, times) for prediction, times in settled])
-    return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns)
+    return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns, lag_ns=0)
+
+
+def settle_late(instance: Instance, at_ns: int, true_ns: int) -> Instance:
+    """The same for what was at `true_ns`, and more was told by then: how far times would lag behind is kept."""
+    uncut_ns = max(true_ns, instance.since_ns - instance.lag_ns)
+    return settle(instance, at_ns)._replace(lag_ns=at_ns - uncut_ns)
 
 
 def note_crowd(instance: Instance, at_ns: int) -> Instance:

@@ -10,7 +10,7 @@ from taximeter import clockwork, wire
 from taximeter.billing.classes import ONLINE
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Clock, Status
-from taximeter.instance import Cut, Instance, Phases, Piece, Prediction
+from taximeter.instance import Cut, Freed, Instance, Prediction
 from taximeter.lifecycle import Stage
 from taximeter.records import UsageRecord, Witness
 from taximeter.resources import cpu_to_date, told
@@ -98,10 +98,8 @@ def _under(instance: Instance, card: str) -> Instance:
     """The instance from its last cut on under another card; a boot that has not led to ready is left to that."""
     cut, pieces = instance.cut, instance.pieces
     if cut.interim is not None and not (pieces and pieces[-1].at_ns == cut.at_ns):
-        since = pieces[-1].until if pieces else Phases()
-        until = cut.phases if cut.readied else cut.phases._replace(boot=since.boot)
-        pieces = (*pieces, Piece(instance.card, since, until, cut.at_ns, cut.interim, cut.tier))
-    return instance._replace(card=card, pieces=pieces)
+        pieces = (*pieces, instance.told)
+    return instance._replace(card=card, pieces=pieces, freed=Freed())
 
 
 def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:

@@ -1,10 +1,12 @@
-"""What the agent does with records that are to be reviewed, in a test: reads them back as the ledger has them."""
+"""What the agent does with what it kept, in a test: reads records and instances back as the ledger has them."""
 
 from typing import Any
 
 import msgspec
 
+from taximeter.agent.accounts import Account, kept_state, state_of
 from taximeter.instance import Instance
+from taximeter.journal import Position
 from taximeter.late import review
 from taximeter.recall import ended, number_of
 from taximeter.records import UsageRecord
@@ -16,6 +18,13 @@ def as_read(record: UsageRecord) -> dict[str, Any]:
     said = {"id": record.id, "type": record.type, "data": record.data}
     read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(said))
     return read
+
+
+def taken_up(instance: Instance) -> Instance:
+    """An instance as an agent takes it up that begins anew."""
+    again = state_of(kept_state(instance.opened.instance, Account(Position(), instance)))
+    assert again is not None
+    return again
 
 
 def look_through(

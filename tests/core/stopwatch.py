@@ -100,6 +100,8 @@ class Life:
         self.unseen: list[tuple[int, int]] = []
         self.guests: list[Guest] = []
         self.changed = at  #: nothing that happens now can be put before this: who is here changed then
+        self.truly = at  #: the same, had nothing been told in interim records
+        self.freed: list[tuple[int, int]] = []  #: told to be active, and nobody truly was
         self.changes = 0
         self.told = at  #: the last interim record's end
 
@@ -178,8 +180,20 @@ class Life:
         self._change(at)
 
     def _change(self, at: int) -> None:
+        self.truly = at if at > self.changed else self.truly
         self.changed = max(self.changed, at)
         self.changes += 1
+
+    def _end(self, guest: Guest, at: int, said: int, status: str) -> None:
+        """It is over at the latest where that is told; if it truly was before, nobody may have been active since."""
+        truly = max(said, self.truly)
+        self._change(at)
+        guest.ends, guest.status, guest.over = at, status, (said, at)
+        self.truly = min(at, truly)
+        if guest.processes is not None and not self.active_at_last:
+            if said < at:
+                self.freed.append((self.truly, at))
+            self.truly = at
 
     def _said(self, fact: Marked, at: int) -> int:
         """Its own word, whatever that is worth; else it was said before whoever reads it had been silent."""
@@ -284,10 +298,8 @@ class Life:
             said = self._said(fact, at)
             until = max(said, self.changed, self.told)
             self._see(until, fact.held)
-            self._change(until)
             self._count(mark.prediction, mark.units, said)
-            leaving[0].ends, leaving[0].status = until, mark.status
-            leaving[0].over = said, until
+            self._end(leaving[0], until, said, mark.status)
         self._see(at, fact.held)
 
     def _lose_owner(self, fact: OwnerEnded) -> None:
@@ -300,17 +312,15 @@ class Life:
         elif leaving and fact.ended_ns is not None:
             at = max(fact.ended_ns, self.changed, self.told)
             self._see(at, self.adopted)
-            self._change(at)
             for guest in leaving:
-                guest.ends, guest.status, guest.over = at, status, (fact.ended_ns, at)
+                self._end(guest, at, fact.ended_ns, status)
 
     def _fade(self, leaving: list[Guest], until: int, status: str) -> None:
         """Nobody knows since when they are over; what was said of them last is certain."""
         for guest in sorted(leaving, key=lambda guest: guest.marked):
             at = max(guest.marked, self.changed, self.told)
-            self._change(at)
-            guest.fades, guest.ends, guest.status = at, max(at, until), status
-            guest.over = guest.marked, at
+            self._end(guest, at, guest.marked, status)
+            guest.fades, guest.ends = at, max(at, until)
 
     def _fade_unheld(self, until: int, status: str) -> None:
         self._fade([g for g in self.here if g.owner is not None and g.owner not in self.held], until, status)
@@ -403,6 +413,14 @@ class Life:
         for (since, until), word, _, _ in self.stretches():
             total[word] += until - since
         return total | {"suspended": self.slept}
+
+    def truly_spent(self) -> dict[str, int]:
+        """The instance's nanoseconds, without those that were told to be active, and turned out to be others."""
+        total = self.parts()
+        for since, until in self.freed:
+            total["active"] -= until - since
+            total[self._word(since, active=False)] += until - since
+        return total
 
     def parts_of(self, guest: Guest) -> dict[str, Fraction]:
         """A prediction's nanoseconds; its share to the last fraction."""

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.agent.accounts import kept, state_of
 from taximeter.billing.rates import RateCard
 from taximeter.events import Event, Options, ServiceClass, Status, Stopping, StopReason
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
 from tests import recomputing
+from tests.core.reading_back import taken_up
 from tests.core.stories import (
     MINUTE,
     REALTIME_AT_ZERO,
@@ -183,7 +183,7 @@ def test_online_time_costs_each_stretch_at_the_card_that_was_in_force(
     for at, event in enumerate(events):
         step = fold(instance, [event], by)
         records += step.records
-        instance = state_of(kept(step.instance)) if kills[at % len(kills)] and at < len(events) - 1 else step.instance
+        instance = taken_up(step.instance) if kills[at % len(kills)] and at < len(events) - 1 else step.instance
     told = Told(instance, records, [])
     end: Any = told.instances()[-1].data
     multiplier = Decimal({"failed": "0.5", "canceled": "0.7", "aborted": "0.25"}.get(end["status"], "1"))

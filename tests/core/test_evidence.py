@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.agent.accounts import kept, state_of
 from taximeter.events import Event, Exited, Observed, Options, ServiceClass, Spawned, Status
 from taximeter.hardware.evidence import UNUSED_NS, OnMismatch, billed, weigh
 from taximeter.hardware.inventory import Device, Evidence, Hardware
@@ -19,7 +18,7 @@ from taximeter.meter import Step, fold, open_instance
 from taximeter.recall import ended
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, make_rules
-from tests.core.reading_back import as_read, look_through
+from tests.core.reading_back import as_read, look_through, taken_up
 from tests.core.stories import (
     MS,
     SECOND,
@@ -548,7 +547,7 @@ def test_whatever_ended_when_and_whenever_it_is_looked_through_it_costs_what_the
         step = fold(instance, [event], by)
         records += step.records
         instance = look_through(step.instance, records, by, slices, most)
-        instance = state_of(kept(instance)) if is_killed else instance
+        instance = taken_up(instance) if is_killed else instance
     instance = look_through(instance, records, by)
     assert (instance.stage, instance.review) == (Stage.CLOSED, None)
     assert [int(record.id[-8:]) for record in records] == list(range(len(records)))

@@ -279,8 +279,9 @@ def test_what_is_taken_back_is_priced_as_the_end_is(status: Status) -> None:
 def test_on_a_private_instance_a_late_finish_corrects_time_and_no_money() -> None:
     options = Options(worker=True, service_class=ServiceClass.PRIVATE, account="cus_1")
     told = tell(options, [*BEGUN, start(0, "a"), beat_at(70), finish(70 * SECOND, "a", said_ns=40 * SECOND)])
-    (correction,) = told.of(RecordType.CORRECTION)
+    correction, of_instance = told.of(RecordType.CORRECTION)
     assert (correction.data["time"]["share_ns"], correction.data["billing"].status) == (-20 * SECOND, "informative")
+    assert (of_instance.data["time"]["idle_ns"], of_instance.data["billing"].amount) == (20 * SECOND, "0")
 
 
 def test_without_a_price_nothing_is_taken_back() -> None:

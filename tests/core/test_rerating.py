@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taximeter.billing.rates import RateCard, parse_card
-from taximeter.events import Event, Options, ServiceClass, Status, UnitsMark
+from taximeter.events import Event, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
 from taximeter.lifecycle import Stage
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rerating import NO_CARD, NO_TIER, NO_UNITS, OTHER_CURRENCY, Outcome, rerate
@@ -248,6 +248,17 @@ def test_each_stretch_of_online_time_is_billed_by_the_card_of_its_start() -> Non
     )
     outcome = rerated(told, by)
     assert amounts(outcome) == [Decimal("0.4"), Decimal(12)]
+    assert sound(before, told, by, outcome) == []
+
+
+def test_what_turned_out_to_be_no_active_time_is_billed_as_what_it_was() -> None:
+    """It drained, and whoever began its last prediction was held by nobody: cut at 4 s, 6 s and 8 s, over since 3 s."""
+    cards = card("9"), card("9", "2026-11-22T10:00:06Z")
+    before = under(*cards, interim_ns=4 * SECOND)
+    told = online(before, start(3 * SECOND, "a", pid=12), Stopping(3 * SECOND, StopReason.DRAIN), tier="gpu-odd")
+    by = under(card("9", **{"gpu-odd": "1"}), card("9", "2026-11-22T10:00:06Z", **{"gpu-odd": "3"}))
+    outcome = rerated(told, by)
+    assert sum(amounts(outcome)) == Decimal(3)
     assert sound(before, told, by, outcome) == []
 
 

@@ -27,7 +27,7 @@ def check(records: Sequence[UsageRecord], life: Life, matrix: Mapping[str, Row],
     assert shared_ns == total(told, "active_ns")
     parts = {run: {**life.parts_of(guest), "share": total(runs[run], "share_ns")} for run, guest in guests.items()}
     back = {run: taken_back(guest, {part: int(ns) for part, ns in parts[run].items()}) for run, guest in guests.items()}
-    check_taken_back(records, Counter[str]() + sum(map(Counter[str], back.values()), Counter[str]()))
+    check_taken_back(records, [*back.values(), freed(life, matrix)])
     left = {run: {part: int(parts[run][part]) - back[run][part] for part in back[run]} for run in guests}
     owed = {run: cost_of(guest, left[run], life, matrix, price) for run, guest in guests.items()}
     assert billed(records) == sum(owed.values(), instance_cost(life, matrix, price))
@@ -133,13 +133,25 @@ def taken_back(guest: Guest, parts: Mapping[str, int]) -> dict[str, int]:
     return {"load": min(parts["load"], beyond - active), "active": active, "share": min(parts["share"], beyond)}
 
 
-def check_taken_back(records: Iterable[UsageRecord], expected: Mapping[str, int]) -> None:
+def freed(life: Life, matrix: Mapping[str, Row]) -> dict[str, int]:
+    """By how much which of an instance's parts is less than was told, where it is billed at all."""
+    row = matrix[life.kind]
+    if life.kind not in ONLINE and not any(Decimal(row[part]) for part in ("boot", "idle", "teardown")):
+        return {}
+    told, truly = life.parts(), life.truly_spent()
+    return {part: told[part] - truly[part] for part in told}
+
+
+def check_taken_back(records: Iterable[UsageRecord], less: Iterable[Mapping[str, int]]) -> None:
     """Corrections say by how much which time is less."""
+    expected: Counter[str] = Counter()
+    for parts in less:
+        expected.update(parts)
     changed: Counter[str] = Counter()
     for record in records:
         if record.type is RecordType.CORRECTION:
             changed.update({part: -ns for part, ns in data_of(record)["time"].items()})
-    assert {part: ns for part, ns in changed.items() if ns} == {f"{part}_ns": ns for part, ns in expected.items()}
+    assert {part: ns for part, ns in changed.items() if ns} == {f"{part}_ns": ns for part, ns in expected.items() if ns}
 
 
 def cost_of(guest: Guest, left: Mapping[str, int], life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:
@@ -155,7 +167,7 @@ def instance_cost(life: Life, matrix: Mapping[str, Row], price: str) -> Decimal:
     """What being online costs: an end matters only to whom all of it is billed."""
     online = life.kind in ONLINE
     meters = ["boot"] * life.readied + ["idle"] + ["active"] * online + ["teardown"]
-    parts = life.parts()
+    parts = life.truly_spent()
     return price_of({meter: parts[meter] for meter in meters}, life.status if online else "", matrix[life.kind], price)
 
 
