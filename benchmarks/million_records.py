@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import apsw
 from interpreter import describe
 from ledger_rate import NODE, make_record
 
@@ -28,6 +29,7 @@ from taximeter.records import UsageRecord
 ASKED = 5
 GOAL_S = 1.0
 AUDIT_GOAL_S = 20.0
+TABLE_GOAL = 1.15
 
 
 def records(count: int) -> Iterator[UsageRecord]:
@@ -49,6 +51,13 @@ def write(path: Path, count: int) -> float:
         ledger.commit(Batch(batch, (), (), (), runs, calls))
     ledger.close()
     return count / (time.perf_counter() - began_s)
+
+
+def table_of_payload(path: Path) -> float:
+    """Bytes of the table of records, of those that its records have."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    pages = connection.execute("SELECT sum(pgsize) FROM dbstat WHERE name = 'records' AND aggregate").get
+    return float(pages / connection.execute("SELECT sum(length(body)) FROM records").get)
 
 
 def rss_mb() -> float:
@@ -77,7 +86,8 @@ def main() -> None:
         path = asked.keep or Path(folder) / "ledger.db"
         if not path.exists():
             print(f"written: {write(path, asked.records):,.0f} records a second, in batches of 1,000")
-        print(f"size: {path.stat().st_size / asked.records:,.0f} bytes a record")
+        ratio = f"{table_of_payload(path):.2f} of their payload (goal {TABLE_GOAL:g})"
+        print(f"size: {path.stat().st_size / asked.records:,.0f} bytes a record; the table of records is {ratio}")
         last = make_record(asked.records - 2).prediction or ""
         questions: dict[str, Callable[[Queries], object]] = {
             "account": lambda queries: queries.account("cus_7"),
