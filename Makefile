@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest
 CODE   := agent tests benchmarks examples tools docs/draw.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs install dev test check check-with-packages lint format bench truth soak lock packages clean distclean
+.PHONY: help demo docs install dev release vulnerabilities test check check-with-packages lint format bench truth soak lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,11 +31,14 @@ test: check-with-packages  ## everything: checks, the core's coverage, real proc
 	$(PYTEST) -m "system and not timing" --numprocesses 2 --dist loadfile
 	$(PYTEST) -m "system and timing"
 
-check: lint $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
+check: lint vulnerabilities $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
 	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2
 	$(PYTEST) -m "timing and not system"
 
 check-with-packages: packages check
+
+vulnerabilities: $(VENV)/.tools
+	$(RUN) tools/vulnerabilities.py requirements/build.txt requirements/runtime.txt requirements/test.txt
 
 lint: $(VENV)/.tools $(VENV)/.wheel
 	$(BIN)/ruff format --check $(CODE)
@@ -55,6 +58,10 @@ bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentati
 
 truth: $(VENV)/.wheel  ## measure durations against the kernel's own, into docs/timing.md (root; a quarter of an hour)
 	$(BIN)/python benchmarks/timing_truth.py --write-docs --csv $(VENV)/timing_truth.csv
+
+release: $(VENV)/.wheel  ## the wheel in dist/, with its bill of materials (CycloneDX) beside it
+	@for wheel in dist/taximeter-*.whl; do name=$$(basename $$wheel); version=$${name#taximeter-}; \
+	$(RUN) tools/sbom.py $${version%%-*} requirements/runtime.txt $$wheel >$${wheel%%-py*}.cdx.json && echo "Wrote $${wheel%%-py*}.cdx.json"; done
 
 soak: $(VENV)/.tools $(VENV)/.wheel  ## all faults at random for ten minutes (SECONDS=600 SEED=; root, a C compiler)
 	PYTHONPATH=.:benchmarks $(RUN) -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
