@@ -226,7 +226,7 @@ def _known(reader: LedgerReader, where: Directories, ledger: Ledger) -> Known:
     before = check(where.state / "checkpoint", ledger.head.ledger_id, ledger.head.seq, ledger.hash_at)
     if before is None or has_begun(known):
         return known
-    logger.warning("ledger.begun anew: %s had %s records when it was sealed last", before["ledger"], before["size"])
+    logger.warning("ledger.begun anew: %s had %s records, as far as is known", before["ledger"], before["size"])
     return replace(known, before=before)
 
 

@@ -45,7 +45,7 @@ _SET_ASIDE = (
     "the ledger was damaged and is kept as {name}: the agent's log of that start says what went over; move it away "
     "once it was looked at"
 )
-_LETTERS = " that stay in the ledger: `taximeter deadletters list` says which and why"
+_LETTERS = "sink {name} refused {count} record{s}, and takes others: `taximeter deadletters list` says which and why"
 
 
 @dataclass(slots=True)
@@ -155,7 +155,9 @@ def _problems(scene: Scene) -> tuple[str, ...]:
     problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
     problems += [_SET_ASIDE.format(name=name) for name in scene.set_aside]
-    problems += [f"sink {name} refused {count} records{_LETTERS}" for name, count in scene.desk.letters.items()]
+    problems += [
+        _LETTERS.format(name=name, count=count, s="s"[: count > 1]) for name, count in scene.desk.letters.items()
+    ]
     if scene.books.book.card_at(time.time_ns()) is None:
         problems.append("no rate card is in force, so what runs here is not priced yet")
     if scene.prices.refused:

@@ -76,9 +76,9 @@ class HttpSink:
                 with anyio.fail_after(self._timeout_s):
                     is_there = await self._lists(self._read_url, event, headers)
             except (TimeoutError, web.TimedOut) as error:
-                raise SinkError("timeout", self._cannot(f"no answer within {self._timeout_s:g} s")) from error
+                raise SinkError("timeout", self._unread(f"no answer within {self._timeout_s:g} s")) from error
             except web.Error as error:
-                raise SinkError(web.kind_of(error), self._cannot(printable(str(error)))) from error
+                raise SinkError(web.kind_of(error), self._unread(printable(str(error)))) from error
             if not is_there:
                 lost.append(at)
         return lost
@@ -90,7 +90,10 @@ class HttpSink:
         async with client.stream("GET", asked, headers=headers) as response:
             answer = await web.read_bounded(response, ANSWER_MAX_BYTES)
             if not response.is_success:
-                raise self._refusal(response, printable(answer.decode("utf-8", "replace")))
+                said = printable(answer.decode("utf-8", "replace"))
+                raise SinkError(
+                    reason_of(response.status_code), self._unread(f"answered {response.status_code}: {said}")
+                )
         return any((one.id, one.source) == (event.id, event.source) for one in _listed(answer))
 
     async def close(self) -> None:
@@ -140,6 +143,9 @@ class HttpSink:
             detail += f" (to {printable(response.headers['location'])}; redirects are not followed: set url to it)"
         after_s = retry_after_s(response.headers.get("retry-after"), time.time())
         return SinkError(reason_of(status), self._cannot(detail), after_s)
+
+    def _unread(self, why: str) -> str:
+        return f"cannot read back from {web.shown(self._read_url or self._url)}: {why}: expected 2xx"
 
     def _cannot(self, why: str) -> str:
         # Without its query, which may hold a key.
