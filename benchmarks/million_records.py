@@ -56,7 +56,7 @@ def write(path: Path, count: int) -> float:
 def table_of_payload(path: Path) -> float:
     """Bytes of the table of records, of those that its records have."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    pages = connection.execute("SELECT sum(pgsize) FROM dbstat WHERE name = 'records' AND aggregate").get
+    pages = connection.execute("SELECT sum(pgsize) FROM dbstat WHERE name = 'records'").get
     return float(pages / connection.execute("SELECT sum(length(body)) FROM records").get)
 
 
