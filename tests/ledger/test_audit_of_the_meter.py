@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taximeter.billing.classes import ONLINE
+from taximeter.billing.credit import Purse
+from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.events import Event, Options, OwnersHeld
 from taximeter.ledger import chain
@@ -47,7 +49,7 @@ class Memory:
     def walk(self, after_seq: int) -> Iterator[Row]:
         return iter(self.rows[after_seq:])
 
-    def spends(self) -> None:
+    def sums(self) -> None:
         return None
 
     def hash_at(self, seq: int) -> bytes | None:
@@ -56,6 +58,9 @@ class Memory:
     base = Base()
 
     def base_spends(self) -> dict[Key, Standing]:
+        return {}
+
+    def base_purses(self) -> dict[PurseKey, Purse]:
         return {}
 
     def base_digest(self) -> str:

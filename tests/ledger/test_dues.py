@@ -12,8 +12,8 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch
 from taximeter.records import RecordType, UsageRecord
-from tests.ledger.samples import opened
-from tests.ledger.spending import paying, put_in_force, rules
+from tests.ledger.samples import BEGAN_UTC_NS, opened
+from tests.ledger.spending import grant, paying, put_in_force, rules
 
 pytestmark = pytest.mark.forged  # records by hand, whose prices are round
 
@@ -134,3 +134,76 @@ def test_rules_that_are_none_are_named(tmp_path: Path) -> None:
     ledger.close()
     (fault,) = faults(tmp_path)
     assert fault.startswith("1: its rules: expected charges and credit")
+
+
+# Credit
+
+
+def credited(directory: Path) -> None:
+    """A prepaid account that used one grant up, a part of another, and nothing of an expired one; and one that owes."""
+    ledger = opened(directory)
+    put_in_force(ledger, rules(prepaid=["cus_7", "cus_8"]))
+    ledger.grant(grant("g-old", "9", BEGAN_UTC_NS - 1))
+    ledger.grant(grant("g-1", "2", BEGAN_UTC_NS + 10**15))
+    ledger.commit(paying(1, "1.5"))
+    ledger.grant(grant("g-2", "4"))
+    ledger.commit(paying(2, "1.25"))
+    ledger.commit(paying(3, "3", account="cus_8"))
+    ledger.close()
+
+
+def test_credit_that_is_what_was_granted_less_what_was_used_is_sound(tmp_path: Path) -> None:
+    credited(tmp_path)
+    with LedgerReader(tmp_path / "ledger.db") as reader:
+        left = {part.grant.id: str(part.left) for part in reader.statement("cus_7").purses["USD"].parts}
+    assert left == {"g-old": "9", "g-1": "0", "g-2": "3.25"}
+    assert faults(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            "UPDATE grants SET left = '4' WHERE id = 'g-2'",
+            "what is kept as left of grant g-2 of account cus_7 is 4 USD, expected 3.25",
+        ),
+        (
+            "UPDATE grants SET expires_utc_ns = NULL WHERE id = 'g-1'",
+            "grant g-1 of account cus_7 is kept, and no record grants it so",
+        ),
+        ("DELETE FROM grants WHERE id = 'g-1'", "grant g-1 of account cus_7 is not kept as its record grants it"),
+        (
+            "INSERT INTO grants VALUES ('g-x', 'cus_9', 'USD', '5', 0, NULL, '5')",
+            "grant g-x of account cus_9 is kept, and no record grants it so",
+        ),
+        (
+            "UPDATE debts SET owed = '0' WHERE account = 'cus_8'",
+            "what is kept as owed by account cus_8 is 0 USD, expected 3",
+        ),
+        ("DELETE FROM debts", "what is kept as owed by account cus_8 is 0 USD, expected 3"),
+    ],
+)
+def test_credit_that_is_not_that_of_the_records_is_named(tmp_path: Path, change: str, named: str) -> None:
+    credited(tmp_path)
+    connection = apsw.Connection(str(tmp_path / "ledger.db"))
+    connection.execute(change)
+    connection.close()
+    assert named in [fault.partition(": ")[2] for fault in faults(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, "grants g-1, which was granted before"),
+        ({"grant": "g-9", "amount": "much"}, "amount: expected a number written as a decimal string"),
+        ({"grant": "g-9", "expires_utc": "soon"}, "time: expected an instant, got 'soon'"),
+    ],
+)
+def test_a_grant_that_makes_no_sense_is_named(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    ledger = opened(tmp_path)
+    ledger.grant(grant("g-1", "2"))
+    data = {"account": "cus_7", "grant": "g-1", "amount": "2", "currency": "USD", "expires_utc": None, **change}
+    again = UsageRecord(ledger.own_id(), RecordType.GRANT, "cus_7", BEGAN_UTC_NS, data, account="cus_7")
+    ledger.commit(Batch((again,), ()))
+    ledger.close()
+    assert [fault for fault in faults(tmp_path) if named in fault]

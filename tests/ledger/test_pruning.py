@@ -23,7 +23,7 @@ from taximeter.records import PLATFORM, RecordType, UsageRecord
 from tests.core.stories import SECOND, book, card, tell
 from tests.core.test_laws import PRICES, histories
 from tests.ledger.samples import instance_id, opened, prediction_record, run_batch
-from tests.ledger.spending import paying, put_in_force, rules
+from tests.ledger.spending import grant, paying, put_in_force, rules
 
 pytestmark = pytest.mark.forged
 
@@ -47,6 +47,12 @@ def prune(where: Path, ledger: Ledger, size: int) -> None:
     ledger.prune(Base(size, ledger.hash_at(size) or b""), found, NOW_NS)
     while ledger.remove_pruned(3):
         pass
+
+
+def changed(where: Path, sql: str) -> None:
+    connection = apsw.Connection(str(where / "ledger.db"))
+    connection.execute(sql)
+    connection.close()
 
 
 def faults(where: Path) -> tuple[Fault, ...]:
@@ -130,6 +136,32 @@ def test_thresholds_go_on_from_what_was_spent_before(tmp_path: Path) -> None:
         told = ledger.told
     assert [record.data["threshold"] for record in told] == ["2.5"]
     assert faults(tmp_path) == ()
+
+
+def test_credit_goes_on_from_what_was_left_before(tmp_path: Path) -> None:
+    with contextlib.closing(opened(tmp_path)) as ledger:
+        put_in_force(ledger, rules(prepaid=["cus_7"]))
+        ledger.grant(grant("g-1", "2", 2**62))
+        ledger.commit(paying(1, "1.5"))
+        prune(tmp_path, ledger, seal(ledger))
+        ledger.commit(paying(2, "1.25"))
+        ledger.grant(grant("g-2", "5"))
+        assert faults(tmp_path) == ()
+        prune(tmp_path, ledger, seal(ledger))
+        ledger.commit(paying(3, "1"))
+    assert faults(tmp_path) == ()
+    changed(tmp_path, "UPDATE grants SET left = '9' WHERE id = 'g-2'")
+    assert [fault.what for fault in faults(tmp_path)] == [
+        "what is kept as left of grant g-2 of account cus_7 is 9 USD, expected 3.25"
+    ]
+
+
+def test_whoever_changes_the_credit_that_stands_in_the_place_of_records_is_found(tmp_path: Path) -> None:
+    with contextlib.closing(opened(tmp_path)) as ledger:
+        ledger.grant(grant("g-1", "2"))
+        prune(tmp_path, ledger, seal(ledger))
+    changed(tmp_path, "UPDATE base_purses SET owed = '1'")
+    assert any("is not what a record vouches for" in fault.what for fault in faults(tmp_path))
 
 
 def test_the_record_that_is_begun_behind_can_be_sealed_by_a_checkpoint_that_was_kept(

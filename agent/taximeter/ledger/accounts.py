@@ -51,6 +51,10 @@ _PARTS = """
 SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM grants
 WHERE account = ? AND currency = ? ORDER BY expires_utc_ns IS NULL, expires_utc_ns, granted_utc_ns, id
 """
+_ALL_PARTS = """
+SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM grants
+ORDER BY expires_utc_ns IS NULL, expires_utc_ns, granted_utc_ns, id
+"""
 _ONE_GRANT = "SELECT id, account, currency, amount, granted_utc_ns, expires_utc_ns, left FROM grants WHERE id = ?"
 #: Of each grant, what is left.
 LEFT = "SELECT id, account, currency, granted_utc_ns, expires_utc_ns, left FROM grants"
@@ -131,6 +135,16 @@ def spends(connection: "apsw.Connection") -> dict[Key, Decimal]:
     """What every account spent."""
     rows = connection.execute("SELECT account, currency, period, model, amount FROM spends")
     return {Key(*key): Decimal(amount) for *key, amount in rows}
+
+
+def purses(connection: "apsw.Connection") -> dict[PurseKey, Purse]:
+    """What every account has left of its credit, and owes."""
+    parts: dict[PurseKey, list[Part]] = {}
+    for part in (_part(*row) for row in connection.execute(_ALL_PARTS)):
+        parts.setdefault(PurseKey(part.grant.account, part.grant.currency), []).append(part)
+    rows = connection.execute("SELECT account, currency, owed FROM debts")
+    owed = {PurseKey(account, currency): Decimal(amount) for account, currency, amount in rows}
+    return {key: Purse(tuple(parts.get(key, ())), owed.get(key, Decimal(0))) for key in {**parts, **owed}}
 
 
 def holdings(connection: "apsw.Connection", account: str, now_utc_ns: int) -> Holdings:

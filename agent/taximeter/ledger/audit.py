@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import structs
 
+from taximeter.billing.credit import Purse
+from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
 from taximeter.ledger import chain
@@ -73,14 +75,17 @@ class Walked(Protocol):
     def base_spends(self) -> Mapping[Key, Standing]:
         """What every account had spent by then."""
 
+    def base_purses(self) -> Mapping[PurseKey, Purse]:
+        """What every account had left of its credit, and owed, by then."""
+
     def base_digest(self) -> str:
         """The digest of all that stands in the place of pruned records."""
 
     def elsewhere(self) -> Mapping[str, Elsewhere]:
         """Every instance of which there are older records that are not here."""
 
-    def spends(self) -> tuple[int, Mapping[Key, Decimal]] | None:
-        """The newest record's number, and the sums that were kept of accounts then; None where there are none (yet)."""
+    def sums(self) -> tuple[int, Mapping[Key, Decimal], Mapping[PurseKey, Purse]] | None:
+        """The newest record's number, and what accounts spent and had left by then; None where none is kept (yet)."""
 
 
 def audit(reader: Walked, passed: Callable[[int], object] = lambda _: None) -> Report:
@@ -139,7 +144,7 @@ class _Walk:
             self._passed(seq)
         if self.faults:
             return self.faults[0]
-        return Carried(self._balance.carried(), self._dues.carried(), self._closed)
+        return Carried(self._balance.carried(), *self._dues.carried(), self._closed)
 
     def _check_records(self) -> None:
         self._resume()
@@ -155,18 +160,18 @@ class _Walk:
 
     def _check_sums(self) -> None:
         """Compare the sums that are kept with the records'; those that came since are looked at first."""
-        kept = self._reader.spends()
+        kept = self._reader.sums()
         if kept is None:
             return
-        newest, sums = kept
+        newest, spends, purses = kept
         for seq in self._look_at(self._seq, newest):
             self._passed(seq)
-        for what in self._dues.differing(sums):
+        for what in self._dues.differing(spends, purses):
             self._blame(self._seq, what)
 
     def _resume(self) -> None:
         self._balance.resume(self._reader.elsewhere())
-        self._dues.resume(self._reader.base_spends())
+        self._dues.resume(self._reader.base_spends(), self._reader.base_purses())
 
     def _carried_digest(self) -> dict[str, object]:
         head = chain.digest_text(self._base.hash)

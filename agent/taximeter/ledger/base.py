@@ -1,8 +1,8 @@
 """What a ledger stands on whose first record is not the first of all: others were pruned, or are in a damaged ledger.
 
 Owns the tables' SQL: behind which record the ledger begins, which instances have records before it, how many, and what
-is open of them; which were closed; what was spent by then. All of it is vouched for by a record that has its digest.
-Facts are kept, whatever else was pruned. Refuses to know when anything is pruned.
+is open of them; which were closed; what was spent and left by then. All of it is vouched for by a record that has its
+digest. Facts are kept, whatever else was pruned. Refuses to know when anything is pruned.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from taximeter.billing.credit import Grant, Part, Purse
 from taximeter.billing.money import plain
+from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.ledger import chain
 from taximeter.records import RecordType
@@ -33,6 +35,15 @@ CREATE TABLE base_spends (
     crossed TEXT NOT NULL, PRIMARY KEY (account, period, currency, model)
 ) WITHOUT ROWID;
 """
+#: Made with the first credit that is kept of pruned records.
+_PURSES_TABLE = """
+CREATE TABLE IF NOT EXISTS base_purses (
+    account TEXT NOT NULL, currency TEXT NOT NULL, owed TEXT NOT NULL, parts TEXT NOT NULL,
+    PRIMARY KEY (account, currency)
+) WITHOUT ROWID
+"""
+_HAS_PURSES = "SELECT 1 FROM sqlite_schema WHERE name = 'base_purses'"
+_PURSES = "SELECT account, currency, owed, parts FROM base_purses ORDER BY account, currency"
 _HAS_TABLES = "SELECT 1 FROM sqlite_schema WHERE name = 'base_spends'"
 _BASE = "SELECT (SELECT value FROM meta WHERE key = 'base_seq'), (SELECT value FROM meta WHERE key = 'base_hash')"
 _SET = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2"
@@ -61,6 +72,7 @@ class Carried:
 
     open: Mapping[str, Elsewhere] = field(default_factory=dict)
     spends: Mapping[Key, Standing] = field(default_factory=dict)
+    purses: Mapping[PurseKey, Purse] = field(default_factory=dict)
     closed: Mapping[str, int] = field(default_factory=dict)  #: instances that are over -> their last record
 
 
@@ -89,6 +101,21 @@ def spends(connection: "apsw.Connection") -> Mapping[Key, Standing]:
     }
 
 
+def purses(connection: "apsw.Connection") -> Mapping[PurseKey, Purse]:
+    """What every account had left of its credit, and owed, by the record behind which the ledger begins."""
+    if connection.execute(_HAS_PURSES).fetchone() is None:
+        return {}
+    rows: Iterable[Any] = connection.execute(_PURSES)
+    found: dict[PurseKey, Purse] = {}
+    for account, currency, owed, parts in rows:
+        told = [
+            Part(Grant(id_, account, currency, Decimal(amount), granted_utc_ns, expires_utc_ns), Decimal(left))
+            for id_, amount, granted_utc_ns, expires_utc_ns, left in orjson.loads(parts)
+        ]
+        found[PurseKey(account, currency)] = Purse(tuple(told), Decimal(owed))
+    return found
+
+
 def keep_elsewhere(connection: "apsw.Connection", instances: Iterable[tuple[str, int, bytes | None]]) -> None:
     """Keep of instances that they began elsewhere."""
     connection.executemany("INSERT OR REPLACE INTO elsewhere VALUES (?, ?, ?)", instances)
@@ -111,16 +138,35 @@ def move(connection: "apsw.Connection", base: Base, carried: Carried) -> str:
         for key, kept in carried.spends.items()
     ]
     connection.executemany("INSERT INTO base_spends VALUES (?, ?, ?, ?, ?, ?)", rows)
+    _keep_purses(connection, carried.purses)
     return digest_of(connection)
 
 
+def _keep_purses(connection: "apsw.Connection", purses: Mapping[PurseKey, Purse]) -> None:
+    if purses:
+        connection.execute(_PURSES_TABLE)
+    if connection.execute(_HAS_PURSES).fetchone() is None:
+        return
+    rows = []
+    for key, purse in purses.items():
+        parts = [
+            [one.grant.id, plain(one.grant.amount), one.grant.granted_utc_ns, one.grant.expires_utc_ns, plain(one.left)]
+            for one in purse.parts
+        ]
+        rows.append((*key, plain(purse.owed), orjson.dumps(parts).decode()))
+    connection.execute("DELETE FROM base_purses")
+    connection.executemany("INSERT INTO base_purses VALUES (?, ?, ?, ?)", rows)
+
+
 def digest_of(connection: "apsw.Connection") -> str:
-    """The digest of what stands in the place of pruned records: facts that were kept, what is open, what was spent."""
+    """The digest of what stands in the place of pruned records: kept facts, what is open, was spent and is left."""
     digest = hashlib.sha256()
+    has_purses = connection.execute(_HAS_PURSES).fetchone() is not None
     for sql, values in (
         (_FACTS, (base_of(connection).seq, RecordType.FACT.value)),
         ("SELECT instance, number, state FROM elsewhere ORDER BY instance", ()),
         (f"{_SPENDS} ORDER BY account, period, currency, model", ()),
+        *(((_PURSES, ()),) if has_purses else ()),
     ):
         for row in connection.execute(sql, values):
             digest.update(orjson.dumps([cell.hex() if isinstance(cell, bytes) else cell for cell in row]) + b"\n")

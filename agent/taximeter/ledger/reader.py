@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from taximeter.billing.credit import Grant
+from taximeter.billing.credit import Grant, Purse
 from taximeter.billing.spending import Spending
+from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
 from taximeter.ledger import accounts, backfill, base, chain, outbox, runs
@@ -168,15 +169,15 @@ class LedgerReader:
         with door("read", self._path):
             return runs.read_calls(self._connection)
 
-    def spends(self) -> tuple[int, dict[Key, Decimal]] | None:
-        """The newest record's number, and what accounts spent by then; None where no sums are kept (yet)."""
+    def sums(self) -> tuple[int, dict[Key, Decimal], dict[PurseKey, Purse]] | None:
+        """The newest record's number, what accounts spent by then, and their credit; None where none are kept (yet)."""
         if not self._has_sums():
             return None
-        newest, kept = 0, {}
+        newest, kept, credit = 0, {}, {}
         with door("read", self._path), self._connection:  # one transaction: an agent may be writing
             newest = self._connection.execute("SELECT coalesce(max(seq), 0) FROM records").get
-            kept = accounts.spends(self._connection)
-        return newest, kept
+            kept, credit = accounts.spends(self._connection), accounts.purses(self._connection)
+        return newest, kept, credit
 
     def statement(self, account: str) -> accounts.Statement:
         """Everything that is kept of an account. Raises LedgerError."""
@@ -294,6 +295,11 @@ class LedgerReader:
         """What every account had spent by then."""
         with door("read", self._path):
             return base.spends(self._connection)
+
+    def base_purses(self) -> Mapping[PurseKey, Purse]:
+        """What every account had left of its credit, and owed, by then."""
+        with door("read", self._path):
+            return base.purses(self._connection)
 
     def base_digest(self) -> str:
         """The digest of all that stands in the place of pruned records."""
