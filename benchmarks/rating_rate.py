@@ -16,7 +16,7 @@ from typing import Any
 from interpreter import describe
 
 from taximeter.billing.classes import Quantity, Terms
-from taximeter.billing.dues import Sale, Totals, dues
+from taximeter.billing.dues import Sale, Totals, as_before_its_end, dues
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.billing.rating import rate
 from taximeter.events import Status
@@ -60,7 +60,9 @@ def timed(card: RateCard, cut: bool, ratings: int) -> float:
     for number in range(ratings):
         totals = Totals(0, 61 * SECOND_NS + number * 7_919, UNITS, processed=True, ended=True)
         if cut:
-            rate(dues(for_, totals), dues(for_, before), dues(went_on, before))
+            due = dues(for_, before)
+            billed = due if as_before_its_end(for_, went_on) else dues(went_on, before)
+            rate(dues(for_, totals), due, billed)
         else:
             rate(dues(for_, totals))
     return ratings * 1e9 / (time.thread_time_ns() - began_ns)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
-from taximeter.billing.dues import Dues, Sale, Totals, dues, multiplied, of_time
+from taximeter.billing.dues import Dues, Sale, Totals, as_before_its_end, dues, multiplied, of_time
 from taximeter.billing.money import EXACT, plain
 from taximeter.billing.outcome import sold_ns, why_nothing
 from taximeter.billing.rates import RateCard
@@ -37,7 +37,8 @@ def rate_prediction(instance: Instance, prediction: Prediction, times: Times, st
     else:
         cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
         was = _as_billed(sale._replace(status=Status.PROCESSING), prediction)
-        before, billed = dues(sale, cut), dues(was, cut)
+        before = dues(sale, cut)
+        billed = before if as_before_its_end(sale, was) else dues(was, cut)
     rating = rate(now, before, billed)
     if rating.billing.status is BillingStatus.FREE:
         rating = _with_reason(rating, why_nothing(sale, totals))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taximeter
-from taximeter.billing.dues import Dues, Sale, Totals, dues
+from taximeter.billing.dues import Dues, Sale, Totals, as_before_its_end, dues
 from taximeter.billing.money import plain
 from taximeter.billing.rates import RateCard
 from taximeter.billing.rating import NOTHING_DUE, rate, taken_back, taken_back_anew
@@ -115,6 +115,25 @@ def lines(*billings: Billing) -> list[Line]:
 def test_no_cut_changes_what_a_model_costs(card: RateCard, history: list[Totals], status: Status, x: str) -> None:
     sold = sale(card, status, x=x)
     assert total(*told(sold, history)) == total(*told(sold, history[-1:]))
+
+
+@given(cards(), histories(), STATUSES, st.sampled_from(["cpu", "gpu-t4"]))
+def test_an_end_of_which_it_is_said_that_it_changes_nothing_changes_nothing(
+    card: RateCard, history: list[Totals], status: Status, tier: str
+) -> None:
+    sold, before = sale(card, status), sale(card, Status.PROCESSING, tier)
+    totals = history[-1]._replace(ended=False)
+    if as_before_its_end(sold, before):
+        assert dues(sold, totals) == dues(before, totals)
+
+
+def test_most_ends_change_nothing_of_what_was_due_before() -> None:
+    card = parsed({"name": "m", "amount": "1", "unit": "image"})
+    before = sale(card, Status.PROCESSING)
+    changes_nothing = [status for status in Status if as_before_its_end(sale(card, status), before)]
+    assert changes_nothing == [Status.PROCESSING, Status.SUCCEEDED, Status.CANCELED]
+    assert not as_before_its_end(sale(card), before._replace(tier="gpu-t4"))
+    assert not as_before_its_end(sale(card), before._replace(devices=1))
 
 
 @given(cards(), histories(), STATUSES)

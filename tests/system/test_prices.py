@@ -77,9 +77,10 @@ def write_rates(node: Node, version: str = "1", effective: str = "2026-01-01T00:
     (node.path / "rates.toml").write_text(rates)
 
 
-def ridden(node: Node, name: str) -> dict[str, Any]:
+def ridden(node: Node, name: str, *words: str) -> dict[str, Any]:
     """Run an image's prediction, and give its booked data."""
-    assert node.run("--model", "acme/image", "--unit", "image=1", "--prediction", name, "--", "true").returncode == 0
+    said = ("--model", "acme/image", "--unit", "image=1", "--prediction", name, *words)
+    assert node.run(*said, "--", "true").returncode == 0
     found = wait_until(lambda: [one for one in node.predictions() if one["data"]["prediction"] == name], name)
     data: dict[str, Any] = found[0]["data"]
     return data
@@ -187,11 +188,13 @@ def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_
         node = node_of(tmp_path, LIST.format(url=platform.url))
         with node.agent():
             ridden(node, "before")
-            assert rated(node)["left"] == {"no_rate_card": 1}
+            ridden(node, "own", "--class", "private", "--account", "cus_7")
+            wait_until(lambda: len(node.records(RecordType.INSTANCE)) == 2, "the instance's record")
+            assert rated(node)["left"] == {"no_rate_card": 2}
             platform.body = body_of(("acme/image", "0.1"))
             wait_until(lambda: cards(node), "a card")
             assert node.run("--model", "acme/image", "--prediction", "bare", "--", "true").returncode == 0
-            wait_until(lambda: len(node.predictions()) == 2, "its record")
+            wait_until(lambda: len(node.predictions()) == 3, "its record")
             assert rated(node, "--dry-run") == rated(node) | {"dry_run": True}
             assert rated(node) == {"corrected": 0, "left": {"no_units": 1}, "amounts": {}, "dry_run": False}
             shown = node.taximeter("rerate", "--prediction", "bare", "--unit", "image=3")
@@ -201,7 +204,9 @@ def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_
     assert (shown.returncode, shown.stdout) == (0, "1 bill rated: 0.3 USD\n")
     assert bare["total"]["amount"] == "0.3"
     corrections = [one["data"] for one in node.records(RecordType.CORRECTION)]
-    assert [(one["prediction"], one["reason"], one["billing"]["amount"]) for one in corrections] == [
+    (own,) = (one for one in corrections if one["prediction"] is None)
+    assert (own["account"], own["reason"], Decimal(own["billing"]["amount"]) > 0) == ("cus_7", "rerated", True)
+    assert [(one["prediction"], one["reason"], one["billing"]["amount"]) for one in corrections if one is not own] == [
         ("before", "rerated", "0.1"),
         ("bare", "rerated", "0.3"),
     ]

@@ -17,6 +17,7 @@ from taximeter.billing.units import COMPUTING_SECOND, GPU, HARDWARE, PREDICTION,
 from taximeter.events import Status
 
 _ZERO, _ONE = Decimal(0), Decimal(1)
+_FAILED, _ABORTED = Status.FAILED, Status.ABORTED
 #: Makes a named tuple by place, in half the time: one is made for every line of every record.
 _new = tuple.__new__
 
@@ -78,6 +79,13 @@ def dues(sale: Sale, totals: Totals) -> Dues:
         tier = _of_tier(sale, totals)
         return Dues((*tier.lines, *lines), *tier[1:])
     return Dues(lines, model.currency, sale.card.hash if sale.card else None, reason)
+
+
+def as_before_its_end(sale: Sale, before: Sale) -> bool:
+    """Whether how it ended, or on what, changes nothing of what was due before: for most, which spares a third."""
+    if sale.status is _FAILED or sale.status is _ABORTED or sale.terms.on(sale.status) != _ONE:
+        return False
+    return sale.tier == before.tier and sale.devices == before.devices
 
 
 def of_time(parts: Iterable[tuple[str, int, Decimal]], tier: str, card: RateCard | None) -> Dues:
