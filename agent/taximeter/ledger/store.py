@@ -22,10 +22,11 @@ from taximeter.billing.notices import own_id
 from taximeter.billing.spending import Spending
 from taximeter.digest import digest as content_digest
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, base, chain, damage, outbox, runs
+from taximeter.ledger import accounts, backfill, base, chain, damage, runs
 from taximeter.ledger.base import Base, Carried
 from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
+from taximeter.ledger.shipments import Shipments
 from taximeter.ledger.till import Settled, Till, next_own
 from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
 from taximeter.records import RecordType, UsageRecord, fact
@@ -63,7 +64,7 @@ FROM json_each(?1) WHERE last IS NOT NULL AND NOT EXISTS (SELECT 1 FROM journals
 """
 
 
-class Ledger:
+class Ledger(Shipments):
     """A node's ledger, open for writing."""
 
     def __init__(self, path: Path, node: NodeInfo, connection: apsw.Connection) -> None:
@@ -315,91 +316,9 @@ class Ledger:
         """
         return dict(self._ask(_CLOSED_AT, orjson.dumps(list(instances)).decode()))
 
-    # --- Sinks -------------------------------------------------------------------------------------------------------
-
-    def register_sink(self, name: str) -> None:
-        """Ship to `name` from now on; one that is new begins with the ledger's first record."""
-        with door("write", self._path):
-            outbox.register(self._live(), name)
-
-    def drop_sink(self, name: str) -> None:
-        """Ship to `name` no more, so that journals no longer wait for it."""
-        with door("write", self._path):
-            outbox.drop_sink(self._live(), name)
-
-    def sinks(self) -> dict[str, int]:
-        """Every sink, and the number of the last record that it acknowledged (or refused)."""
-        with door("read", self._path):
-            return outbox.cursors(self._live())
-
-    def unshipped(self, sink: str, limit: int) -> tuple[Stored, ...]:
-        """The next records for `sink`, in order, at most `limit`."""
-        self._cursor(sink)
-        with door("read", self._path):
-            return outbox.unshipped(self._live(), sink, limit)
-
-    def acknowledged(self, sink: str, after: int, since_utc_ns: int, limit: int) -> tuple[Stored, ...]:
-        """The next records beyond a number that `sink` acknowledged, begun since an instant (UTC, ns)."""
-        with door("read", self._path):
-            return outbox.acknowledged(self._live(), sink, after, since_utc_ns, limit)
-
-    def newest_unshipped(self, sink: str) -> Stored | None:
-        """The newest record that `sink` has not acknowledged."""
-        with door("read", self._path):
-            return outbox.newest(self._live(), sink)
-
-    def shipped(self, sink: str, seq: int, refused: Iterable[tuple[int, str, str]] = ()) -> None:
-        """Note that `sink` acknowledged everything up to `seq`, but what it refused; a cursor never goes back.
-
-        What was refused is said by its number, a bounded reason, and the receiver's words.
-        """
-        if seq > self._seq:
-            raise LedgerError(
-                f"cannot note {seq} as shipped to {sink}: expected at most {self._seq}, the newest record"
-            )
-        with door("write", self._path):
-            outbox.shipped(self._live(), sink, seq, refused, time.time_ns())
-
-    def pending(self, sink: str) -> int:
-        """How many records `sink` has not acknowledged yet."""
-        return self._seq - self._cursor(sink)
-
-    def _cursor(self, sink: str) -> int:
-        known = self.sinks()
-        if sink not in known:
-            raise LedgerError(f"cannot find sink {sink}: expected one of {', '.join(known) or 'none'}")
-        return known[sink]
-
-    # --- Dead letters ------------------------------------------------------------------------------------------------
-
-    def dead_letters(self) -> dict[str, int]:
-        """How many each sink has, if it has any."""
-        with door("read", self._path):
-            return outbox.counts(self._live())
-
-    def chosen_letters(self, sink: str, ids: Sequence[str] | None) -> list[tuple[int, str]]:
-        """Number and id of the dead letters of `sink` that are records of these ids; None: all of them."""
-        with door("read", self._path):
-            return outbox.chosen(self._live(), sink, None if ids is None else orjson.dumps(list(ids)).decode())
-
-    def retry_letters(self, sink: str, seqs: Iterable[int]) -> None:
-        """Have these dead letters of `sink` tried again."""
-        with door("write", self._path), self._live() as connection:
-            outbox.retry(connection, sink, seqs)
-
-    def delete_letters(self, sink: str, seqs: Iterable[int]) -> None:
-        """Forget these dead letters of `sink`: they were taken, or somebody gave them up."""
-        with door("write", self._path), self._live() as connection:
-            outbox.delete(connection, sink, seqs)
-
-    def letters_to_retry(self, sink: str, limit: int) -> tuple[Stored, ...]:
-        """The dead letters of `sink` that are to be tried again."""
-        with door("read", self._path):
-            return outbox.again(self._live(), sink, limit)
-
     # --- The connection ----------------------------------------------------------------------------------------------
 
-    def _live(self) -> apsw.Connection:
+    def _live(self) -> apsw.Connection:  # type: ignore[explicit-override]
         """The connection; after a failed commit a new one, with the head as the file has it."""
         if self._connection is None:
             connection = open_for_writing(self._path)
