@@ -20,8 +20,9 @@ from taximeter.spans import note_crowd, phases_at, settle, suspend, times_at
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
 LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
-#: So many interim cuts are made up for at once: a day of minutes. Beyond it one record tells of the whole time.
-MOST_CUTS = 1_440
+#: So many interim records are made up for at once: a day of minutes of one prediction. Beyond it one record of each
+#: tells of the whole time, so that a worker with many open, of which nobody told for long, keeps the loop no longer.
+MOST_RECORDS = 1_440
 #: How far off a kernel's stamp may be from when it was so (promises, P3: at p99, with every core loaded).
 KERNEL_NS = 100_000
 #: A process waits up to this long for a core, at p99 with every core loaded: so late a pidfd wakes who waits for it,
@@ -58,11 +59,11 @@ def is_late(instance: Instance, at_ns: int) -> bool:
 
 
 def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
-    """Make the interim cuts that lie behind `at_ns`; of very many that were missed, as nobody looked, only the last."""
+    """Make the interim cuts that lie behind `at_ns`; where too many were missed, as nobody looked, only the last."""
     if instance.next_cut_ns and instance.next_cut_ns <= at_ns:
         interim_ns = turn.book.rules_of(instance.rules).interim_ns
         missed = (at_ns - instance.next_cut_ns) // interim_ns
-        if missed > MOST_CUTS:
+        if missed and (missed + 1) * max(1, len(instance.predictions)) > MOST_RECORDS:
             instance = instance._replace(next_cut_ns=instance.next_cut_ns + missed * interim_ns)
     while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
         next_ns = instance.next_cut_ns

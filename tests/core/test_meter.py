@@ -145,6 +145,16 @@ def test_of_very_many_cuts_that_were_missed_only_the_last_is_made_up_for() -> No
     assert [record.data["interval"]["end_ns"] for record in told.predictions()] == [days_ns, days_ns + SECOND]
 
 
+@pytest.mark.parametrize(("open_at_once", "cuts"), [(1, 60), (24, 60), (25, 1), (1024, 1)])
+def test_the_more_are_open_the_fewer_cuts_are_made_up_for_at_once(open_at_once: int, cuts: int) -> None:
+    """An hour without a word of an orphan leads to no more than a day's records of one prediction, or one of each."""
+    starts = [start(0, f"p{number}") for number in range(open_at_once)]
+    alive = Alive(60 * MINUTE, clock(60 * MINUTE))
+    told = tell(Options(worker=True), [spawned(0), ready(0), *starts, alive], silent=True)
+    assert len(told.predictions()) == cuts * open_at_once
+    assert told.predictions()[-1].data["interval"]["end_ns"] == 60 * MINUTE
+
+
 def test_boot_ends_when_a_notifying_command_is_ready() -> None:
     told = tell(Options(prediction="p1", ready="notify"), [spawned(0), ready(SECOND, "notify"), exited(3 * SECOND)])
     assert told.instances()[0].data["time"]["boot_ns"] == SECOND
