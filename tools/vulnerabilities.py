@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _PATIENCE_S = 10
-_DEADLINE_S = 120
+_DEADLINE_S = 40
 
 
 def main(files: list[str]) -> int:

@@ -266,6 +266,29 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Pat
     assert caught.value.reason == "tls"
 
 
+async def test_a_certificate_of_another_name_is_refused(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with receiving(tls=serving(certificate)) as receiver:
+        receiver.url = receiver.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(SinkError) as caught:
+            await sent(receiver)
+        assert not receiver.requests
+    assert caught.value.reason == "tls"
+
+
+@pytest.mark.parametrize("body", [b'{"error": ', b"\xff\xfe", b"<html>", b"[" * 100_000, b"\x1b[2J\n" * 100])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_body_that_is_no_json_changes_no_answer(status: int, body: bytes) -> None:
+    async with receiving(say(status, body=body)) as receiver:
+        if status == 200:
+            await sent(receiver)
+            return
+        with pytest.raises(SinkError) as caught:
+            await sent(receiver)
+    assert caught.value.reason == "rejected"
+    assert str(caught.value).isprintable()
+
+
 async def test_a_certificate_of_the_systems_authorities_is_taken(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

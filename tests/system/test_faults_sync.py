@@ -131,3 +131,25 @@ def test_an_agent_that_cannot_read_its_ledger_says_so_and_has_lost_nothing(node:
             assert agent.get("/healthz")[0] == 200
         assert agent.get("/v1/status", agent.said["token"])[0] == 200
         check_delivered(node, agent, {"before", "meanwhile"})
+
+
+def test_a_command_ends_as_ever_under_a_wrapper_whose_writes_fail(node: Node) -> None:
+    said: dict[str, str] = {}
+    for when in ("1+", "2+", "3+", "3"):
+        for error in ("EIO", "ENOSPC"):
+            name = f"{error} {when}"
+            tracer = strace(
+                "-o", "/dev/null", "-e", "trace=pwrite64", "-e", f"inject=pwrite64:error={error}:when={when}"
+            )
+            words = [*tracer, node.program, "run", "--prediction", name, "--", "sh", "-c", "exit 3"]
+            # In a session of its own: whoever else began there in that second may be taken for its command.
+            quiet = {"env": node.environment(), "capture_output": True, "text": True, "start_new_session": True}
+            done = subprocess.run(words, check=False, timeout=20, **quiet)  # type: ignore[call-overload]
+            assert (done.returncode, "Traceback" in done.stderr) == (3, False), name
+            said[name] = done.stderr
+    known = {name for name, text in said.items() if "NOT MEASURED" not in text}
+    with node.agent() as agent:
+        wait_until(lambda: known <= finals(node).keys(), "what is known of")
+        assert agent.stop() == 0
+    assert len(known) >= len(said) // 2
+    check_ledger(node)

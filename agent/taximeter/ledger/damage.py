@@ -106,7 +106,10 @@ def _follows(body: bytes, seq: int, before: tuple[int, object, object]) -> bool:
 
 
 def _open(path: Path) -> apsw.Connection:
-    return apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    # The power failed while the file became a ledger: whoever may only read could not take that back.
+    is_begun = path.with_name(f"{path.name}-journal").exists()
+    flags = apsw.SQLITE_OPEN_READWRITE if is_begun else apsw.SQLITE_OPEN_READONLY
+    return apsw.Connection(os.fspath(path), flags=flags)
 
 
 def _mark(path: Path) -> Path:
