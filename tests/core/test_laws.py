@@ -330,7 +330,14 @@ def overlaps(draw: st.DrawFn) -> tuple[list[Event], int, dict[str, tuple[int, in
             events.append(finish(late_ns, name, Status.FAILED if how == "fail" else Status.SUCCEEDED, until_ns))
     end_ns = 40 * SECOND
     events.sort(key=lambda event: event.at_ns or 0)
-    return [spawned(0), *with_heartbeats([ready(0), *events, exited(end_ns)], end_ns)], end_ns, ran
+    # What the agent saw is no sign of life: the wrapper's heartbeats come as if nobody had seen it.
+    heard = [event for event in events if not isinstance(event, OwnerEnded)]
+    told = list(with_heartbeats([ready(0), *heard, exited(end_ns)], end_ns))
+    for seen in events:
+        if isinstance(seen, OwnerEnded):
+            at = max(at for at, event in enumerate(told) if (event.at_ns or 0) <= seen.at_ns)
+            told.insert(at + 1, seen)
+    return [spawned(0), *told], end_ns, ran
 
 
 def _billed_ns(told: Told, name: str) -> Decimal:
