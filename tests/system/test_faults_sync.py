@@ -16,8 +16,8 @@ from tests.require import require_program
 from tests.system.agents import SEALED, Agent, Node, wait_until
 from tests.system.faults import check_ledger, finals, strace
 
-#: How long an answer may take while the disk is waited for: a traced process is a little slower.
-ANSWER_S = 1.0
+#: How long an answer may take while the disk is waited for: less than two syncs, on a busy machine and traced.
+ANSWER_S = 3.0
 
 
 @pytest.fixture
@@ -70,7 +70,6 @@ def check_delivered(node: Node, agent: Agent, names: set[str]) -> None:
     """Everything was booked once and whole, and shipped as it was booked."""
     wait_until(lambda: finals(node).keys() == names, "their records")
     wait_until(lambda: agent.metric('taximeter_outbox_pending{sink="usage"}') == 0, "everything to be shipped")
-    wait_until(lambda: not list(node.journal.glob("*.ndjson")), "the journals to go")
     assert agent.stop() == 0
     check_ledger(node)
     assert {data["status"] for data in finals(node).values()} == {"failed"}
@@ -100,7 +99,7 @@ def test_an_agent_whose_disk_fails_goes_on_and_once_it_is_well_has_lost_nothing(
 ) -> None:
     with node.agent() as agent:
         ride(node, "before")
-        wait_until(lambda: not list(node.journal.glob("*.ndjson")), "it to be booked and shipped")
+        wait_until(lambda: agent.metric('taximeter_outbox_pending{sink="usage"}') == 0, "it to be shipped")
         with afflicted(agent, calls, f"error={error}", *(node.state / name for name in files)):
             ride(node, "meanwhile")
             wait_until(lambda: agent.metric(counted) > 0, "what the disk refuses")
@@ -117,6 +116,7 @@ def test_an_agent_whose_disk_takes_two_seconds_for_a_sync_answers_meanwhile(node
             assert "meanwhile" not in finals(node)
             wait_until(lambda: "meanwhile" in finals(node), "its record")
             answers(agent)
+        wait_until(lambda: not list(node.journal.glob("*.ndjson")), "a seal of it, and its journal to go")
         check_delivered(node, agent, {"meanwhile"})
 
 

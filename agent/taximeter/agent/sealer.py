@@ -64,7 +64,9 @@ class Sealer:
         now_utc_ns = time.time_ns()
         await self._desk.say(lambda id_: UsageRecord(id_, RecordType.CHECKPOINT, PLATFORM, now_utc_ns, data))
         self._desk.note_seal(head.seq)
-        self._sealed = self._desk.head.seq
+        # What came while that was signed is not covered by it, and is due.
+        newest = self._desk.head.seq
+        self._sealed = newest if newest == head.seq + 1 else head.seq
 
     def _sign(self, checkpoint: Checkpoint) -> dict[str, object]:
         note, public = signing.sign(checkpoint, signing.seed_at(self._key, self._credentials))
