@@ -20,6 +20,7 @@ from taximeter.ledger import accounts
 from taximeter.ledger.balance import Event
 from taximeter.ledger.sayings import SPENDING, crossing_in, grant_in, spent_in
 from taximeter.ledger.till import tab_on
+from taximeter.ledger.transaction import transaction
 from taximeter.records import RecordType
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def make_tables(connection: "apsw.Connection") -> None:
     """The tables, where they are not there; and what is in the ledger already is to be added to them."""
     if _tables(connection).issuperset(accounts.NAMES):
         return
-    with connection:
+    with transaction(connection):
         for name in accounts.NAMES:
             connection.execute(f"DROP TABLE IF EXISTS {name}")
         connection.execute(accounts.TABLES)
@@ -63,7 +64,7 @@ def fill(connection: "apsw.Connection") -> None:
         if seq == 0 and len(rows) == _STRETCH:
             logger.warning("ledger.sums: adding up what accounts spent, once, from the records")
         seq = rows[-1][0]
-        with connection:
+        with transaction(connection):
             rules = _add(connection, tab, [body for _, body in rows], rules)
             connection.execute(_NOTE, (_SUMMED_TO, str(seq)))
             keep_rules(connection, rules)

@@ -18,6 +18,7 @@ from taximeter.billing.money import plain
 from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.ledger import chain
+from taximeter.ledger.transaction import transaction
 from taximeter.records import RecordType
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def digest_of(connection: "apsw.Connection") -> str:
 def remove_pruned(connection: "apsw.Connection", limit: int) -> int:
     """Remove records before the base, but facts, at most `limit`; gives how many."""
     gone = connection.execute(_GONE, (base_of(connection).seq, RecordType.FACT.value, limit)).fetchall()
-    with connection:
+    with transaction(connection):
         connection.executemany("DELETE FROM records WHERE seq = ?", gone)
         connection.executemany("DELETE FROM lookups WHERE seq = ?", gone)
     return len(gone)

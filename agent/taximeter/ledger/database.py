@@ -13,6 +13,7 @@ import apsw
 from taximeter.errors import LedgerError
 from taximeter.ledger import runs
 from taximeter.ledger.migration import SCHEMA_VERSION, migrate
+from taximeter.ledger.transaction import transaction
 
 #: "TaxM": tells a ledger from any other SQLite file.
 APPLICATION_ID = 0x5461784D
@@ -132,7 +133,7 @@ def _create(connection: apsw.Connection) -> None:
     # 8 KiB hold four records of the usual size; 4 KiB would waste a sixth.
     connection.pragma("page_size", 8192)
     connection.pragma("journal_mode", "wal")
-    with connection:
+    with transaction(connection):
         connection.execute(_SCHEMA)
 
 

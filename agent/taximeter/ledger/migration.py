@@ -7,6 +7,7 @@ what it means is not known here. Refuses to touch the records.
 from typing import TYPE_CHECKING
 
 from taximeter.ledger import base, outbox
+from taximeter.ledger.transaction import transaction
 
 if TYPE_CHECKING:
     import apsw
@@ -19,6 +20,6 @@ SCHEMA_VERSION = 1 + len(_STEPS)
 def migrate(connection: "apsw.Connection") -> None:
     """Bring a ledger up to date; returns at once where it is."""
     for version in range(connection.pragma("user_version"), SCHEMA_VERSION):
-        with connection:
+        with transaction(connection):
             connection.execute(_STEPS[version - 1])
             connection.pragma("user_version", version + 1)

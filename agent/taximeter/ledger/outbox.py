@@ -8,6 +8,7 @@ to know what a record says.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Stored
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def register(connection: "apsw.Connection", sink: str) -> None:
 
 def drop_sink(connection: "apsw.Connection", sink: str) -> None:
     """Ship to `sink` no more."""
-    with connection:
+    with transaction(connection):
         connection.execute("DELETE FROM sinks WHERE name = ?", (sink,))
         connection.execute("DELETE FROM dead_letters WHERE sink = ?", (sink,))
 
@@ -102,7 +103,7 @@ def shipped(
     connection: "apsw.Connection", sink: str, seq: int, refused: Iterable[tuple[int, str, str]], now_utc_ns: int
 ) -> None:
     """Move the cursor of `sink`, and keep what it refused on the way: number, reason, what was said."""
-    with connection:
+    with transaction(connection):
         connection.execute(_MOVE, (sink, seq))
         connection.executemany(_SET_ASIDE, [(sink, *one, now_utc_ns) for one in refused])
 

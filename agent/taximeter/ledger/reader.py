@@ -20,6 +20,7 @@ from taximeter.ledger import accounts, backfill, base, chain, outbox, runs
 from taximeter.ledger.database import door, open_for_reading
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.till import next_own
+from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Filed, Head, PoolTime, Row
 from taximeter.records import RecordType
 
@@ -174,7 +175,7 @@ class LedgerReader:
         if not self._has_sums():
             return None
         newest, kept, credit = 0, {}, {}
-        with door("read", self._path), self._connection:  # one transaction: an agent may be writing
+        with door("read", self._path), transaction(self._connection):  # one transaction: an agent may be writing
             newest = self._connection.execute("SELECT coalesce(max(seq), 0) FROM records").get
             kept, credit = accounts.spends(self._connection), accounts.purses(self._connection)
         return newest, kept, credit

@@ -26,6 +26,7 @@ from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.salvage import Salvage, records, salvage
 from taximeter.ledger.sayings import utc_ns
 from taximeter.ledger.store import Ledger, NodeInfo, insert, new_id, save_open
+from taximeter.ledger.transaction import transaction
 from taximeter.records import RecordType
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def rebuild_if_damaged(
         leftover.unlink(missing_ok=True)
     plan = _Plan(path, found)
     connection = open_for_writing(fresh)
-    with contextlib.closing(connection), door("rebuild", fresh), connection:
+    with contextlib.closing(connection), door("rebuild", fresh), transaction(connection):
         plan.write(connection)
     with contextlib.closing(Ledger.open(fresh, node)) as ledger:
         for grant in filter(None, (_left(*row) for row in found.purses)):

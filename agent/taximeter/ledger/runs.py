@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taximeter.billing.money import EXACT, plain
 from taximeter.ledger.distribution import Distribution
+from taximeter.ledger.transaction import transaction
 
 if TYPE_CHECKING:
     import apsw
@@ -168,7 +169,7 @@ def read_kinds(connection: "apsw.Connection", model: str | None = None) -> list[
 def read_runs(connection: "apsw.Connection", kinds: Iterable[Kind]) -> list[Runs]:
     """What is known of these kinds, in their order; of what is not known any more, nothing."""
     read: list[Runs] = []
-    with connection:  # all of it as it was at one moment
+    with transaction(connection):  # all of it as it was at one moment
         for kind in kinds:
             read += [_read(connection, row) for row in _rows(connection, f"{_RUNS} {_OF_KIND}", *kind)]
     return read

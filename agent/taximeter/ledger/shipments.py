@@ -13,6 +13,7 @@ import orjson
 from taximeter.errors import LedgerError
 from taximeter.ledger import outbox
 from taximeter.ledger.database import door
+from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Stored
 
 if TYPE_CHECKING:
@@ -95,12 +96,12 @@ class Shipments:
 
     def retry_letters(self, sink: str, seqs: Iterable[int]) -> None:
         """Have these dead letters of `sink` tried again."""
-        with door("write", self._path), self._live() as connection:
+        with door("write", self._path), transaction(connection := self._live()):
             outbox.retry(connection, sink, seqs)
 
     def delete_letters(self, sink: str, seqs: Iterable[int]) -> None:
         """Forget these dead letters of `sink`: they were taken, or somebody gave them up."""
-        with door("write", self._path), self._live() as connection:
+        with door("write", self._path), transaction(connection := self._live()):
             outbox.delete(connection, sink, seqs)
 
     def letters_to_retry(self, sink: str, limit: int) -> tuple[Stored, ...]:

@@ -28,6 +28,7 @@ from taximeter.ledger.database import door, open_for_writing
 from taximeter.ledger.seal import Author, Sealed, seal
 from taximeter.ledger.shipments import Shipments
 from taximeter.ledger.till import Settled, Till, next_own
+from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Batch, Head, JournalState, NodeInfo, PoolHour, Stored
 from taximeter.records import RecordType, UsageRecord, fact
 
@@ -236,7 +237,7 @@ class Ledger(Shipments):
         Raises LedgerError; the same may be tried again then.
         """
         connection = self._live()
-        with door("commit to", self._path), connection:
+        with door("commit to", self._path), transaction(connection):
             if base.base_of(connection).seq >= begins.seq:
                 return
             digest = base.move(connection, begins, carried)
