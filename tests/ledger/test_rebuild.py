@@ -301,6 +301,18 @@ def test_what_was_closed_is_never_booked_again(tmp_path: Path) -> None:
     assert closed == {instance_id(1): 0, instance_id(5): 1, instance_id(8): 7}
 
 
+@pytest.mark.parametrize(("shipped", "expected"), [(17, (0, 1, 0)), (10, (0, 0, 1))])
+def test_an_open_instance_of_which_nobody_can_read_how_far_it_was_is_booked_anew_or_given_up(
+    tmp_path: Path, shipped: int, expected: tuple[int, int, int]
+) -> None:
+    path = a_ledger(tmp_path, billing=shipped)
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE journals SET state = ?", (b'{"state":1}#00000000',))
+    connection.close()
+    done, _ = rebuilt(path)
+    assert (done.open, done.given_up, done.from_journals) == expected
+
+
 def test_a_lost_record_that_nobody_has_is_booked_anew_from_its_journal(tmp_path: Path) -> None:
     path = a_ledger(tmp_path, billing=10)
     hurt_record(path, 13)

@@ -64,6 +64,12 @@ def _say(rebuilt: Rebuilt) -> None:
         rebuilt.open,
         rebuilt.from_journals,
     )
+    if rebuilt.given_up:
+        logger.error(
+            "ledger.given_up: of %d instances that were open nobody can read how far they were, and a sink has a part of "
+            "them: what is in no record yet is billed to nobody",
+            rebuilt.given_up,
+        )
     if rebuilt.lost:
         numbers = ", ".join(map(str, rebuilt.lost[:_MOST_SAID]))
         more = f" and {len(rebuilt.lost) - _MOST_SAID} more" if len(rebuilt.lost) > _MOST_SAID else ""

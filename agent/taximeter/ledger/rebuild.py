@@ -47,6 +47,7 @@ class Rebuilt:
     lost: tuple[int, ...]  #: numbers of records that some sink has not had, and nobody can read any more
     from_journals: int  #: instances of these that are booked anew, from their journals
     open: int  #: instances that are gone on with
+    given_up: int  #: instances that were open, and of which nobody can read how far they were: the rest is not billed
 
 
 def rebuild_if_damaged(
@@ -73,7 +74,7 @@ def rebuild_if_damaged(
         before = {"ledger": found.ledger_id, "size": found.head_seq, "head": found.head}
         take_over(ledger.head.ledger_id, before)
     kept_as = _set_aside(path, fresh)
-    return Rebuilt(why, kept_as, before, plan.carried, tuple(plan.lost), len(plan.anew), len(plan.open))
+    return Rebuilt(why, kept_as, before, plan.carried, tuple(plan.lost), len(plan.anew), len(plan.open), len(plan.given_up))
 
 
 class _Plan:
@@ -88,6 +89,7 @@ class _Plan:
         whole = {seq: orjson.loads(body) for seq, body in records(path, everywhere)}
         missing = [seq for seq in found.ids if seq > everywhere and seq not in whole and not self._is_own(seq)]
         self.anew = self._anew({_instance(found.ids[seq]) for seq in missing} | found.broken.intersection(self._seqs))
+        self.given_up = found.broken.intersection(self._seqs) - self.anew
         self.lost = [seq for seq in missing if _instance(found.ids[seq]) not in self.anew]
         self.open = [one for one in found.journals if one.state is not None and one.instance not in self.anew]
         self._events = [
