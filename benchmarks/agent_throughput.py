@@ -70,12 +70,16 @@ def write_journals(directory: Path, count: int, first: int = 0) -> None:
         (directory / f"{instance}.0.ndjson").write_bytes(journal_of(instance, at_ns + number, f"cus_{number % 50}"))
 
 
+#: A journal goes once what it led to is sealed: soon, so that its removal is counted, too.
+SETTINGS = '[listen]\naddress = "127.0.0.1:0"\n[ledger]\ncheckpoint_s = 1\n'
+
+
 @contextlib.contextmanager
 def agent(state: Path, *, ship: bool) -> Iterator[subprocess.Popen[bytes]]:
     """A real agent on `state`, held to one core."""
     state.mkdir(parents=True, exist_ok=True)
     config = state / "agent.toml"
-    config.write_text(("" if ship else "sinks = []\n") + '[listen]\naddress = "127.0.0.1:0"\n')
+    config.write_text(("" if ship else "sinks = []\n") + SETTINGS)
     environment = {**os.environ, "TAXIMETER_STATE_DIR": str(state), "TAXIMETER_RUN_DIR": str(state / "run")}
     code = "import sys; from taximeter.cli import main; sys.exit(main())"
     process = subprocess.Popen(

@@ -103,9 +103,8 @@ def make_record(number: int) -> UsageRecord:
         "final": True,
     }
     kind = RecordType.INSTANCE if own else RecordType.PREDICTION
-    return UsageRecord(
-        f"{instance}-{number % 2:08d}", kind, "cus_7", began_ns, data, instance, None if own else instance, instance
-    )
+    filed = (instance, None if own else instance, instance, data["account"], data["model"])
+    return UsageRecord(f"{instance}-{number % 2:08d}", kind, "cus_7", began_ns, data, *filed)  # type: ignore[arg-type]
 
 
 def batched(records: list[UsageRecord], size: int) -> list[list[UsageRecord]]:

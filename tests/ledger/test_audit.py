@@ -198,8 +198,8 @@ def test_a_page_that_cannot_be_read_is_a_fault_and_no_crash(tmp_path: Path) -> N
     ledger.close()
     path = tmp_path / "ledger.db"
     whole = bytearray(path.read_bytes())
-    middle = len(whole) // 2 // 8_192 * 8_192
-    whole[middle : middle + 8_192] = b"\xff" * 8_192
+    middle = len(whole) // 2 // 16_384 * 16_384
+    whole[middle : middle + 16_384] = b"\xff" * 16_384
     path.write_bytes(whole)
     assert any("cannot be read" in what for what in said(tmp_path))
 

@@ -25,7 +25,7 @@ from tests.system.faults import SWEEP_ALL
 
 pytestmark = pytest.mark.forged
 
-PAGE_BYTES, SECTOR_BYTES = 8_192, 512
+PAGE_BYTES, SECTOR_BYTES = 16_384, 512
 TRIES = 1_500 if SWEEP_ALL else 60
 OPEN = tuple(marked(instance_id(100 + number), 0, 1_000 + number, b'{"at":%d}' % number) for number in range(40))
 

@@ -25,7 +25,7 @@ from tests.ledger.samples import NODE, instance_id, opened, prediction_record, r
 
 pytestmark = pytest.mark.forged
 
-PAGE = 8192
+PAGE = 16_384
 
 
 def a_ledger(where: Path, runs: int = 8, **cursors: int) -> Path:
@@ -143,6 +143,12 @@ def test_what_is_no_sqlite_file_any_more_is_damage(tmp_path: Path) -> None:
     path = a_ledger(tmp_path)
     flip(path, 3)
     assert "not a database" in str(damage_of(path))
+
+
+def test_a_header_of_no_known_format_is_damage(tmp_path: Path) -> None:
+    path = a_ledger(tmp_path)
+    flip(path, 47)
+    assert "unsupported file format" in str(damage_of(path))
 
 
 def test_a_record_that_changed_is_damage(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def _say(rebuilt: Rebuilt) -> None:
     )
     if rebuilt.given_up:
         logger.error(
-            "ledger.given_up: of %d instances that were open nobody can read how far they were, and a sink has a part of "
-            "them: what is in no record yet is billed to nobody",
+            "ledger.given_up: of %d instances that were open nobody can read how far they were, and a sink has a part "
+            "of them: what is in no record yet is billed to nobody",
             rebuilt.given_up,
         )
     if rebuilt.lost:

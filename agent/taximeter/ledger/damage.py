@@ -49,7 +49,7 @@ def damage_of(path: Path) -> str | None:
         try:
             with contextlib.closing(_open(path)) as connection:
                 found = _found(connection, whole=mark.exists() or path.stat().st_size <= WHOLE_MAX_BYTES)
-        except _DAMAGED as error:
+        except (*_DAMAGED, apsw.SQLError) as error:  # the latter: a header of no known format
             found = str(error)
         if found is None:
             mark.unlink(missing_ok=True)

@@ -74,7 +74,9 @@ def rebuild_if_damaged(
         before = {"ledger": found.ledger_id, "size": found.head_seq, "head": found.head}
         take_over(ledger.head.ledger_id, before)
     kept_as = _set_aside(path, fresh)
-    return Rebuilt(why, kept_as, before, plan.carried, tuple(plan.lost), len(plan.anew), len(plan.open), len(plan.given_up))
+    return Rebuilt(
+        why, kept_as, before, plan.carried, tuple(plan.lost), len(plan.anew), len(plan.open), len(plan.given_up)
+    )
 
 
 class _Plan:
