@@ -304,7 +304,7 @@ def test_a_full_disk_stops_the_books_and_not_the_agent(node: Node) -> None:
     require_root()
     node.path.mkdir()
     node.state.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(node.state)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(node.state)], check=True)
     try:
         node.journal.mkdir()
         with node.agent() as agent:
