@@ -20,8 +20,8 @@ from taximeter.ledger.reader import LedgerReader
 
 logger = logging.getLogger(__name__)
 
-#: Looked for so often at most; at first soon after the start.
-_EVERY_S, _FIRST_S = 3600.0, 30.0
+#: Looked for so often at most; at first when a clock that was wrong at the boot had time to be set.
+_EVERY_S = 3600.0
 _DAY_NS = 86_400_000_000_000
 #: So many checkpoints are passed at once.
 _CHECKPOINTS = 20
@@ -40,6 +40,14 @@ class _Checkpoint(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Checkpoint).decode
 
 
+def surely_ns(began: tuple[int, int], utc_ns: int, monotonic_ns: int) -> int:
+    """The UTC time (ns) that it is at least, by the clocks at the start (UTC, monotonic) and now.
+
+    A clock that is set forward makes no record older: what was let go does not come back when the clock does.
+    """
+    return min(utc_ns, began[0] + monotonic_ns - began[1])
+
+
 class Pruner:
     """Whoever lets a ledger's old records go."""
 
@@ -54,14 +62,14 @@ class Pruner:
         if not self._keep_ns:
             return
         keep_s = self._keep_ns / 1e9
-        await anyio.sleep(min(_FIRST_S, keep_s))
+        began = time.time_ns(), time.monotonic_ns()
         while True:
+            await anyio.sleep(min(_EVERY_S, keep_s))
             try:
-                while await self.prune(time.time_ns()):  # noqa: ASYNC110 -- a turn for everybody else
+                while await self.prune(surely_ns(began, time.time_ns(), time.monotonic_ns())):  # noqa: ASYNC110 -- a turn for everybody else
                     await anyio.sleep(_PAUSE_S)
             except LedgerError as error:
                 logger.warning("ledger.unpruned: %s", error)
-            await anyio.sleep(min(_EVERY_S, keep_s))
 
     async def prune(self, now_utc_ns: int) -> bool:
         """Let go of the oldest that may go; whether there was anything. Raises LedgerError."""
