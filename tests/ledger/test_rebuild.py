@@ -364,6 +364,18 @@ def test_a_record_that_fits_its_hash_and_says_nothing_does_not_go_over(tmp_path:
     assert len(ids_of(path)) == 5
 
 
+@pytest.mark.parametrize("offset", [0, 3, 16, 17, 18, 19, 20, 21, 28, 31, 44, 47, 56, 59])
+def test_a_wound_in_the_header_costs_nothing_that_lies_behind_it(tmp_path: Path, offset: int) -> None:
+    path = a_ledger(tmp_path, billing=10)
+    expected = ids_of(path)[10:]
+    flip(path, offset)
+    if damage_of(path) is None:
+        return  # SQLite does without that byte
+    done, _ = rebuilt(path)
+    assert (ids_of(path), done.open, done.lost) == (expected, 1, ())
+    assert not list(tmp_path.glob("*.mended*"))
+
+
 def test_credit_that_is_left_goes_over(tmp_path: Path) -> None:
     path = a_ledger(tmp_path, billing=17)
     ledger = opened(tmp_path)

@@ -31,6 +31,10 @@ def wipe_what_is_open(ledger: Path) -> None:
     wipe(ledger, root_page(ledger, "lookups"))
 
 
+def hurt_the_header(ledger: Path) -> None:
+    flip(ledger, 3)
+
+
 def hurt_the_newest(ledger: Path) -> None:
     with sqlite3.connect(ledger) as connection:
         (newest,) = connection.execute("SELECT max(seq) FROM records").fetchone()
@@ -55,7 +59,7 @@ def has_finals(node: Node, count: int) -> bool:
     return finals_taken(node).total() >= count
 
 
-@pytest.mark.parametrize("damage", [wipe_an_index, wipe_what_is_open, hurt_the_newest])
+@pytest.mark.parametrize("damage", [hurt_the_header, wipe_an_index, wipe_what_is_open, hurt_the_newest])
 def test_every_run_is_billed_once_through_a_damaged_ledger(
     taximeter_program: str, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -117,7 +121,7 @@ def test_an_agent_starts_on_a_ledger_of_which_nothing_is_left(taximeter_program:
         wait_until(lambda: not list(node.journal.glob("*.ndjson")), "its journal to go")
         assert agent.stop() == 0
     sealed = json.loads((node.state / "checkpoint").read_text())
-    flip(node.state / "ledger.db", 5)
+    wipe(node.state / "ledger.db", 0)
     with node.agent():
         node.run("--prediction", "two", "--", "true")
         wait_until(partial(has_finals, node, 2), "both at the sink")

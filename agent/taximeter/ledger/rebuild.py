@@ -23,6 +23,7 @@ from taximeter.billing.money import decimal_of
 from taximeter.ledger import backfill, base, chain, outbox
 from taximeter.ledger.damage import damage_of
 from taximeter.ledger.database import door, open_for_writing
+from taximeter.ledger.mended import readable
 from taximeter.ledger.salvage import Salvage, records, salvage
 from taximeter.ledger.sayings import utc_ns
 from taximeter.ledger.store import Ledger, NodeInfo, insert, new_id, save_open
@@ -60,11 +61,12 @@ def rebuild_if_damaged(
     why = damage_of(path)
     if why is None:
         return None
-    found = salvage(path)
+    with readable(path) as source:
+        found = salvage(source)
+        plan = _Plan(source, found)
     fresh = path.with_name(f"{path.name}.new")
     for leftover in _with_sides(fresh):
         leftover.unlink(missing_ok=True)
-    plan = _Plan(path, found)
     connection = open_for_writing(fresh)
     with contextlib.closing(connection), door("rebuild", fresh), transaction(connection):
         plan.write(connection)
