@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import sysconfig
@@ -40,6 +41,13 @@ def stat_fields(pid: int) -> list[str]:
 def state_of(pid: int) -> str:
     """R, S, T, Z, ...; empty once it is gone."""
     return (stat_fields(pid) or [""])[0]
+
+
+def is_shown(fd: int, patience_s: float) -> bool:
+    """Whether a descriptor, of any number, is readable within that time: a pidfd shows the end of its process so."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(patience_s * 1000))
 
 
 def children_of(pid: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from taximeter.records import RecordType
 from tests.conftest import ROOT
 from tests.require import require_module, require_root
 from tests.system.agents import Agent, Node, wait_until
-from tests.system.rides import Rides
+from tests.system.rides import Rides, is_shown
 
 pytestmark = pytest.mark.system
 
@@ -228,7 +227,7 @@ def kill(pid: int) -> tuple[int, int]:
     try:
         killed_ns = time.monotonic_ns()
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        assert select.select([pidfd], [], [], 20)[0], f"waited in vain for the end of {pid}"
+        assert is_shown(pidfd, 20), f"waited in vain for the end of {pid}"
         return killed_ns, time.monotonic_ns()
     finally:
         os.close(pidfd)

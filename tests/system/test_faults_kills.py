@@ -9,7 +9,6 @@ kills comes from a seed, which is printed. TAXIMETER_SOAK=N tries N seeds.
 import contextlib
 import os
 import random
-import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from tests.system.faults import (
     forked_ns,
     wait_for_fact,
 )
+from tests.system.rides import is_shown
 
 SEEDS = range(int(os.environ.get("TAXIMETER_SOAK", "1")))
 ACTIONS = 24
@@ -126,7 +126,7 @@ class Range:
     def see_end(self, run: Run, injure: Callable[[], None]) -> None:
         run.alive_ns = time.monotonic_ns()
         injure()
-        assert select.select([run.pidfd], [], [], 20)[0], f"{run.name} did not end"
+        assert is_shown(run.pidfd, 20), f"{run.name} did not end"
         run.gone_ns = time.monotonic_ns()
         if run.is_orphan and self.down_ns:
             # Neither a wrapper nor an agent saw it: the last sign of life is all that there is.

@@ -15,6 +15,7 @@ import pytest
 from taximeter import kernel
 from taximeter.kernel import End, ProcessEvents, Start
 from tests.require import require_process_events, require_program, require_root
+from tests.system.rides import is_shown
 
 WITHIN_S = 20
 
@@ -224,7 +225,7 @@ def test_a_worker_in_a_pid_namespace_is_found_from_its_parent(lives: str) -> Non
         assert kernel.host_pid(shell, inside, ticks + 1) is None
         pidfd = os.pidfd_open(here)
         outside.kill()
-        assert select.select([pidfd], [], [], WITHIN_S)[0]
+        assert is_shown(pidfd, WITHIN_S)
         os.close(pidfd)
     assert kernel.host_pid(shell, inside, ticks) is None
 

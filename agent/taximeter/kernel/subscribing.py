@@ -52,8 +52,10 @@ def _ask(listening: socket.socket) -> None:
     seq = secrets.randbits(31)
     listening.sendto(messages.listen(port, seq), (0, 0))
     deadline_s = time.monotonic() + _ACK_WITHIN_S
+    poll = select.poll()  # select() is for descriptors below 1,024 alone
+    poll.register(listening, select.POLLIN)
     while (left_s := deadline_s - time.monotonic()) > 0:
-        select.select([listening], [], [], left_s)
+        poll.poll(left_s * 1000)
         error = _read_ack(listening, seq)
         if error:
             raise OSError(error, os.strerror(error))
