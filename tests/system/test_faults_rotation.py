@@ -96,7 +96,11 @@ def test_after_a_power_loss_at_any_moment_the_files_have_each_record_once(
             there = [line for file in (*numbered(path), path) for line in lines(file)]
             assert there[:acknowledged] == events(acknowledged)
             noted = max(0, acknowledged - moments % 3)  # the ledger may not have heard of the last ones
-            FileSink("usage", path, LIMIT_BYTES)._append(events(COUNT + 1)[noted:])
+            sink = FileSink("usage", path, LIMIT_BYTES)
+            try:
+                sink._append(events(COUNT + 1)[noted:])
+            finally:
+                sink._close()
             assert [line for file in (*numbered(path), path) for line in lines(file)] == events(COUNT + 1)
     assert moments > 6 * 2 * COUNT
 
