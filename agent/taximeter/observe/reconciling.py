@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from taximeter.errors import TaximeterError
-from taximeter.observe.since import instant_ns
+from taximeter.observe.since import requested_ns
 
 _KEYS = ("sink", "after", "since_utc", "dry_run")
 _SINK = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
@@ -58,19 +58,9 @@ def read_request(body: bytes) -> Request:
         raise ReconcileError(f"cannot go on after {str(after)[:40]!r}: expected the number of a record")
     if not isinstance(dry_run, bool):
         raise ReconcileError(f"cannot reconcile with dry_run = {str(dry_run)[:40]!r}: expected true or false")
-    return Request(sink, after, _since(said.get("since_utc")), dry_run)
+    return Request(sink, after, requested_ns(said.get("since_utc"), "reconcile", ReconcileError), dry_run)
 
 
 def looked_view(looked: Looked) -> dict[str, Any]:
     """What is answered."""
     return asdict(looked)
-
-
-def _since(value: object) -> int | None:
-    if value is None:
-        return None
-    try:
-        return instant_ns(value if isinstance(value, str) else "")
-    except (ValueError, OverflowError) as error:
-        expected = "expected an instant such as '2026-11-01T00:00:00Z'"
-        raise ReconcileError(f"cannot reconcile since {str(value)[:40]!r}: {expected}") from error

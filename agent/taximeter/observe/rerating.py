@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from taximeter.errors import TaximeterError
-from taximeter.observe.since import instant_ns
+from taximeter.observe.since import requested_ns
 
 #: A request is at most this long.
 REQUEST_MAX_BYTES = 8_192
@@ -67,7 +67,12 @@ def read_asked(body: bytes) -> Asked:
     if not isinstance(dry_run, bool):
         raise RerateError(f"cannot rerate with dry_run = {str(dry_run)[:40]!r}: expected true or false")
     return Asked(
-        _since(said.get("since_utc")), _name("model", said), _name("account", said), prediction, units, dry_run
+        requested_ns(said.get("since_utc"), "rerate", RerateError),
+        _name("model", said),
+        _name("account", said),
+        prediction,
+        units,
+        dry_run,
     )
 
 
@@ -93,13 +98,3 @@ def _units(value: object) -> Mapping[str, str]:
             expected = "expected a name, and an amount as a text, such as '2' or '0.5'"
             raise RerateError(f"cannot count {str(name)[:40]!r} = {str(amount)[:40]!r}: {expected}")
     return value
-
-
-def _since(value: object) -> int | None:
-    if value is None:
-        return None
-    try:
-        return instant_ns(value if isinstance(value, str) else "")
-    except (ValueError, OverflowError) as error:
-        expected = "expected an instant such as '2026-11-01T00:00:00Z'"
-        raise RerateError(f"cannot rerate since {str(value)[:40]!r}: {expected}") from error

@@ -6,6 +6,8 @@ Owns the short forms. Refuses to look at a clock: whoever asks says when now is.
 import re
 from datetime import datetime
 
+from taximeter.errors import TaximeterError
+
 EXPECTED = "90s, 15m, 2h, 7d, 2026-11-22 or 2026-11-22T10:00:00Z"
 _SECOND = 1_000_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -31,3 +33,14 @@ def instant_ns(said: str) -> int:
     except ValueError as error:
         raise ValueError(f"expected {EXPECTED}") from error
     return int(moment.timestamp()) * _SECOND + int((fraction or "0").ljust(9, "0"))
+
+
+def requested_ns(value: object, doing: str, error: type[TaximeterError]) -> int | None:
+    """What a request's `since_utc` means; None where it says none. Raises `error`, which names what is being done."""
+    if value is None:
+        return None
+    try:
+        return instant_ns(value if isinstance(value, str) else "")
+    except (ValueError, OverflowError) as cause:
+        expected = "expected an instant such as '2026-11-01T00:00:00Z'"
+        raise error(f"cannot {doing} since {str(value)[:40]!r}: {expected}") from cause
