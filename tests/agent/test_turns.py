@@ -29,6 +29,14 @@ def test_of_one_instance_everything_comes_in_its_order_also_what_was_put_back() 
     assert not turns
 
 
+def test_an_end_that_is_told_twice_comes_once_and_what_is_said_meanwhile_comes_all_the_same() -> None:
+    turns = Turns()
+    turns.add([Ended("a", 1, 0), said("a", b"1"), Ended("a", 1, 0), said("b")])
+    turns.add([Ended("a", 1, 0)])
+    assert [turns.take() for _ in range(3)] == [Ended("a", 1, 0), said("b"), said("a", b"1")]
+    assert not turns
+
+
 def test_what_is_dropped_does_not_come() -> None:
     turns = Turns()
     turns.add([said("a"), said("b")])

@@ -31,9 +31,14 @@ class Turns:
         return bool(self._of)
 
     def add(self, items: Iterable[Item]) -> None:
-        """Behind what is there of each instance."""
+        """Behind what is there of each instance.
+
+        An end is waited for once, however often it is told: each of two would wait for the other, for ever.
+        """
         for item in items:
-            self._of.setdefault(item.instance, deque()).append(item)
+            waiting = self._of.setdefault(item.instance, deque())
+            if isinstance(item, Said) or all(isinstance(other, Said) for other in waiting):
+                waiting.append(item)
 
     def put_back(self, items: list[Item]) -> None:
         """Before what is there of their instance, which all of them are of."""
