@@ -1,6 +1,7 @@
 """A damaged ledger is kept, and another takes its place with what some sink has not had; nothing is shipped twice."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from taximeter.billing.credit import Grant
 from taximeter.billing.money import decimal_of
 from taximeter.errors import LedgerError
+from taximeter.ledger import layout
 from taximeter.ledger.audit import audit
 from taximeter.ledger.damage import damage_of, suspect
 from taximeter.ledger.reader import LedgerReader
@@ -374,6 +376,69 @@ def test_a_wound_in_the_header_costs_nothing_that_lies_behind_it(tmp_path: Path,
     done, _ = rebuilt(path)
     assert (ids_of(path), done.open, done.lost) == (expected, 1, ())
     assert not list(tmp_path.glob("*.mended*"))
+
+
+def test_a_first_page_that_is_lost_costs_nothing_that_lies_behind_it(tmp_path: Path) -> None:
+    path = a_ledger(tmp_path, billing=10)
+    expected = ids_of(path)[10:]
+    layout.keep(path)
+    wipe(path, 0)
+    done, _ = rebuilt(path)
+    assert (ids_of(path), done.open, done.lost, done.from_journals) == (expected, 1, (), 0)
+    assert not list(tmp_path.glob("*.mended*"))
+
+
+def test_a_first_page_that_is_lost_is_found_in_the_log_where_that_has_more(tmp_path: Path) -> None:
+    path = a_ledger(tmp_path, billing=10)
+    layout.keep(path)
+    ledger = opened(tmp_path)
+    ledger.commit(run_batch(20))
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for file in tmp_path.glob("ledger.db*"):
+        shutil.copy(file, crashed)
+    ledger.close()
+    expected = ids_of(path)[10:]
+    wipe(crashed / "ledger.db", 0)
+    rebuilt(crashed / "ledger.db")
+    assert ids_of(crashed / "ledger.db") == expected
+
+
+def test_a_layout_of_before_a_migration_hides_no_table(tmp_path: Path) -> None:
+    path = a_ledger(tmp_path, billing=10)
+    layout.keep(path)
+    kept = layout.kept(path)
+    assert kept is not None
+    older = kept._replace(rows=tuple(row for row in kept.rows if row[2] != "dead_letters"))
+    (tmp_path / "ledger.db.layout").write_text(json.dumps(older))
+    ledger = opened(tmp_path)
+    ledger.shipped("billing", 13, [(12, "rejected", "400")])
+    ledger.register_sink("archive")
+    ledger.close()
+    wipe(path, root_page(path, "lookups_account"))
+    rebuilt(path)
+    with LedgerReader(path) as reader:
+        assert len([*reader.dead_letters()]) == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["", "{}", "[1, 2]", "[0, 1, 1, []]", "[4096, 1, 1, [[1]]]", '["4096", 1, 1, []]', "[4096, 1, 1, [[[]]]]"]
+)
+def test_a_layout_without_sense_is_none(tmp_path: Path, said: str) -> None:
+    path = a_ledger(tmp_path, billing=10)
+    expected = ids_of(path)[10:]
+    (tmp_path / "ledger.db.layout").write_text(said)
+    flip(path, 3)
+    rebuilt(path)
+    assert ids_of(path) == expected
+
+
+def test_a_layout_is_written_where_it_is_another_only(tmp_path: Path) -> None:
+    path = a_ledger(tmp_path)
+    layout.keep(path)
+    written = (tmp_path / "ledger.db.layout").stat()
+    layout.keep(path)
+    assert (tmp_path / "ledger.db.layout").stat().st_ino == written.st_ino
 
 
 def test_credit_that_is_left_goes_over(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ Owns what is said of that, aloud: money is in it. Refuses to know what can be sa
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taximeter.config import Directories
+from taximeter.config.model import SinkConfig
 from taximeter.errors import LedgerError
-from taximeter.ledger import chain
+from taximeter.ledger import chain, layout
 from taximeter.ledger.rebuild import Rebuilt, rebuild_if_damaged
 from taximeter.ledger.remembered import Remembered, machine, recall, remember
 from taximeter.ledger.store import Ledger, NodeInfo
+from taximeter.shipping.sinks import filled
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ logger = logging.getLogger(__name__)
 _MOST_SAID = 20
 
 
-def open_ledger(where: Directories, node: NodeInfo) -> Ledger:
+def open_ledger(where: Directories, node: NodeInfo, sinks: Sequence[SinkConfig] = ()) -> Ledger:
     """Open the ledger for writing; one that is damaged is set aside, and rebuilt first. Raises LedgerError."""
     memory = where.state / "checkpoint"
 
@@ -30,13 +32,22 @@ def open_ledger(where: Directories, node: NodeInfo) -> Ledger:
         )
 
     try:
-        rebuilt = rebuild_if_damaged(where.ledger, node, take_over)
+        rebuilt = rebuild_if_damaged(where.ledger, node, take_over, lambda ledger_id: _reached(sinks, ledger_id))
     except OSError as error:
         expected = "a directory that the agent may write to, on a disk with room"
         raise LedgerError(f"cannot rebuild ledger {where.ledger}: {error}: expected {expected}") from error
     if rebuilt is not None:
         _say(rebuilt)
-    return Ledger.open(where.ledger, node)
+    ledger = Ledger.open(where.ledger, node)
+    layout.keep(where.ledger)
+    return ledger
+
+
+def _reached(sinks: Sequence[SinkConfig], ledger_id: str) -> dict[str, int]:
+    """Up to which number those sinks have a ledger's records that can be asked: files, which say it themselves."""
+    paths = {sink.name: sink.path for sink in sinks if sink.type == "file" and sink.path is not None}
+    reached = {name: filled.reached(path, ledger_id) for name, path in paths.items()}
+    return {name: seq for name, seq in reached.items() if seq is not None}
 
 
 def set_aside(where: Directories) -> tuple[str, ...]:

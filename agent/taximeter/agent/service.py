@@ -174,7 +174,7 @@ async def _opened(
     """Ledger and books, ready to run; closed in order."""
     node = NodeInfo(config.node.id or "", config.node.region, f"taximeter {wire.VERSION}", fingerprint(config))
     with contextlib.ExitStack() as closing:
-        ledger = open_ledger(where, node)
+        ledger = open_ledger(where, node, config.sinks)
         closing.callback(ledger.close)
         directory_fd = _open_directory(where.journal)
         closing.callback(os.close, directory_fd)

@@ -52,17 +52,23 @@ class Rebuilt:
 
 
 def rebuild_if_damaged(
-    path: Path, node: NodeInfo, take_over: Callable[[str, Mapping[str, object]], object]
+    path: Path,
+    node: NodeInfo,
+    take_over: Callable[[str, Mapping[str, object]], object],
+    reached: Callable[[str], Mapping[str, int]] = lambda _: {},
 ) -> Rebuilt | None:
     """Begin another ledger at `path` where that is damaged; None where it is not. Raises LedgerError, OSError.
 
     `take_over` is told the id of the new one and of the old one's head (ledger, size, head), before it takes the place.
+    `reached` tells of sinks that can be asked up to which number each has the records of the ledger of that id.
     """
     why = damage_of(path)
     if why is None:
         return None
     with readable(path) as source:
         found = salvage(source)
+        for sink, seq in reached(found.ledger_id or "").items():
+            found.cursors[sink] = max(seq, found.cursors.get(sink, 0))
         plan = _Plan(source, found)
     fresh = path.with_name(f"{path.name}.new")
     for leftover in _with_sides(fresh):

@@ -70,7 +70,9 @@ def salvage(path: Path) -> Salvage:
     for seq, body in records(path, 0):
         found.ids[seq] = _named.decode(body).id
         found.head_seq = seq
-    found.head = chain.hash_of(body) if body is not None else found.head
+    if body is not None:
+        found.head = chain.hash_of(body)
+        found.ledger_id = found.ledger_id or _ledger_of(body)
     return found
 
 
@@ -84,6 +86,15 @@ class _Named(msgspec.Struct, gc=False):
 
 
 _named = msgspec.json.Decoder(_Named)
+
+
+def _ledger_of(body: bytes) -> str | None:
+    """The ledger that a whole record says it is in."""
+    try:
+        said = msgspec.json.decode(_named.decode(body).data["ledger"])["id"]
+    except (KeyError, TypeError, msgspec.DecodeError):
+        return None
+    return said if isinstance(said, str) else None
 
 
 def _is_whole(digest: object, body: object) -> bool:

@@ -2,7 +2,8 @@
 
 Owns the file's tail. A batch is on the disk (fdatasync) before it counts as delivered; a torn last line of
 a crash is cut off; what the last whole line says it already holds is not written again, if that is what it holds:
-a ledger that was restored from an older copy gives its numbers out anew. A file that is full is put by before the next
+a ledger that was restored from an older copy gives its numbers out anew. Nor is a record that another ledger shipped
+before this one took its place. A file that is full is put by before the next
 batch, and what it holds is known on. The file may be rotated, removed or truncated by others at any time. Refuses to
 know the ledger and when to try again.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from taximeter.errors import SinkError
+from taximeter.shipping.sinks.earlier import Earlier
 from taximeter.shipping.sinks.filled import find_put_by, last_put_by, put_by
 from taximeter.shipping.sinks.ndjson import Place, find, holds, last_place, place_of, whole_bytes
 
@@ -38,6 +40,7 @@ class FileSink:
         self._descriptor: int | None = None
         self._end_bytes = 0  # where our last whole line ends
         self._last: Place | None = None  # what that line holds
+        self._earlier = Earlier()
         self._doubt: tuple[int, int] | None = None  # the inode of a file that we could not sync, and what of it is sure
 
     async def send(self, bodies: Sequence[bytes]) -> None:
@@ -54,7 +57,7 @@ class FileSink:
             held = [(place, body) for body in bodies if (place := place_of(body)) and holds(self._last, place)]
             if held:
                 self._check_held(descriptor, *held[-1])
-            news = bodies[len(held) :]  # one ledger's, in order: what the file has comes first
+            news = self._news(bodies[len(held) :])  # one ledger's, in order: what the file has comes first
             if news:
                 data = b"\n".join(news) + b"\n"
                 self._write_through(self._with_room(descriptor, len(data)), data)
@@ -63,6 +66,11 @@ class FileSink:
             self._close()
             expected = "a regular file that the agent may append to, on a disk with room"
             raise SinkError(REASON, f"cannot append to {self._path}: {error}: expected {expected}") from error
+
+    def _news(self, bodies: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of `bodies`, which are beyond the last line, that no earlier ledger shipped."""
+        place = place_of(bodies[0]) if bodies else None
+        return bodies if place is None else self._earlier.news(self._real, bodies, place[0])
 
     def _check_held(self, descriptor: int, place: Place, body: bytes) -> None:
         """See that the record which we have at `place` is `body`; SinkError "diverged"."""

@@ -35,6 +35,16 @@ def last_put_by(path: Path) -> Place | None:
     return _last(filled[-1]) if filled else None
 
 
+def reached(path: Path, ledger_id: str) -> int | None:
+    """Up to which number the files at `path` have the records of a ledger; None where that cannot be told."""
+    path = Path(os.path.realpath(path))
+    try:
+        last = (_last(path) if path.exists() else None) or last_put_by(path)
+    except OSError:
+        return None
+    return last[1] if last is not None and last[0] == ledger_id else None
+
+
 def find_put_by(path: Path, place: Place) -> tuple[Path, bytes] | None:
     """Find the record at `place` among them, halving."""
     filled = numbered(path)
