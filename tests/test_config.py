@@ -605,7 +605,8 @@ def test_a_fingerprint_changes_with_any_setting_tier_or_price(agent_toml: Path, 
 def test_what_goes_into_the_ledger_is_plain_json_of_what_is_in_force(agent_toml: Path) -> None:
     agent_toml.write_text("[journal]\npoll_s = 0.25\n")
     config = load(agent_toml, ENVIRON)
-    assert config.content["journal"] == {"owners": ["root", "self"], "poll_s": "0.25", "open_per_owner": 10_000}
+    expected = {"owners": ["root", "self"], "poll_s": "0.25", "open_per_owner": 10_000, "when_full": "unknown"}
+    assert config.content["journal"] == expected
     assert parse_catalogue(config.tiers_content, "again").tiers == config.catalogue.tiers
 
 
@@ -651,6 +652,12 @@ def test_thresholds_credit_caps_and_limits_are_read_as_exact_numbers(agent_toml:
     assert config.refuse_without_agent
 
 
+def test_on_a_full_disk_runs_start_all_the_same_unless_they_are_to_be_refused(agent_toml: Path) -> None:
+    assert load(None, ENVIRON).journal.when_full == "unknown"
+    agent_toml.write_text('[journal]\nwhen_full = "refuse"\n')
+    assert load(agent_toml, ENVIRON).journal.when_full == "refuse"
+
+
 def test_everybody_may_pay_in_advance(agent_toml: Path) -> None:
     agent_toml.write_text('[credit]\nprepaid = "all"\n')
     assert load(agent_toml, ENVIRON).spending.credit.prepaid is None
@@ -669,6 +676,7 @@ def test_everybody_may_pay_in_advance(agent_toml: Path) -> None:
         ("[credit]\nprepaid = ['']", "credit.prepaid = ['']: expected a name of 1 to 256 characters"),
         ("[credit]\nfloor = '1e3'", "credit.floor = '1e3': expected an amount, which may be negative,"),
         ("[credit]\nwithout_agent = 'deny'", "credit.without_agent = 'deny': expected one of admit, refuse"),
+        ("[journal]\nwhen_full = 'drop'", "journal.when_full = 'drop': expected one of unknown, refuse"),
         ("[credit.caps]\ncus_7 = '-1'", "credit.caps.cus_7 = '-1': expected an amount as a string"),
         ("[credit.limits.cus_7]\nm = 1.5", "credit.limits.cus_7.m = 1.5: expected an amount as a string"),
         ("[credit.limits]\ncus_7 = '1'", "credit.limits.cus_7 = '1': expected a table"),

@@ -49,8 +49,9 @@ RESERVE_BYTES = 8192
 SEGMENT_BYTES = 16_777_216
 #: An instance's part of the disk: once its segments that still lie there hold this much, its marks wait.
 JOURNAL_MAX_BYTES = 1_073_741_824
-#: Marks leave this much of the disk free for everything else, or a sixteenth of a smaller one.
+#: Marks leave this much of the disk free for everything else, or such a part of a smaller one.
 SPARE_BYTES = 1_073_741_824
+SPARE_PART = 16
 
 JOURNAL_SUFFIX = ".ndjson"
 MARKS_SUFFIX = ".marks"
@@ -74,6 +75,7 @@ JOURNAL_DIR = "journal"
 AGENT_FILE = "agent"
 DENIED_DIR = "denied"
 REFUSE_FILE = "refuse-without-agent"
+FULL_FILE = "refuse-when-full"
 #: A name of an account or a model that takes more than this in percent-encoding is the name of its hash in file names.
 DENIED_MAX_BYTES = 120
 

@@ -38,8 +38,8 @@ class Node:
     def denied(self) -> set[str]:
         return set(os.listdir(self.run / "denied"))
 
-    def open(self, *, refuse_without_agent: bool = False) -> "Node":
-        self.doors.open(refuse_without_agent=refuse_without_agent)
+    def open(self, *, refuse_without_agent: bool = False, refuse_when_full: bool = False) -> "Node":
+        self.doors.open(refuse_without_agent=refuse_without_agent, refuse_when_full=refuse_when_full)
         return self
 
     def spend(self, number: int, quantity: str, account: str = "cus_7") -> None:
@@ -174,6 +174,13 @@ def test_whether_runs_begin_without_an_agent_is_said_and_unsaid(node: Callable[.
     if refuse:
         assert stat.S_IMODE((here.run / "refuse-without-agent").stat().st_mode) == 0o644
         assert "agent" in (places.refusal(str(here.run), None) or "")
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_whether_runs_begin_on_a_full_disk_is_said_and_unsaid(node: Callable[..., Node], refuse: bool) -> None:
+    (node().run / "refuse-when-full").touch()
+    here = node().open(refuse_when_full=refuse)
+    assert (here.run / "refuse-when-full").exists() == refuse
 
 
 # --- Files ---

@@ -103,6 +103,54 @@ def test_an_agent_whose_disk_was_full_goes_on_and_has_lost_nothing(small: Node) 
     check_ledger(small)
 
 
+def fill_up(node: Node) -> Path:
+    """Leave no room on its disk."""
+    fill = node.state / "fill"
+    with fill.open("wb", buffering=0) as file:
+        for size in (_MIB, 4_096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    return fill
+
+
+def test_on_a_full_disk_a_run_starts_all_the_same_and_nothing_of_it_is_billed(small: Node) -> None:
+    with small.agent() as agent:
+        assert small.run("--prediction", "before", "--", "true").returncode == 0
+        wait_until(lambda: "before" in finals(small), "its end")
+        fill = fill_up(small)
+        during = small.run("--prediction", "during", "--", "sh", "-c", "exit 3")
+        assert (during.returncode, "THIS RUN IS NOT MEASURED" in during.stderr) == (3, True)
+        assert small.run("--require-meter", "--", "true").returncode == 125
+        fill.unlink()
+        assert small.run("--prediction", "after", "--", "true").returncode == 0
+        wait_until(lambda: "after" in finals(small), "its end")
+        assert "during" not in finals(small)
+        assert agent.is_ready()
+    check_ledger(small)
+
+
+def test_on_a_full_disk_no_run_starts_where_the_node_refuses_that_and_what_runs_goes_on(small: Node) -> None:
+    small.config = '[hardware]\nnvml = false\n[journal]\nwhen_full = "refuse"\n'
+    stays = ["--prediction", "stays", "--", "sh", "-c", "read line; exit 3"]
+    with small.agent() as agent:
+        with small.spawn(*stays, stdin=subprocess.PIPE) as process:
+            wait_until(lambda: facts_of(small, "stays"), "its journal")
+            fill = fill_up(small)
+            refused = small.run("--", "touch", str(small.path / "ran"))
+            assert (refused.returncode, (small.path / "ran").exists()) == (77, False)
+            assert "no room to measure" in refused.stderr
+            process.communicate("\n")
+            assert process.returncode == 3
+        agent.stop()
+        assert small.run("--", "true").returncode == 77
+        fill.unlink()
+        assert small.run("--prediction", "after", "--", "true").returncode == 0
+    with small.agent():
+        wait_until(lambda: {"stays", "after"} <= finals(small).keys(), "both ends")
+    check_ledger(small)
+
+
 def is_in_trouble(agent: Agent) -> bool:
     return agent.metric("taximeter_ledger_commit_failures_total") > 0
 

@@ -151,6 +151,23 @@ def test_a_denied_model_is_refused_to_its_account_alone(tmp_path: Path) -> None:
     assert places.refusal(str(tmp_path), None, "acme/sdxl") is None
 
 
+def test_where_there_is_room_nothing_is_refused_for_want_of_it(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "refuse-when-full").touch()
+    assert places.no_room(str(tmp_path), str(tmp_path)) is None
+
+
+def test_where_there_is_no_room_a_run_is_refused_if_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journal").mkdir()
+    monkeypatch.setattr(places, "has_spare", lambda _: False)
+    assert places.no_room(str(tmp_path), str(tmp_path)) is None
+    (tmp_path / "refuse-when-full").touch()
+    assert f"{tmp_path}/journal" in (places.no_room(str(tmp_path), str(tmp_path)) or "")
+    assert places.no_room(str(tmp_path), f"{tmp_path}/elsewhere") is None
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"pid":2147483646}', b'{"pid":"x"}'])
 def test_without_an_agent_a_node_that_wants_one_refuses(tmp_path: Path, content: bytes | None) -> None:
     (tmp_path / "refuse-without-agent").touch()

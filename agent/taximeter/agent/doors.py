@@ -1,9 +1,9 @@
 """The doors: says in files which accounts this node refuses; whoever asks pays an access(2), and parses nothing.
 
-Owns `<run>/denied`, a file for each refusal, and `<run>/refuse-without-agent`. They follow from the ledger and the
-rules: made anew at each start, and changed right behind the commit that crossed something, on the ledger's thread. What
-an agent leaves behind when it is killed or stopped stays in force until the next one. Refuses to know why anybody is
-refused.
+Owns `<run>/denied`, a file for each refusal, `<run>/refuse-without-agent` and `<run>/refuse-when-full`. They follow
+from the ledger and the rules: made anew at each start, and changed right behind the commit that crossed something, on
+the ledger's thread. What an agent leaves behind when it is killed or stopped stays in force until the next one. Refuses
+to know why anybody is refused.
 """
 
 import contextlib
@@ -47,20 +47,15 @@ class Doors:
         self.count = 0  #: how many refusals there are
         self.trouble: str | None = None  #: why they are not as they should be
 
-    def open(self, *, refuse_without_agent: bool) -> None:
+    def open(self, *, refuse_without_agent: bool = False, refuse_when_full: bool = False) -> None:
         """Publish what holds now, and nothing else; what held before and still does is never away in between."""
         self._directory_fd = _own_directory(self._run / wire.DENIED_DIR)
         found = frozenset(os.listdir(self._directory_fd))
         self._look_at_all()
         for name in found.difference(*self._published.values()):
             self._remove(name)
-        refusing = self._run / wire.REFUSE_FILE
-        if refuse_without_agent:
-            fd = os.open(refusing, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _REFUSE_MODE)
-            os.fchmod(fd, _REFUSE_MODE)
-            os.close(fd)
-        else:
-            refusing.unlink(missing_ok=True)
+        _tell(self._run / wire.REFUSE_FILE, refuse_without_agent)
+        _tell(self._run / wire.FULL_FILE, refuse_when_full)
 
     def close(self) -> None:
         """Let go of the directory; what it says stays."""
@@ -144,6 +139,16 @@ class Doors:
         if trouble is not None and self.trouble is None:
             logger.warning("credit.unpublished: %s", trouble)
         self.trouble = trouble
+
+
+def _tell(path: Path, is_so: bool) -> None:
+    """Have a file there where something is so."""
+    if not is_so:
+        path.unlink(missing_ok=True)
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _REFUSE_MODE)
+    os.fchmod(fd, _REFUSE_MODE)
+    os.close(fd)
 
 
 def _own_directory(path: Path) -> int:

@@ -240,7 +240,8 @@ def _open_doors(config: Config, where: Directories, ledger: Ledger, desk: Desk) 
     """Judge what accounts spend by the rules that are in force now, and say who is refused."""
     ledger.charge_by(config.spending)
     doors = Doors(where.run, ledger, config.spending.credit)
-    doors.open(refuse_without_agent=config.refuse_without_agent)
+    is_strict = config.journal.when_full == "refuse"
+    doors.open(refuse_without_agent=config.refuse_without_agent, refuse_when_full=is_strict)
     desk.after = doors.committed
     return doors
 

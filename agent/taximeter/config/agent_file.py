@@ -107,6 +107,7 @@ AGENT = Table(
                 "owners": Items(_owner, at_least=1),
                 "poll_s": number(0.01, 3600, "seconds"),
                 "open_per_owner": integer(1, 1_000_000, "instances"),
+                "when_full": one_of(("unknown", "refuse")),
             }
         ),
         "marks": Table({"belief_ms": integer(0, 60_000, "milliseconds")}),

@@ -82,7 +82,11 @@ def _config(
         node=model.Node(node.get("id"), node.get("region")),
         listen=checked["listen"]["address"],
         journal=model.JournalSettings(
-            journal["owners"], parts["owner_uids"], journal["poll_s"], journal["open_per_owner"]
+            journal["owners"],
+            parts["owner_uids"],
+            journal["poll_s"],
+            journal["open_per_owner"],
+            journal["when_full"],
         ),
         marks=model.MarkSettings(**checked["marks"]),
         billing=model.BillingSettings(billing["interim_s"], parts["classes"]),

@@ -34,12 +34,13 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """Whose journals are booked, and how often the directory is looked at without being told to."""
+    """Whose journals are booked, how often the directory is looked at without being told to, and a disk's end."""
 
     owners: tuple[str, ...]  #: user names and uids as they were written; "self", "any"
     owner_uids: frozenset[int] | None  #: what they mean here; None: anybody's
     poll_s: float
     open_per_owner: int  #: so many open instances of one user are booked at a time
+    when_full: str  #: "unknown": runs start all the same; "refuse": none does while the disk is full
 
 
 @dataclass(frozen=True, slots=True)

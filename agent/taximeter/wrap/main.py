@@ -43,7 +43,7 @@ def _start(words: list[str], started: entry.Entry) -> Run:
     values = started.values()
     argv.inherit(options, values.get(wire.ENV_PARENT), values.get(wire.ENV_ROOT), values.get(wire.ENV_ACCOUNT))
     state, run_directory = places.directories(values)
-    refusal = places.refusal(run_directory, options.account, options.model)
+    refusal = places.refusal(run_directory, options.account, options.model) or places.no_room(run_directory, state)
     if refusal is not None:
         raise command.Refused(wire.EXIT_REFUSED, f"refused: {refusal}")
     if not options.worker and options.prediction is None:

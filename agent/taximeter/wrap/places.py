@@ -58,6 +58,25 @@ def refusal(run: str, account: str | None, model: str | None = None) -> str | No
     return None
 
 
+def no_room(run: str, state: str) -> str | None:
+    """Why no run may start on a disk that is full, or None; costs one access(2) where nobody wants that."""
+    if not posix.access(f"{run}/{wire.FULL_FILE}", posix.F_OK):
+        return None
+    directory = f"{state}/{wire.JOURNAL_DIR}"
+    try:
+        if has_spare(posix.statvfs(directory)):
+            return None
+    except OSError:  # it is not there yet
+        return None
+    return f"this node runs nothing that it has no room to measure: expected more room on the disk of {directory}"
+
+
+def has_spare(disk: posix.statvfs_result) -> bool:
+    """Whether so much of a disk is free as is left to what matters more than marks."""
+    spare = min(wire.SPARE_BYTES, disk.f_blocks * disk.f_frsize // wire.SPARE_PART)
+    return disk.f_bavail * disk.f_frsize >= spare
+
+
 def denied_name(account: str, model: str | None = None) -> str:
     """An account, or a model of it, as a file name: percent-encoded, so that none leaves its directory.
 

@@ -8,6 +8,7 @@ more. Refuses to know facts, and never syncs: that is the agent's, off the comma
 import posix
 
 from taximeter import wire
+from taximeter.wrap.places import has_spare
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ _MODE = 0o640
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
 #: Space is asked for in steps of this size beyond what is needed, so that not every line costs a call.
 _STEP_BYTES = 65_536
-#: A disk's size over this is left free by marks.
-_SPARE_PART = 16
 #: A part of the disk is at least this many segments: so all but the last can be given back while it lives.
 _SEGMENTS = 4
 _EIO, _EFBIG, _ENOSPC, _EDQUOT = 5, 27, 28, 122
@@ -113,9 +112,7 @@ class Writer:
             self._oldest += 1  # the agent takes the oldest away first
         if (self._segment - self._oldest) * self._step + self._offset >= self._max_bytes:
             return False
-        disk = posix.fstatvfs(self.fd)
-        spare = min(wire.SPARE_BYTES, disk.f_blocks * disk.f_frsize // _SPARE_PART)
-        return disk.f_bavail * disk.f_frsize >= spare
+        return has_spare(posix.fstatvfs(self.fd))
 
     def _path(self, segment: int) -> str:
         return f"{self._directory}/{self._instance}.{segment}{wire.JOURNAL_SUFFIX}"
