@@ -142,6 +142,13 @@ def test_offsets_that_are_none_are_refused(timens: object) -> None:
     assert reason_of(open_line(timens=timens)) == "bad_fact"
 
 
+def test_an_opening_names_the_pid_namespace_that_its_pids_are_of() -> None:
+    opened = parse_line(open_line(pidns="pid:[4026532177]"))
+    assert isinstance(opened, events.Opened)
+    assert opened.pid_namespace == "pid:[4026532177]"
+    assert reason_of(open_line(pidns="x" * 65)) == "bad_fact"
+
+
 @pytest.mark.parametrize("beside", [{"realtime": 2**62}, {"monotonic": 2**60}, {"boottime": 2**60}])
 def test_a_clock_that_no_calendar_reaches_is_refused_and_cannot_overflow_a_record(beside: dict[str, int]) -> None:
     assert reason_of(open_line(clock=clock(1_000) | beside)) == "bad_fact"

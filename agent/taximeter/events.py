@@ -134,6 +134,7 @@ class Opened(NamedTuple):
         None  #: of the time namespace that the wrapper is in, if its clocks are not the machine's
     )
     session: int | None = None  #: that the wrapper is in, by the pid of its leader there; None: it did not say
+    pid_namespace: str | None = None  #: that the wrapper is in, if a pid there is none of the machine's
 
 
 class Spawned(NamedTuple):

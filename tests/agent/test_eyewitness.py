@@ -207,6 +207,17 @@ def test_a_recycled_pid_is_not_the_command(tmp_path: Path) -> None:
     assert start.host_pid is None
 
 
+@pytest.mark.parametrize(("namespace", "command"), [(None, COMMAND), ("pid:[4026532177]", None)])
+def test_who_has_here_the_pid_that_a_wrapper_has_in_its_namespace_is_somebody_else(
+    tmp_path: Path, namespace: str | None, command: int | None
+) -> None:
+    directory_fd = open_directory(tmp_path)
+    eyes = Eyewitness(directory_fd, Told(start_of(COMMAND, 9 * SECOND)))
+    found = eyes.found(opened(8 * SECOND)._replace(pid_namespace=namespace), 10 * SECOND)
+    assert (found.pid if found else None) == command
+    os.close(directory_fd)
+
+
 def test_a_loss_is_told_once(tmp_path: Path) -> None:
     told = Told()
     directory_fd = open_directory(tmp_path)

@@ -50,6 +50,17 @@ def test_a_process_of_another_parent_or_another_time_is_not_the_one() -> None:
     assert groups.started(10, 90, 99) is None
 
 
+def test_a_child_of_the_next_process_with_that_pid_is_not_the_one() -> None:
+    groups = ThreadGroups()
+    forked(groups, 10, pid=10, parent=1)
+    groups.exited(80, 10, 10, 9)
+    forked(groups, 90, pid=10, parent=1)
+    forked(groups, 100, pid=20, parent=10)
+    groups.execed(110, 20)
+    assert groups.started(10, 70, 120) is None
+    assert groups.started(10, 95, 120) == Start(20, 100, 110)
+
+
 def test_of_several_children_the_one_that_ran_a_program_is_meant() -> None:
     groups = ThreadGroups()
     forked(groups, 100, pid=20)

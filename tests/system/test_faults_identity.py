@@ -16,9 +16,25 @@ from typing import Any
 
 import pytest
 
+from taximeter.journal import writer_pid
 from tests.require import require_program, require_root
 from tests.system.agents import Node, wait_until
-from tests.system.faults import LATE_NS, SECOND, billed_ns, check_ledger, finals, gate, rebooted, wait_for_fact
+from tests.system.faults import (
+    LATE_NS,
+    SECOND,
+    Point,
+    billed_ns,
+    check_ledger,
+    facts_of,
+    finals,
+    gate,
+    inject,
+    points_of,
+    rebooted,
+    strace,
+    wait_for_fact,
+)
+from tests.system.rides import children_of, state_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -161,3 +177,63 @@ def test_a_recycled_pid_inherits_nothing(node: Node, tmp_path: Path, heard: bool
     assert (data["status"], data["timing"]["end"]["source"]) == ("failed", "heartbeat")
     assert data["interval"]["start_ns"] + billed_ns(data) <= told["gone_ns"]
     check_ledger(Node(node.program, tmp_path / "node"))
+
+
+#: Forks once when it is told to, and once only: `sleep`.
+FORKS = ["sh", "-c", "read line; sleep 600 & read line; kill $!"]
+#: In a pid namespace of its own, by strace: a wrapper whose pid is $1 or a little more, and which stops before a spawn.
+STOPS = 'echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid && shift && exec "$@"'
+
+
+def stopped_wrapper(node: Node, point: Point, wanted: int) -> tuple[str, subprocess.Popen[bytes]]:
+    """A wrapper in a pid namespace that takes itself for `wanted`, and has not started its command; its prediction."""
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", STOPS, "sh"]
+    stop = strace(*(word.replace("signal=KILL", "signal=STOP") for word in inject(point)))
+    for ahead in range(8):  # strace forks now and then before it starts what it traces
+        name = f"none {ahead}"
+        words = [*alone, str(wanted - ahead), *stop, node.program, "run", "--prediction", name, "--", "true"]
+        process = subprocess.Popen(words, env=node.environment())
+        wait_until(lambda name=name: facts_of(node, name), "the opening")
+        if facts_of(node, name)[0]["pid"] == wanted:
+            return name, process
+        process.kill()
+        process.wait()
+        for path in node.journal.iterdir():
+            path.unlink()
+    raise AssertionError(f"no process of the namespace had pid {wanted}")
+
+
+def test_who_has_the_pid_that_a_wrapper_has_in_its_namespace_is_not_billed_for_its_command(
+    node: Node, tmp_path: Path
+) -> None:
+    """The kernel tells of whatever that one forks; the wrapper itself is killed before it starts anything."""
+    require_program("strace")
+    node.run("--", "true")
+    trace = tmp_path / "trace"
+    subprocess.run([*strace("-o", str(trace)), node.program, "run", "--", "true"], env=node.environment(), check=True)
+    points = points_of(trace)
+    spawn = [point.call for point in points].index("mknodat")
+    before = (
+        next(at for at, point in enumerate(points) if at > spawn and point.call in ("clone3", "clone", "vfork")) - 1
+    )
+    for path in node.journal.iterdir():
+        path.unlink()
+    with subprocess.Popen(FORKS, stdin=subprocess.PIPE) as other, node.agent() as agent:
+        assert other.stdin is not None
+        name, process = stopped_wrapper(node, points[before], other.pid)
+        (journal,) = node.journal.glob("*.0.ndjson")
+        wrapper = wait_until(lambda: writer_pid(str(journal)), "the wrapper")
+        wait_until(lambda: state_of(wrapper) in ("T", "t"), "it to stop")
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        wait_until(lambda: children_of(other.pid), "the other's child")
+        os.kill(wrapper, signal.SIGKILL)
+        wait_until(lambda: name in finals(node), "the record")
+        log = agent.log.read_text()
+        other.stdin.close()
+        process.wait()
+    assert "instance.unfound" in log
+    assert "instance.adopted" not in log
+    data = finals(node)[name]
+    assert (billed_ns(data), data["billing"]["lines"]) == (0, [])
+    check_ledger(node)

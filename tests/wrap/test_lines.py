@@ -105,6 +105,14 @@ def test_an_open_line_says_everything_that_was_asked_for() -> None:
     assert (event.argv, event.visible, event.instance) == (("true", "x"), {"CUDA_VISIBLE_DEVICES": "0,1"}, INSTANCE)
 
 
+@pytest.mark.parametrize(("link", "said"), [("pid:[4026531836]", None), ("pid:[4026532177]", "pid:[4026532177]")])
+def test_whose_pids_are_not_the_machines_says_so(link: str, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening.posix, "readlink", lambda path: link)
+    event = parsed(open_line(Options(), ["true"]))
+    assert isinstance(event, events.Opened)
+    assert event.pid_namespace == said
+
+
 def test_a_trace_is_kept() -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     event = parsed(open_line(Options(), ["true"], {"TRACEPARENT": trace}))

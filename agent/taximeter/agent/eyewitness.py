@@ -86,8 +86,13 @@ class Eyewitness:
         return None if is_to_come else attested
 
     def found(self, opened: Opened, until_ns: int) -> Spawned | None:
-        """The command of a wrapper that was killed before it could write that it had started one."""
-        start = self._started(opened.wrapper_pid, opened.at_ns, until_ns)
+        """The command of a wrapper that was killed before it could write that it had started one.
+
+        Where its pid is none of the machine's, the kernel's word of whoever has that pid here is of somebody else.
+        """
+        start = None
+        if opened.pid_namespace is None:
+            start = self._started(opened.wrapper_pid, opened.at_ns, until_ns)
         if start is None or start.exec_ns is None:
             return _named_by_its_marks(opened)
         ticks = kernel.start_ticks(start.pid)

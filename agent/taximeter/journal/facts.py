@@ -81,6 +81,7 @@ class _Open(_Fact, tag=wire.FACT_OPEN, kw_only=True):
     traceparent: str | None = None
     timens: _TimeOffsets | None = None
     sid: _Number | None = None
+    pidns: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class _Spawn(_Fact, tag=wire.FACT_SPAWN, kw_only=True):
@@ -193,6 +194,7 @@ def _opened(fact: _Open) -> events.Opened:
         traceparent=text.traceparent(fact.traceparent),
         timens=None if fact.timens is None else events.TimeOffsets(fact.timens.monotonic, fact.timens.boottime),
         session=fact.sid,
+        pid_namespace=fact.pidns,
     )
 
 

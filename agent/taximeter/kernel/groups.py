@@ -118,9 +118,13 @@ class ThreadGroups:
     # --- What is asked ---
 
     def started(self, parent: int, before_ns: int, at_ns: int) -> Start | None:
-        """The process that `parent` forked between the two moments; of several the one that ran a program."""
+        """The process that `parent` forked between the two moments; of several the one that ran a program.
+
+        Meant is who had that pid at the first of them: who has got it since is another.
+        """
         if self._hidden(before_ns, at_ns):
             return None
+        at_ns = min(at_ns, self._handed_on_ns(parent, before_ns))
         found: list[Group] = []
         group = self._youngest.get(parent)
         while group is not None and group.fork_ns >= before_ns:
@@ -160,6 +164,14 @@ class ThreadGroups:
         """Whether the end of the process that had `pid` at `since_ns` is still to be told, and will be certain."""
         group = self._holder(pid, since_ns)
         return group is not None and not group.ended and not self._hidden(group.whole_ns, NEVER_NS)
+
+    def _handed_on_ns(self, pid: int, since_ns: int) -> int:
+        """When that pid was given to the next process after the one that had it at `since_ns`."""
+        next_ns = NEVER_NS
+        group = self._latest.get(pid)
+        while group is not None and group.fork_ns > since_ns:
+            next_ns, group = group.fork_ns, group.earlier
+        return next_ns
 
     def _holder(self, pid: int, at_ns: int) -> Group | None:
         group = self._latest.get(pid)

@@ -15,6 +15,8 @@ _ENV_MAX_BYTES = 4096
 _OPTIONS_MAX_BYTES = 24_576
 #: The time namespace whose clocks are the machine's own; the kernel has a number for it that never changes.
 _MACHINES_OWN = "time:[4026531834]"
+#: Likewise the pid namespace in which a pid of ours is one of the machine's.
+_MACHINES_PIDS = "pid:[4026531836]"
 
 
 def format_options(options: Options) -> str:
@@ -46,7 +48,7 @@ def describe(options: Options, command: list[str], values: dict[str, str], clock
     return (
         f',"argv":{lines.argv(command)},"options":{format_options(options)},"clock":{clock},"uid":{posix.getuid()},'
         f'"pid":{posix.getpid()},"sid":{posix.getsid(0)},"env":{lines.strings(visible)},"traceparent":{lines.text(trace)},'
-        f'"software":"taximeter {wire.VERSION}"{_time_namespace()}'
+        f'"software":"taximeter {wire.VERSION}"{_time_namespace()}{_pid_namespace()}'
     )
 
 
@@ -60,6 +62,15 @@ def _time_namespace() -> str:
     from taximeter.wrap.timens import offsets
 
     return offsets()
+
+
+def _pid_namespace() -> str:
+    """A further key where a pid of ours means nothing to the machine."""
+    try:
+        link = posix.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return "" if link == _MACHINES_PIDS else f',"pidns":{lines.text(link)}'
 
 
 def open_line(instance: str, segment: int, description: str, at_ns: int) -> bytes:
