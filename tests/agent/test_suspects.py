@@ -13,6 +13,7 @@ from taximeter.agent.suspects import Suspects
 from taximeter.events import Opened, Options
 from taximeter.journal import journal_name, open_directory
 from tests.journal_samples import INSTANCE
+from tests.system.agents import wait_until
 
 SECOND = 1_000_000_000
 #: Beyond every pid that Linux gives out.
@@ -30,14 +31,15 @@ def suspects(tmp_path: Path) -> Iterator[Suspects]:
 @pytest.fixture
 def command() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        wait_until(lambda: kernel.words(process.pid), "the end of its exec")
         yield process
         process.kill()
 
 
-def opened(session: int | None, ago_ns: int = 0) -> Opened:
+def opened(session: int | None, ago_ns: int = 0, words: tuple[str, ...] = ("sleep",)) -> Opened:
     clock = kernel.read_clock()
     at_ns = time.monotonic_ns() - ago_ns - SECOND // 2
-    return Opened(at_ns, INSTANCE, 0, ("sleep",), Options(), clock, os.getuid(), 1, session=session)
+    return Opened(at_ns, INSTANCE, 0, words, Options(), clock, os.getuid(), 1, session=session)
 
 
 def test_who_began_right_after_the_opening_in_its_session_may_be_the_command(
@@ -51,6 +53,25 @@ def test_who_began_right_after_the_opening_in_its_session_may_be_the_command(
     assert INSTANCE in suspects
     suspects.forget(INSTANCE)
     assert INSTANCE not in suspects
+
+
+@pytest.mark.parametrize(
+    ("words", "may_be"),
+    [(("sleep", "60"), True), (("setsid", "sleep", "60"), True), (("sleep", "61"), False), (("60", "sleep"), False)],
+)
+def test_who_went_to_a_session_of_its_own_at_once_may_if_its_words_end_as_the_commands(
+    suspects: Suspects, command: subprocess.Popen[bytes], words: tuple[str, ...], may_be: bool
+) -> None:
+    suspects.look_for(INSTANCE, opened(NOBODYS_SESSION, words=words), 0, ())
+    assert suspects.live(INSTANCE) == may_be
+
+
+def test_who_shows_no_words_as_yet_may(
+    suspects: Suspects, command: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "words", lambda pid: [])
+    suspects.look_for(INSTANCE, opened(NOBODYS_SESSION), 0, ())
+    assert suspects.live(INSTANCE)
 
 
 def test_nobody_else_may(suspects: Suspects, command: subprocess.Popen[bytes]) -> None:

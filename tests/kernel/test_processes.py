@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from taximeter import kernel
+from tests.system.agents import wait_until
 
 
 @pytest.fixture
@@ -77,6 +78,14 @@ def test_a_command_named_to_deceive_does_not_shift_its_start(tmp_path: Path) -> 
 def test_the_boot_has_a_name() -> None:
     assert kernel.boot_id() == kernel.boot_id()
     assert len(kernel.boot_id()) == 36
+
+
+def test_everybody_may_see_by_which_words_a_process_was_begun(sleeper: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: kernel.words(sleeper.pid), "the end of its exec")
+    assert kernel.words(sleeper.pid) == sleeper.args
+    sleeper.kill()
+    sleeper.wait()
+    assert kernel.words(sleeper.pid) == []
 
 
 def test_everybody_may_see_whose_a_process_is_and_in_which_session(sleeper: subprocess.Popen[bytes]) -> None:

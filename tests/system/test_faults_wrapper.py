@@ -86,12 +86,15 @@ def trace_start(node: Node, path: Path) -> Start:
     return Start(points[1 : spawn + 1], points[spawn + 1 : said + 1], points[said + 1 : calls.index("epoll_wait") + 1])
 
 
-def kill_at_each(node: Node, opened: Gate, start: Start) -> list[Point]:
-    """Kill a wrapper at each chosen point; whatever it had started by then waits at the gate. Those that it came to."""
+def kill_at_each(node: Node, opened: Gate, start: Start, through: Sequence[str] = ()) -> list[Point]:
+    """Kill a wrapper at each chosen point; whatever it had started by then waits at the gate. Those that it came to.
+
+    The command is run by what it goes `through`.
+    """
     reached: list[Point] = []
     for point in start.chosen:
         name = str(point)
-        words = [node.program, "run", "--prediction", name, "--", *opened.command(name)]
+        words = [node.program, "run", "--prediction", name, "--", *through, *opened.command(name)]
         if killed(words, point, node.environment()) == -9:
             reached.append(point)
             if point not in start.before:
@@ -152,8 +155,9 @@ def test_killed_at_any_call_of_its_start_it_leaves_a_command_that_is_billed_as_f
     check_ledger(node)
 
 
+@pytest.mark.parametrize("through", [(), ("setsid",)], ids=["session", "other_session"])
 def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_a_life_that_is_unknown(
-    node: Node, tmp_path: Path
+    node: Node, tmp_path: Path, through: tuple[str, ...]
 ) -> None:
     """As of an agent with a user of its own and no word from the kernel: it may read nobody's environment."""
     require_root()
@@ -161,7 +165,7 @@ def test_killed_before_its_word_of_a_command_that_nobody_may_look_for_it_leaves_
     node.through = (require_program("setpriv", "util-linux"), "--bounding-set", "-sys_ptrace,-sys_admin,-perfmon")
     start = trace_start(node, tmp_path)
     with gate(tmp_path / "gate") as opened, node.agent() as agent:
-        reached = kill_at_each(node, opened, Start([], start.unsaid, []))
+        reached = kill_at_each(node, opened, Start([], start.unsaid, []), through)
         names = {str(point) for point in reached}
         wait_until(lambda: agent.log.read_text().count("instance.unfound") >= len(names), "it to be missed")
         assert not names & finals(node).keys()

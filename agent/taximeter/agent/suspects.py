@@ -1,8 +1,8 @@
 """Who may be the command of a wrapper that was killed before it could say that it had started one.
 
-Owns what everybody may see of a process: whose it is, when it began, in which session. That proves nothing, so nobody
-is billed for it; but as long as one of them lives, the instance may, and what it may have run is unknown. Refuses to
-know books.
+Owns what everybody may see of a process: whose it is, when it began, in which session, by which words. That proves
+nothing, so nobody is billed for it; but as long as one of them lives, the instance may, and what it may have run is
+unknown. Refuses to know books.
 """
 
 import os
@@ -46,7 +46,7 @@ class Suspects:
         found = {
             process.pid: process
             for process in (kernel.everybody().values() if opened.session is not None else ())
-            if first <= process.ticks <= last and kernel.whose(process.pid) == (owner, opened.session)
+            if first <= process.ticks <= last and _may_be(process.pid, owner, opened)
         }
         # Those that descend from another may outlive it: that is no sign of its life.
         self._of[name] = [
@@ -62,6 +62,18 @@ class Suspects:
     def forget(self, name: str) -> None:
         """It is closed."""
         self._of.pop(name, None)
+
+
+def _may_be(pid: int, owner: int, opened: Opened) -> bool:
+    """Whether it is in the wrapper's session, or leads one of its own and was begun by words that end as the command's.
+
+    A command that goes to another session leads it; and of its words the last are left where it is a script, or was run
+    by another program (setsid python3 worker.py). In the middle of an exec it shows none.
+    """
+    whose = kernel.whose(pid)
+    if whose == (owner, opened.session):
+        return True
+    return whose == (owner, kernel.own_pid(pid)) and kernel.words(pid)[-1:] in ([], list(opened.argv[-1:]))
 
 
 def _is_alive(key: _Key) -> bool:

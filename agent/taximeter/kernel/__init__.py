@@ -30,6 +30,7 @@ from taximeter.kernel.processes import (
     own_pid,
     start_ticks,
     whose,
+    words,
 )
 from taximeter.kernel.usage import usage_of
 
@@ -64,4 +65,5 @@ __all__ = [
     "usage_of",
     "utc_error_ns",
     "whose",
+    "words",
 ]

@@ -97,6 +97,15 @@ def own_pid(pid: int) -> int | None:
     return pids[-1] if pids else None
 
 
+def words(pid: int) -> list[str]:
+    """The words that a process was begun by, as it shows them to everybody; none where it is gone, or the kernel's."""
+    try:
+        shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [word.decode("utf-8", "surrogateescape") for word in shown.split(b"\0")[:-1]]
+
+
 def whose(pid: int) -> tuple[int, int] | None:
     """The real user of a process, and its session: the pid of that one's leader as the process itself knows it.
 
