@@ -24,6 +24,7 @@ from taximeter.ledger.store import Batch, Ledger
 from taximeter.observe.calling import all_calls
 from taximeter.observe.queries import Queries
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 
 SHAPES: dict[str, Callable[[int], tuple[int, int]]] = {
     "wide": lambda _: (0, 0),
@@ -44,7 +45,7 @@ def records(calls: int, kin: Callable[[int], tuple[int, int]]) -> Iterator[Usage
         for record in (make_record(2 * number), make_record(2 * number + 1)):
             named = record.prediction is not None
             root = root or (name_of(0) if named else None)
-            yield record._replace(data={**record.data, "parent": parent, "root": root}, root=root)
+            yield replace(record, data={**record.data, "parent": parent, "root": root}, root=root)
 
 
 def write(path: Path, calls: int, kin: Callable[[int], tuple[int, int]]) -> None:

@@ -25,6 +25,7 @@ from taximeter.ledger.store import Batch, Ledger
 from taximeter.observe.experience import Experience
 from taximeter.observe.queries import Queries
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 
 ASKED = 5
 GOAL_S = 1.0
@@ -39,7 +40,7 @@ def records(count: int) -> Iterator[UsageRecord]:
         model, account = f"acme/model-{number // 2 % 10}", f"cus_{number // 2 % 100}"
         data = {**made.data, "model": model, "account": account, "to_date": made.data["time"]}
         own = made.prediction is None
-        yield made._replace(data=data, model=model, account=account, subject="platform" if own else account)
+        yield replace(made, data=data, model=model, account=account, subject="platform" if own else account)
 
 
 def write(path: Path, count: int) -> float:

@@ -99,7 +99,9 @@ def begun() -> tuple[list[bytes], Opened]:
 def folded(lines: Lines) -> Iterator[tuple[Sequence[UsageRecord], JournalState]]:
     """Parse, fold and rate, as the agent does: what each batch leads to."""
     before, opened = begun()
-    instance = fold(open_instance(opened, BOOK, Hardware("cpu", 1, rule="benchmark")), map(parse_line, before), BOOK)[0]
+    instance = fold(
+        open_instance(opened, BOOK, Hardware("cpu", 1, rule="benchmark")), map(parse_line, before), BOOK
+    ).instance
     offset = 0
     for batch in lines:
         step = fold(instance, map(parse_line, batch), BOOK)

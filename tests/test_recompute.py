@@ -1,11 +1,11 @@
 """tools/recompute.py: it agrees with the meter on any history, and with nobody who changed a digit."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from taximeter.billing.rates import parse_card
 from taximeter.events import Event, FinishMark, Marked, Oom, Options, ServiceClass, StartMark, Status, UnitsMark
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests import recomputing
 from tests.cli.node import renamed
 from tests.core.draws import MATRICES, UNITS
@@ -72,7 +73,7 @@ def test_so_it_is_with_models_that_have_prices_of_their_own(
     told = [_of_a_model(event, data) for event in events]
     model = None if options.worker else "d"
     by = book(interim_ns, (parse_card(content, "test"),), **matrix)
-    agrees((options._replace(model=model, units=data.draw(UNITS) if model else {}), told), by)
+    agrees((replace(options, model=model, units=data.draw(UNITS) if model else {}), told), by)
 
 
 def _of_a_model(event: Event, data: st.DataObject) -> Event:
@@ -80,9 +81,9 @@ def _of_a_model(event: Event, data: st.DataObject) -> Event:
         return event
     if isinstance(event.mark, StartMark):
         size = {"size": data.draw(st.sampled_from(["3", "4.0", "big"]))}
-        return event._replace(mark=replace(event.mark, model=event.mark.prediction, attributes=size))
+        return replace(event, mark=dataclasses.replace(event.mark, model=event.mark.prediction, attributes=size))
     if isinstance(event.mark, UnitsMark | FinishMark):
-        return event._replace(mark=replace(event.mark, units=data.draw(UNITS)))
+        return replace(event, mark=dataclasses.replace(event.mark, units=data.draw(UNITS)))
     return event
 
 

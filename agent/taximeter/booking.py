@@ -4,9 +4,8 @@ Owns the published shape of `data` and who is the payer. Refuses to change any s
 (charging), and at which tier (sold).
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import NamedTuple
 
 from taximeter.billing.classes import ONLINE
 from taximeter.charging import rate_ended, rate_freed, rate_instance, rate_less, rate_piece, rate_prediction
@@ -29,6 +28,7 @@ from taximeter.records import (
 from taximeter.resources import of_instance, of_prediction
 from taximeter.rulebook import Rulebook
 from taximeter.sold import as_published, billed_by, billed_hardware, hardware_use, published_class
+from taximeter.values import Value, replace
 
 #: Why a record is corrected: another tier bills than was thought.
 EVIDENCE = "evidence"
@@ -36,7 +36,7 @@ _NO_PHASES = Phases()
 _NO_TIME: Mapping[str, int] = {"active_ns": 0, "share_ns": 0}
 
 
-class Late(NamedTuple):
+class Late(Value):
     """Where a prediction truly ended, which was found out when more of it had been told: that is taken back."""
 
     until_ns: int
@@ -44,7 +44,7 @@ class Late(NamedTuple):
     reason: str
 
 
-class Stretch(NamedTuple):
+class Stretch(Value):
     """What is corrected: from where to where, the last record of it, and the tier that this was billed at."""
 
     began: Moment
@@ -54,7 +54,7 @@ class Stretch(NamedTuple):
     freed: Freed | None = None  #: what of it turned out to be no active time; None: no time changes
 
 
-class End(NamedTuple):
+class End(Value):
     """Where and how an interval ends."""
 
     at_ns: int
@@ -73,12 +73,12 @@ def prediction_records(
     began, use = _began(instance, prediction, times), _use(instance, prediction, hardware, book)
     published = published_class(prediction, book.card_of(prediction.card))
     data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use), published)
-    record = _record(instance, RecordType.PREDICTION, prediction, began, data)._replace(sold_ns=rating.sold_ns)
+    record = replace(_record(instance, RecordType.PREDICTION, prediction, began, data), sold_ns=rating.sold_ns)
     if rating.correction is None:
         return (record,)
     run = _of_run(prediction, _cut_of(instance))
     correction = _correction((instance, prediction), run, end, (rating.correction, use), book.source)
-    return (record, correction._replace(sold_ns=rating.resold_ns))
+    return (record, replace(correction, sold_ns=rating.resold_ns))
 
 
 def instance_records(
@@ -252,7 +252,7 @@ def _record(
         record_id(opened.instance, instance.records + behind),
         kind,
         (about.account or UNATTRIBUTED) if theirs else PLATFORM,
-        utc_ns(opened, *began),
+        utc_ns(opened, began.at_ns, began.slept_ns),
         data,
         opened.instance,
         prediction.id if prediction else None,
@@ -301,7 +301,7 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     use = _use(instance, prediction, hardware, book)
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
     correction = _correction((instance, prediction), run, end, (rating.correction, use), book.source, behind=0)
-    return correction._replace(sold_ns=rating.resold_ns)
+    return replace(correction, sold_ns=rating.resold_ns)
 
 
 def take_back(
@@ -318,7 +318,7 @@ def take_back(
     load_ns = min(times.load, beyond_ns - active_ns)  # which came before all that was active
     if not (active_ns or load_ns):
         return ()
-    left = times._replace(load=times.load - load_ns, active=times.active - active_ns, share=times.share - share_ns)
+    left = replace(times, load=times.load - load_ns, active=times.active - active_ns, share=times.share - share_ns)
     hardware = billed_hardware(instance, prediction, book)
     rating = rate_less(instance, prediction, left, end.status, (book, hardware))
     slept_ns = instance.phases.suspended
@@ -337,7 +337,7 @@ def take_back(
         "billing": rating.billing,
     }
     correction = _record(instance, RecordType.CORRECTION, prediction, began, data, behind=len(records))
-    return (correction._replace(sold_ns=rating.sold_ns),)
+    return (replace(correction, sold_ns=rating.sold_ns),)
 
 
 def freed_correction(
@@ -346,7 +346,9 @@ def freed_correction(
     """The correction of an instance's time between two ends that was told as active; None where that bills nothing."""
     hardware = billed_by(instance, piece.card, book)
     if piece.tier not in (None, hardware.tier):
-        hardware = replace(hardware, tier=piece.tier)  # what other evidence changes comes with the next record
+        hardware = dataclasses.replace(
+            hardware, tier=piece.tier
+        )  # what other evidence changes comes with the next record
     billing = rate_freed(instance, piece, more, (book, hardware))
     if billing is None:
         return None

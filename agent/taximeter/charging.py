@@ -3,8 +3,8 @@
 Refuses to know prices (billing) and which hardware that is (sold); it is given a rulebook and the hardware.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
@@ -18,6 +18,7 @@ from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Ended, Freed, Instance, Phases, Piece, Prediction, Times
 from taximeter.records import Billing, BillingStatus
 from taximeter.rulebook import Rulebook, Rules
+from taximeter.values import replace
 
 By = tuple[Rulebook, Hardware]
 _NO_PHASES = Phases()
@@ -56,7 +57,7 @@ def _with_reason(rating: Rating, reason: str) -> Rating:
 
 @lru_cache(maxsize=64)
 def _because(billing: Billing, reason: str) -> Billing:
-    return replace(billing, reason=reason)
+    return dataclasses.replace(billing, reason=reason)
 
 
 def rate_ended(instance: Instance, ended: Ended, by: By) -> Rating:
@@ -122,7 +123,7 @@ def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) ->
     since = instance.pieces[-1].until if instance.pieces else _NO_PHASES
 
     def due(until: Phases, readied: bool, ends: Status, tier: str) -> Dues:
-        spent = truly(until._replace(boot=until.boot if readied else since.boot), instance.freed)
+        spent = truly(replace(until, boot=until.boot if readied else since.boot), instance.freed)
         return _of_phases((since, spent), (terms, ends), (tier, card), online=online)
 
     how = status if online else Status.PROCESSING
@@ -151,11 +152,11 @@ def rate_freed(instance: Instance, piece: Piece, more: Freed, by: By) -> Billing
 
 def truly(until: Phases, freed: Freed) -> Phases:
     """Totals as they truly were."""
-    idle, teardown = freed
+    idle, teardown = freed.idle, freed.teardown
     if not idle and not teardown:
         return until
-    return until._replace(
-        idle=until.idle + idle, active=until.active - idle - teardown, teardown=until.teardown + teardown
+    return replace(
+        until, idle=until.idle + idle, active=until.active - idle - teardown, teardown=until.teardown + teardown
     )
 
 

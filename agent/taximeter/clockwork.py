@@ -10,9 +10,8 @@ moved. Owns the bounds and the words that records are marked with. Refuses to ch
 billed, whatever happened to it or to the others.
 """
 
-from typing import NamedTuple
-
 from taximeter.events import Clock, Opened
+from taximeter.values import Value
 
 #: Bits, so that an instance keeps a set of them in a number; the words in the order in which a record has them.
 STEPPED, SLEWED, SUSPENDED, TIME_NAMESPACE = 1, 2, 4, 8
@@ -35,7 +34,7 @@ _MILLION = 1_000_000
 _TEXTS = tuple("+".join(word for at, word in enumerate(WORDS) if faults >> at & 1) or OK for faults in range(16))
 
 
-class Reading(NamedTuple):
+class Reading(Value):
     """As much of a look at the clocks as the next look is compared with."""
 
     monotonic: int

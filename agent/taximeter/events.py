@@ -2,18 +2,17 @@
 
 Owns the vocabulary that crosses from the doors (journal, kernel, hardware) into the core. Time is data:
 every event carries `at_ns`, CLOCK_MONOTONIC in nanoseconds of the boot named by the instance's clock.
-Named tuples, for a fact is made for each line of every journal, and a frozen dataclass takes three times as long to
-make; marks are few, and told apart by their class alone, so they are dataclasses. A kept state holds an opening as a
-row of values: a new field goes last and has a default.
+Values, for one is made for each line of every journal; marks are dataclasses, which a fact keeps by their names.
+A kept state holds an opening as a row of its fields: a new one goes last and has a default.
 Refuses to know bytes, files, money and records.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
 from taximeter.hardware.inventory import Hardware
+from taximeter.values import Value
 
 
 class ServiceClass(StrEnum):
@@ -70,7 +69,7 @@ NOTHING: Mapping[str, str] = {}
 UNTOLD_NS = 10_000_000
 
 
-class Clock(NamedTuple):
+class Clock(Value):
     """The three clocks and the calendar, read one after the other, MONOTONIC first."""
 
     monotonic: int  #: CLOCK_MONOTONIC, ns
@@ -82,14 +81,14 @@ class Clock(NamedTuple):
     utc_error_ns: int | None = None  #: how far off the kernel says that REALTIME may be; None: nobody knows
 
 
-class TimeOffsets(NamedTuple):
+class TimeOffsets(Value):
     """By how much the clocks of a time namespace are ahead of the machine's own (time_namespaces(7))."""
 
     monotonic: int = 0  #: of CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW, ns
     boottime: int = 0
 
 
-class Usage(NamedTuple):
+class Usage(Value):
     """What the process and its waited-for children used so far; None is unknown, never zero."""
 
     cpu_ns: int | None = None
@@ -99,7 +98,7 @@ class Usage(NamedTuple):
 NO_USAGE = Usage()
 
 
-class Options(NamedTuple):
+class Options(Value):
     """What `taximeter run` was told; None is left open, for marks to set."""
 
     worker: bool = False
@@ -117,7 +116,7 @@ class Options(NamedTuple):
     ready: str = "exec"
 
 
-class Opened(NamedTuple):
+class Opened(Value):
     """A wrapper began an instance's journal (or a segment of it)."""
 
     at_ns: int
@@ -137,7 +136,7 @@ class Opened(NamedTuple):
     pid_namespace: str | None = None  #: that the wrapper is in, if a pid there is none of the machine's
 
 
-class Spawned(NamedTuple):
+class Spawned(Value):
     """The command runs: posix_spawn was called at `before_ns` and had returned at `at_ns`."""
 
     at_ns: int
@@ -150,7 +149,7 @@ class Spawned(NamedTuple):
     source: Source = Source.WRAPPER  #: who says so
 
 
-class BecameReady(NamedTuple):
+class BecameReady(Value):
     """The instance can take work: since `at_ns`, or for `within_ns` longer, where that was found out by asking."""
 
     at_ns: int
@@ -158,7 +157,7 @@ class BecameReady(NamedTuple):
     within_ns: int = 0
 
 
-class ReadyTimedOut(NamedTuple):
+class ReadyTimedOut(Value):
     """It did not become ready in the time it was given; noted, and stops nothing."""
 
     at_ns: int
@@ -221,7 +220,7 @@ class StoppingMark:
 Mark = StartMark | ActiveMark | UnitsMark | FinishMark | ReadyMark | StoppingMark
 
 
-class Marked(NamedTuple):
+class Marked(Value):
     """A mark as it was received at `at_ns`; `said_ns` is the sender's claim of when, if it made one."""
 
     at_ns: int
@@ -230,7 +229,7 @@ class Marked(NamedTuple):
     held: bool = False  #: read by the agent, which holds the command: that one has lived without a break until then
 
 
-class BadMark(NamedTuple):
+class BadMark(Value):
     """A mark that could not be read; kept in the journal, counted, and otherwise without effect."""
 
     at_ns: int
@@ -238,14 +237,14 @@ class BadMark(NamedTuple):
     held: bool = False  #: as of a mark
 
 
-class Stopping(NamedTuple):
+class Stopping(Value):
     """The instance was asked to stop, or says that it stops."""
 
     at_ns: int
     reason: StopReason
 
 
-class Signaled(NamedTuple):
+class Signaled(Value):
     """A signal reached the wrapper."""
 
     at_ns: int
@@ -255,7 +254,7 @@ class Signaled(NamedTuple):
     sender: int | None = None  #: its pid as the wrapper sees it; None where the kernel sent it, or it is out of sight
 
 
-class Heartbeat(NamedTuple):
+class Heartbeat(Value):
     """The wrapper lives, and so does its command."""
 
     at_ns: int
@@ -263,7 +262,7 @@ class Heartbeat(NamedTuple):
     usage: Usage = NO_USAGE
 
 
-class Alive(NamedTuple):
+class Alive(Value):
     """The agent holds the command itself: it has lived without a break since it was first seen, whoever was silent.
 
     The agent's own heartbeat for an instance whose wrapper is gone.
@@ -274,7 +273,7 @@ class Alive(NamedTuple):
     usage: Usage = NO_USAGE
 
 
-class Observed(NamedTuple):
+class Observed(Value):
     """On which devices the agent has seen an instance so far, and which of them others were on meanwhile.
 
     The agent's own fact, made when there is something new to say. Evidence, and no sign of life: it moves no time.
@@ -286,7 +285,7 @@ class Observed(NamedTuple):
     shared: tuple[str, ...] = ()  #: UUIDs of its devices that another open instance was given or seen on
 
 
-class Measured(NamedTuple):
+class Measured(Value):
     """What an instance's processes used until `at_ns`, together; None is unknown, never zero. The agent's own fact."""
 
     at_ns: int
@@ -297,7 +296,7 @@ class Measured(NamedTuple):
     energy_source: str | None = None  #: "counter", or "power": integrated
 
 
-class Held(NamedTuple):
+class Held(Value):
     """How much memory a worker's processes held together at a look. The agent's own fact, told as it looks."""
 
     at_ns: int
@@ -305,7 +304,7 @@ class Held(NamedTuple):
     on_devices: bool = False  #: the memory of its devices, not of the node
 
 
-class OwnerEnded(NamedTuple):
+class OwnerEnded(Value):
     """A process that had started predictions has ended, or is nowhere to be found. The agent's own fact.
 
     It tells of a moment that has passed, after everything that was said before it.
@@ -318,7 +317,7 @@ class OwnerEnded(NamedTuple):
     source: Source = Source.AGENT
 
 
-class OwnersHeld(NamedTuple):
+class OwnersHeld(Value):
     """Of these pids, as start marks have them, the agent holds the process: it lives, or outlived the command.
 
     The agent's own fact, told before an instance's end.
@@ -328,7 +327,7 @@ class OwnersHeld(NamedTuple):
     pids: tuple[int, ...]
 
 
-class Exited(NamedTuple):
+class Exited(Value):
     """The command ended; with `error`, it never started (and there was no Spawned)."""
 
     at_ns: int
@@ -345,7 +344,7 @@ class Exited(NamedTuple):
     left: int | None = None  #: descendants that lived on
 
 
-class Lost(NamedTuple):
+class Lost(Value):
     """Nobody saw the end: the wrapper is gone and so is the command.
 
     `at_ns` is when the agent found out, by the clock of the same boot; None after a reboot, when the last

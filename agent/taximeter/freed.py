@@ -9,6 +9,7 @@ from taximeter.booking import freed_correction
 from taximeter.instance import Freed, Instance, Piece
 from taximeter.lifecycle import PHASES, Phase
 from taximeter.turn import Turn
+from taximeter.values import replace
 
 
 def take_active_back(instance: Instance, turn: Turn, *, is_late: bool) -> Instance:
@@ -18,7 +19,7 @@ def take_active_back(instance: Instance, turn: Turn, *, is_late: bool) -> Instan
     down: that is so from now on, also of what was told under an earlier rate card.
     """
     until_ns, began_ns = instance.since_ns, instance.since_ns - instance.lag_ns
-    instance = instance._replace(lag_ns=0)
+    instance = replace(instance, lag_ns=0)
     if not is_late:
         return instance
     pieces: list[Piece] = []
@@ -29,7 +30,7 @@ def take_active_back(instance: Instance, turn: Turn, *, is_late: bool) -> Instan
             instance, piece = _take_back(instance, piece, ends, turn)  # noqa: PLW2901 -- with more of it freed
         pieces.append(piece)
     *over, told = pieces
-    return instance._replace(pieces=tuple(over), freed=told.freed)
+    return replace(instance, pieces=tuple(over), freed=told.freed)
 
 
 def _take_back(instance: Instance, piece: Piece, ends: tuple[int, int], turn: Turn) -> tuple[Instance, Piece]:
@@ -39,5 +40,5 @@ def _take_back(instance: Instance, piece: Piece, ends: tuple[int, int], turn: Tu
     record = freed_correction(instance, piece, more, ends, turn.book)
     if record is not None:
         turn.records.append(record)
-        instance = instance._replace(records=instance.records + 1)
-    return instance, piece._replace(freed=Freed(piece.freed.idle + more.idle, piece.freed.teardown + more.teardown))
+        instance = replace(instance, records=instance.records + 1)
+    return instance, replace(piece, freed=Freed(piece.freed.idle + more.idle, piece.freed.teardown + more.teardown))

@@ -1,25 +1,24 @@
 """What is known of a living instance: frozen state, small enough to be kept in the ledger with every commit.
 
-Owns the shape of the state between two events; plain values, so that a door can write and read it. Named tuples, for
-they are replaced many times a run; `_replace` is our own, for the library's looks at every field, and most stay.
+Owns the shape of the state between two events; plain values, so that a door can write and read it.
 Refuses to know how it changes (meter, spans) and how it is told (booking).
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from taximeter.clockwork import Reading
 from taximeter.events import Held, Measured, Observed, Opened, ServiceClass, Source, Status, StopReason, Usage
 from taximeter.hardware.inventory import Evidence, Hardware
 from taximeter.lifecycle import Stage
 from taximeter.records import Witness
+from taximeter.values import Value, replace
 
 _NOT_STARTED = Witness(Source.WRAPPER, None)
 _NO_USAGE = Usage()
 _NONE: Mapping[str, str] = {}
 
 
-class Phases(NamedTuple):
+class Phases(Value):
     """An instance's nanoseconds by phase, to date. `crowd` is the integral of active predictions over time."""
 
     boot: int = 0
@@ -31,7 +30,7 @@ class Phases(NamedTuple):
     crowd: int = 0
 
 
-class Times(NamedTuple):
+class Times(Value):
     """A prediction's nanoseconds, to date."""
 
     load: int = 0
@@ -42,7 +41,7 @@ class Times(NamedTuple):
     crowd: int = 0
 
 
-class Drawn(NamedTuple):
+class Drawn(Value):
     """A prediction's part of what its instance drew, to date, and at its last cut."""
 
     energy_mj: int
@@ -52,21 +51,21 @@ class Drawn(NamedTuple):
     cut_cpu_ns: int = 0
 
 
-class Looks(NamedTuple):
+class Looks(Value):
     """The last look at each kind of memory."""
 
     node: Held | None = None
     devices: Held | None = None
 
 
-class Peaks(NamedTuple):
+class Peaks(Value):
     """The most memory that its instance held at looks while a prediction was open, but for the last ones; bytes."""
 
     node: int | None = None
     devices: int | None = None
 
 
-class Prediction(NamedTuple):
+class Prediction(Value):
     """One open prediction. Its times are settled to the instance's `since_ns`."""
 
     id: str
@@ -104,7 +103,7 @@ class Prediction(NamedTuple):
         return self.units_total or self.units
 
 
-class Ended(NamedTuple):
+class Ended(Value):
     """A prediction that has ended, as its last record told it; its tier is what it was billed at.
 
     Or what was taken back of one: `less`, of which its times are what was left.
@@ -116,14 +115,14 @@ class Ended(NamedTuple):
     less: Times | None = None
 
 
-class Verdict(NamedTuple):
+class Verdict(Value):
     """On what an instance runs, and how that is known."""
 
     evidence: Evidence
     observed: Observed | None
 
 
-class Review(NamedTuple):
+class Review(Value):
     """What has ended is looked through again, since by this verdict another tier bills it: records `at` to `until`."""
 
     by: Verdict
@@ -134,14 +133,14 @@ class Review(NamedTuple):
     )
 
 
-class Reviewed(NamedTuple):
+class Reviewed(Value):
     """By which verdict all is billed that had ended before record `until`."""
 
     by: Verdict
     until: int
 
 
-class Cut(NamedTuple):
+class Cut(Value):
     """Where the instance's last record ended, and its totals there."""
 
     at_ns: int
@@ -153,14 +152,14 @@ class Cut(NamedTuple):
     energy_mj: int = 0
 
 
-class Freed(NamedTuple):
+class Freed(Value):
     """What was told as active and was not, for it ended before: what it was instead, in nanoseconds."""
 
     idle: int = 0
     teardown: int = 0
 
 
-class Piece(NamedTuple):
+class Piece(Value):
     """A stretch of an instance's life that is over, under a rate card which another one followed."""
 
     card: str | None  #: its hash
@@ -172,7 +171,7 @@ class Piece(NamedTuple):
     freed: Freed = Freed()
 
 
-class Instance(NamedTuple):
+class Instance(Value):
     """One wrapped process with its descendants, from exec to exit."""
 
     opened: Opened
@@ -231,32 +230,5 @@ class Instance(NamedTuple):
     def told(self) -> Piece:
         """What its interim records have told under the card in force; a boot that has led to nothing yet is to come."""
         cut, since = self.cut, self.pieces[-1].until if self.pieces else Phases()
-        until = cut.phases if cut.readied else cut.phases._replace(boot=since.boot)
+        until = cut.phases if cut.readied else replace(cut.phases, boot=since.boot)
         return Piece(self.card, since, until, cut.at_ns, cut.interim, cut.tier, self.freed)
-
-
-def _replacing(kind: type[tuple[object, ...]], fields: tuple[str, ...]) -> Callable[..., tuple[object, ...]]:
-    """A `_replace` that costs by what changes: half of what the library's costs."""
-    places = {name: place for place, name in enumerate(fields)}
-    make = tuple.__new__
-
-    def _replace(self: tuple[object, ...], /, **changes: object) -> tuple[object, ...]:
-        values = list(self)
-        for name, value in changes.items():
-            values[places[name]] = value
-        return make(kind, values)
-
-    return _replace
-
-
-for _kind in (Phases, Times, Prediction, Cut, Instance):
-    setattr(_kind, "_replace", _replacing(_kind, _kind._fields))  # noqa: B010 -- mypy checks calls as it does the library's
-
-_TIMES = Prediction._fields.index("times")
-
-
-def timed(prediction: Prediction, times: Times) -> Prediction:
-    """The prediction with other times, by place: this is done for all that are open whenever one joins or leaves."""
-    values = list(prediction)
-    values[_TIMES] = times
-    return tuple.__new__(Prediction, values)

@@ -5,7 +5,6 @@ any state.
 """
 
 from decimal import Decimal
-from typing import NamedTuple
 
 from taximeter import clockwork
 from taximeter.billing.money import plain
@@ -13,11 +12,12 @@ from taximeter.clockwork import utc_ns
 from taximeter.events import Opened
 from taximeter.instance import Instance, Phases, Times
 from taximeter.records import Concurrency, InstanceTime, Interval, PredictionTime, Timing, Witness, utc_text
+from taximeter.values import Value
 
 _HUNDREDTH = Decimal("0.01")
 
 
-class Moment(NamedTuple):
+class Moment(Value):
     """An end of an interval: by MONOTONIC, and how long the machine had slept by then, which the calendar knows."""
 
     at_ns: int
@@ -27,8 +27,8 @@ class Moment(NamedTuple):
 def interval(opened: Opened, start: Moment, end: Moment) -> Interval:
     """From when until when; the labels are as far apart as the wall is long."""
     return {
-        "start_utc": utc_text(utc_ns(opened, *start)),
-        "end_utc": utc_text(utc_ns(opened, *end)),
+        "start_utc": utc_text(utc_ns(opened, start.at_ns, start.slept_ns)),
+        "end_utc": utc_text(utc_ns(opened, end.at_ns, end.slept_ns)),
         "start_ns": start.at_ns,
         "end_ns": end.at_ns,
         "boot_id": opened.clock.boot_id,

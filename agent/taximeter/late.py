@@ -17,6 +17,7 @@ from taximeter.recall import number_of
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_hardware, tiers
+from taximeter.values import replace
 
 #: It is known where an instance runs once it has been seen for so long: by then an unused device is settled, and the
 #: look that says so was taken. What had ended by then keeps its price.
@@ -27,7 +28,7 @@ def judge(instance: Instance, verdict: Verdict, at_ns: int, book: Rulebook) -> I
     """The instance by another verdict; where that changes what has ended on it, its records are to be reviewed."""
     before = Verdict(instance.evidence, instance.observed)
     if _is_settled(instance.observed, at_ns):
-        instance = instance._replace(settled=instance.records)
+        instance = replace(instance, settled=instance.records)
     return _with_review(_by(instance, verdict), before, book)
 
 
@@ -48,12 +49,12 @@ def review(
         record = late_correction(_by(instance, work.by), one, book)
         if record is not None:
             records.append(record)
-            instance = instance._replace(records=instance.records + 1)
+            instance = replace(instance, records=instance.records + 1)
     if at < work.until:
-        return instance._replace(review=work._replace(at=at)), records
-    done = instance._replace(review=None, reviewed=Reviewed(work.by, work.until))
+        return replace(instance, review=replace(work, at=at)), records
+    done = replace(instance, review=None, reviewed=Reviewed(work.by, work.until))
     if work.again and done.settled < done.records:
-        return done._replace(review=_review_of(done)), records
+        return replace(done, review=_review_of(done)), records
     return _with_review(done, work.by, book), records
 
 
@@ -63,7 +64,7 @@ def take_over(instance: Instance) -> Instance:
         return instance
     first = min(number_of(one.prediction.last_interim or "0") for one in instance.ended)
     reviewed = Reviewed(Verdict(instance.evidence, instance.observed), instance.records)
-    return instance._replace(ended=(), settled=first, reviewed=reviewed)
+    return replace(instance, ended=(), settled=first, reviewed=reviewed)
 
 
 def _is_settled(observed: Observed | None, at_ns: int) -> bool:
@@ -78,7 +79,7 @@ def _with_review(instance: Instance, before: Verdict, book: Rulebook) -> Instanc
     if tiers(instance, book) == tiers(_by(instance, before), book):
         return instance
     work = instance.review
-    return instance._replace(review=_review_of(instance) if work is None else work._replace(again=True))
+    return replace(instance, review=_review_of(instance) if work is None else replace(work, again=True))
 
 
 def _review_of(instance: Instance) -> Review:
@@ -86,9 +87,9 @@ def _review_of(instance: Instance) -> Review:
 
 
 def _by(instance: Instance, verdict: Verdict) -> Instance:
-    return instance._replace(evidence=verdict.evidence, observed=verdict.observed)
+    return replace(instance, evidence=verdict.evidence, observed=verdict.observed)
 
 
 def _billed_as(instance: Instance, ended: Ended, book: Rulebook) -> Ended:
     billed = billed_hardware(instance, ended.prediction, book)
-    return ended._replace(prediction=ended.prediction._replace(tier=billed.tier, devices=billed.count))
+    return replace(ended, prediction=replace(ended.prediction, tier=billed.tier, devices=billed.count))

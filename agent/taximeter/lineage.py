@@ -6,10 +6,9 @@ names. Refuses to refuse: a wrong word of kin is counted, and costs nobody a bil
 those who see all records (billing.tree).
 """
 
-from typing import NamedTuple
-
 from taximeter.events import Options, StartMark
 from taximeter.instance import Prediction
+from taximeter.values import Value
 
 #: A prediction says that it called itself; then nobody called it.
 OWN_PARENT = "own_parent"
@@ -17,7 +16,7 @@ OWN_PARENT = "own_parent"
 ROOT_MISMATCH = "root_mismatch"
 
 
-class Kin(NamedTuple):
+class Kin(Value):
     """Who called a prediction, and the first caller of all: itself, where nobody called it."""
 
     parent: str | None

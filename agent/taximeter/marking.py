@@ -24,6 +24,7 @@ from taximeter.predictions import begin, count_units, find, without
 from taximeter.records import LATE_FINISH, Witness
 from taximeter.spans import settle, settle_late
 from taximeter.turn import Turn, arrive, is_late
+from taximeter.values import replace
 
 #: A mark that says ready was read by the wrapper, and nothing says how long it had been so.
 _SAID = Witness(Source.WRAPPER, None)
@@ -111,7 +112,7 @@ def _activated(instance: Instance, at_ns: int, said_ns: int, turn: Turn, mark: A
     instance = settle(instance, at_ns)
     loaded = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
     marked_ns = max(loaded.marked_ns, said_ns)
-    return join(without(instance, loaded.id), loaded._replace(active=True, marked_ns=marked_ns))
+    return join(without(instance, loaded.id), replace(loaded, active=True, marked_ns=marked_ns))
 
 
 def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -> Instance:

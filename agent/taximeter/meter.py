@@ -5,7 +5,7 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from taximeter import lineage, wire
 from taximeter.booking import End
@@ -60,6 +60,7 @@ from taximeter.turn import (
     pass_unseen,
     reckon,
 )
+from taximeter.values import Value, replace
 
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
 _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
@@ -67,7 +68,7 @@ _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 _SIGKILL, _SIGTERM = 9, 15
 
 
-class Step(NamedTuple):
+class Step(Value):
     """What facts led to: the instance after them, its records, what was refused of which kind of fact."""
 
     instance: Instance
@@ -128,7 +129,7 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
         return instance
     settled_ns = max(instance.sign_ns, instance.since_ns)
     if event.at_ns is not None and event.at_ns < settled_ns and type(event) not in _LOOKS:
-        event = event._replace(at_ns=settled_ns)
+        event = replace(event, at_ns=settled_ns)
     turn.moved = 0
     if isinstance(event, _READINGS) and event.clock is not None:
         instance = mark_faults(instance, event.clock, turn)
@@ -151,7 +152,8 @@ def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
     told = instance.opened.options
     if told.parent is not None and told.parent == told.prediction:
         turn.doubts.append(lineage.OWN_PARENT)
-    return instance._replace(
+    return replace(
+        instance,
         stage=stage,
         pid=event.pid,
         host_pid=event.host_pid,
@@ -188,13 +190,13 @@ def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
 
 def _heartbeat(instance: Instance, event: Heartbeat, turn: Turn) -> Instance:
     instance = look_at_clock(arrive(instance, event.at_ns, turn), event.clock)
-    return instance._replace(usage=event.usage) if event.usage.cpu_ns is not None else instance
+    return replace(instance, usage=event.usage) if event.usage.cpu_ns is not None else instance
 
 
 def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
     instance = arrive(instance, event.at_ns, turn)
     if event.by_kernel:
-        return instance._replace(interrupted=event.signal)
+        return replace(instance, interrupted=event.signal)
     if event.signal == _SIGTERM and event.outside:
         return stop(instance, event.at_ns, instance.opened.options.on_term, turn)
     return instance
@@ -213,7 +215,7 @@ def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
     """The agent's own heartbeat: the command was never out of its hands, so no silence before it is unknown."""
     instance = look_at_clock(cut_until(instance, event.at_ns, turn), event.clock)
     usage = event.usage if event.usage.cpu_ns is not None else instance.usage
-    return instance._replace(sign_ns=event.at_ns, lost=False, adopted=True, usage=usage)
+    return replace(instance, sign_ns=event.at_ns, lost=False, adopted=True, usage=usage)
 
 
 def _observed(instance: Instance, event: Observed, turn: Turn) -> Instance:
@@ -246,7 +248,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     if event.usage.cpu_ns is not None or event.usage.rss_peak_bytes is not None:
-        instance = instance._replace(usage=event.usage)
+        instance = replace(instance, usage=event.usage)
     if instance.lost and source is not Source.KERNEL:
         uncertainty_ns = at_ns - instance.sign_ns
     witness = Witness(source, uncertainty_ns)

@@ -14,13 +14,14 @@ from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
 from taximeter.spans import settle
 from taximeter.turn import PIDFD_NS, Turn
+from taximeter.values import replace
 
 
 def become_ready(instance: Instance, at_ns: int, witness: Witness, turn: Turn) -> Instance:
     """The instance can take work from `at_ns` on, as `witness` saw; a one-shot's prediction begins here."""
     first = instance.stage is Stage.BOOT
     stage = advance(instance.stage, Input.READY)
-    after = settle(instance, at_ns)._replace(stage=stage, readied=instance.readied or stage in READIED)
+    after = replace(settle(instance, at_ns), stage=stage, readied=instance.readied or stage in READIED)
     if not first or instance.opened.options.worker:
         return after
     return join(after, begin_one_shot(after, at_ns, witness, turn.book))
@@ -32,12 +33,12 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
     Whatever works was ready, also where it had been asked to stop before anybody said so.
     """
     if not prediction.active:
-        return instance._replace(predictions=(*instance.predictions, prediction))
+        return replace(instance, predictions=(*instance.predictions, prediction))
     crowd = instance.crowd + 1
     stage = advance(instance.stage, Input.BUSY) if crowd == 1 else instance.stage
     readied = instance.readied or stage in READIED
     predictions = (*instance.predictions, prediction)
-    return instance._replace(stage=stage, predictions=predictions, crowd=crowd, readied=readied)
+    return replace(instance, stage=stage, predictions=predictions, crowd=crowd, readied=readied)
 
 
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
@@ -48,7 +49,7 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     if instance.stop is not None:
         return instance
     stage = advance(instance.stage, Input.STOPPING)
-    instance = settle(instance, at_ns)._replace(stop=reason, stop_ns=at_ns, stage=stage)
+    instance = replace(settle(instance, at_ns), stop=reason, stop_ns=at_ns, stage=stage)
     if reason is StopReason.DRAIN or not instance.opened.options.worker:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED
@@ -71,7 +72,7 @@ def says_it_stops(instance: Instance, at_ns: int, reason: StopReason, turn: Turn
         return instance
     if instance.stop is not None:
         return instance
-    return settle(instance, at_ns)._replace(stage=advance(instance.stage, Input.STOPPING))
+    return replace(settle(instance, at_ns), stage=advance(instance.stage, Input.STOPPING))
 
 
 def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, closing: bool = False) -> Instance:
@@ -85,7 +86,8 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
         others = tuple([other for other in instance.predictions if other.id != prediction.id])
     crowd = instance.crowd - prediction.active
     freed = prediction.active and not closing and not crowd
-    after = instance._replace(
+    after = replace(
+        instance,
         predictions=others,
         crowd=crowd,
         records=instance.records + len(records),
@@ -101,19 +103,19 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
     """
     at_ns = end.at_ns
     if instance.stage is Stage.PENDING and not instance.lost:  # it could not be started
-        instance = instance._replace(start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
+        instance = replace(instance, start_ns=at_ns, since_ns=at_ns, cut=Cut(at_ns))
     if instance.observed is not None:
         evidence = weigh(instance.hardware, instance.observed, (instance.start_ns, at_ns))
         instance = judge(instance, Verdict(evidence, instance.observed), at_ns, turn.book)
     if not instance.opened.options.worker and not instance.readied:
         # It never became ready: the prediction is told all the same, with no time and no price.
-        untimed = begin_one_shot(instance, at_ns, instance.start, turn.book)._replace(active=False)
-        instance = instance._replace(predictions=(*instance.predictions, untimed))
+        untimed = replace(begin_one_shot(instance, at_ns, instance.start, turn.book), active=False)
+        instance = replace(instance, predictions=(*instance.predictions, untimed))
     for prediction in instance.predictions:
         instance = finish(instance, prediction, end, turn, closing=True)
     if left.code == 0 and end.status is Status.FAILED:
-        end = end._replace(status=Status.SUCCEEDED)
+        end = replace(end, status=Status.SUCCEEDED)
     records = instance_records(instance, instance.phases, end, left, turn.book)
     turn.records.extend(records)
     stage = advance(instance.stage, Input.ENDED)
-    return instance._replace(stage=stage, next_cut_ns=0, records=instance.records + len(records))
+    return replace(instance, stage=stage, next_cut_ns=0, records=instance.records + len(records))

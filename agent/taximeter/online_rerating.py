@@ -17,6 +17,7 @@ from taximeter.instance import Freed, Phases
 from taximeter.recall import realtime_ns
 from taximeter.records import FREED, BillingStatus, RecordType
 from taximeter.rulebook import Rules
+from taximeter.values import replace
 
 Json = Mapping[str, Any]
 
@@ -88,4 +89,4 @@ def _until(data: Json, since: Phases) -> Phases:
     ready = data.get("exit", {}).get("ready")
     if ready is None:
         ready = until.idle + until.active > 0 or any(line["meter"] == "boot" for line in data["billing"]["lines"])
-    return until if ready else until._replace(boot=since.boot)
+    return until if ready else replace(until, boot=since.boot)

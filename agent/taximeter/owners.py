@@ -13,6 +13,7 @@ from taximeter.moves import finish
 from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
 from taximeter.spans import settle_late
 from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
+from taximeter.values import replace
 
 
 def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
@@ -43,7 +44,7 @@ def _status(instance: Instance, ended_ns: int | None) -> Status:
 
 def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:
     """Who of the owners is known to live to the end."""
-    return instance._replace(held=event.pids)
+    return replace(instance, held=event.pids)
 
 
 def end_unheld(instance: Instance, at_ns: int, status: Status, turn: Turn) -> Instance:
@@ -68,5 +69,5 @@ def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, 
 def _end(instance: Instance, name: str, end: End, turn: Turn, unknown_ns: int = 0) -> Instance:
     prediction = next(open_ for open_ in instance.predictions if open_.id == name)
     times = prediction.times
-    ended = prediction._replace(times=times._replace(unknown=times.unknown + unknown_ns))
+    ended = replace(prediction, times=replace(times, unknown=times.unknown + unknown_ns))
     return finish(instance, ended, end, turn)

@@ -15,6 +15,7 @@ from taximeter.instance import Instance, Prediction
 from taximeter.records import Witness
 from taximeter.rulebook import Rulebook
 from taximeter.sold import boots_fast
+from taximeter.values import replace
 
 MOST_OPEN = 1024
 MOST_UNITS = 64
@@ -30,7 +31,7 @@ def find(instance: Instance, prediction: str) -> Prediction | None:
 
 def without(instance: Instance, prediction: str) -> Instance:
     """The instance without that prediction."""
-    return instance._replace(predictions=tuple(open_ for open_ in instance.predictions if open_.id != prediction))
+    return replace(instance, predictions=tuple(open_ for open_ in instance.predictions if open_.id != prediction))
 
 
 def begin_one_shot(instance: Instance, at_ns: int, witness: Witness, book: Rulebook) -> Prediction:
@@ -127,10 +128,10 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
         return "too_many_units"
     since = total if counted.last_interim is None else added(counted.units, units)
     marked_ns = max(counted.marked_ns, at_ns)
-    changed = counted._replace(units=since, units_total=total, marked_ns=marked_ns)
+    changed = replace(counted, units=since, units_total=total, marked_ns=marked_ns)
     at = instance.predictions.index(counted)
     predictions = (*instance.predictions[:at], changed, *instance.predictions[at + 1 :])
-    return instance._replace(predictions=predictions)
+    return replace(instance, predictions=predictions)
 
 
 def added(before: Mapping[str, str], units: Mapping[str, str]) -> Mapping[str, str]:

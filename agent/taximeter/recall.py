@@ -11,6 +11,7 @@ from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Opened, ServiceClass, Source, Status
 from taximeter.instance import Ended, Prediction, Times
 from taximeter.records import TAKEN_BACK, RecordType, Witness
+from taximeter.values import replace
 
 _UNTOLD = Witness(Source.MARK, None)
 _SECOND = 1_000_000_000
@@ -39,13 +40,14 @@ def ended_as_told(record: Mapping[str, Any]) -> Ended:
     data = record["data"]
     if record["type"] == RecordType.PREDICTION:
         return _ended(None, record["id"], data)
-    return _taken_back(None, record["id"], data)._replace(less=None)
+    return replace(_taken_back(None, record["id"], data), less=None)
 
 
 def _ended(opened: Opened | None, record_id: str, data: Mapping[str, Any]) -> Ended:
     interval, to_date, start = data["interval"], data["to_date"], data["timing"]["start"]
     end_ns, suspended_ns = interval["end_ns"], data["time"]["suspended_ns"]
-    prediction = _prediction(record_id, data)._replace(
+    prediction = replace(
+        _prediction(record_id, data),
         # Where the machine slept before its last interim record, it began that much later by this clock; not by UTC.
         start_ns=end_ns - to_date["wall_ns"] + suspended_ns,
         start=Witness(start["source"], start["uncertainty_ns"]),
@@ -56,7 +58,8 @@ def _ended(opened: Opened | None, record_id: str, data: Mapping[str, Any]) -> En
 
 def _taken_back(opened: Opened | None, record_id: str, data: Mapping[str, Any]) -> Ended:
     left, time = data["to_date"], data["time"]
-    prediction = _prediction(record_id, data)._replace(
+    prediction = replace(
+        _prediction(record_id, data),
         cut_times=Times(left["load_ns"], left["active_ns"], left["share_ns"]),
     )
     less = Times(-time["load_ns"], -time["active_ns"], -time["share_ns"])

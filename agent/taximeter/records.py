@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, TypedDict, TypeVar, dataclass_transform
+from typing import TypedDict, TypeVar, dataclass_transform
+
+from taximeter.values import Value
 
 _T = TypeVar("_T")
 
@@ -197,7 +199,7 @@ class Exit:
     ready: bool | None = None  #: whether it ever was; a boot that never became ready bills nothing
 
 
-class UsageRecord(NamedTuple):
+class UsageRecord(Value):
     """One immutable line for billing, before the ledger numbers and chains it."""
 
     id: str

@@ -36,6 +36,7 @@ from taximeter.records import (
     UsageRecord,
 )
 from taximeter.rulebook import Rulebook, Rules
+from taximeter.values import replace
 
 Json = Mapping[str, Any]
 Units = Mapping[str, Mapping[str, str]]  #: by prediction: more of what was counted, as exact texts
@@ -70,7 +71,7 @@ def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -
             counted = {"units_to_date": ended.prediction.units_to_date, "attributes": ended.prediction.attributes}
             whose = run[0], next(event for event in run if event["data"].get("final"))
             record = _record(billing, whose, whose[1], number + len(records), counted)
-            records.append(record._replace(sold_ns=sold))
+            records.append(replace(record, sold_ns=sold))
     own = [event for event in events if event["type"] == RecordType.INSTANCE]
     if own and own[-1]["data"]["final"]:
         for stretch in stretches(events):
@@ -131,7 +132,7 @@ def _rerated(
     ended = ended_as_told(told[-1])
     before = [event["data"]["units_to_date"] for event in run if event["data"].get("reason") == RERATED]
     counted = added(before[-1] if before else ended.prediction.units_to_date, more)
-    ended = ended._replace(prediction=ended.prediction._replace(units={}, units_total=counted))
+    ended = replace(ended, prediction=replace(ended.prediction, units={}, units_total=counted))
     online = online or ended.prediction.service_class in ONLINE
     dues = _dues(ended, rules, book.cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), online=online)
     if isinstance(dues, str):

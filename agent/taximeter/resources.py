@@ -11,6 +11,7 @@ from taximeter.events import Held, Measured
 from taximeter.instance import Drawn, Instance, Peaks, Prediction
 from taximeter.records import Resources
 from taximeter.spans import times_at
+from taximeter.values import replace
 
 _UNKNOWN = Resources(cpu_ns=None, rss_peak_bytes=None, gpu_memory_peak_bytes=None, energy_mj=None, energy_source=None)
 
@@ -37,7 +38,7 @@ def measure(instance: Instance, event: Measured) -> Instance:
     which is the instance's alone.
     """
     before = instance.measured
-    after = instance._replace(measured=event)
+    after = replace(instance, measured=event)
     if before is None or instance.predictions == ():
         return after
     grown_mj = 0 if event.energy_mj is None else max(event.energy_mj - (before.energy_mj or 0), 0)
@@ -48,10 +49,10 @@ def measure(instance: Instance, event: Measured) -> Instance:
     weights.append(max(event.at_ns - before.at_ns - sum(weights), 0))
     parts = zip(apportion(grown_mj, weights), apportion(grown_ns, weights), strict=True)
     predictions = [
-        prediction._replace(drawn=Drawn(drawn.energy_mj + mj, share, drawn.cut_mj, drawn.cpu_ns + ns, drawn.cut_cpu_ns))
+        replace(prediction, drawn=Drawn(drawn.energy_mj + mj, share, drawn.cut_mj, drawn.cpu_ns + ns, drawn.cut_cpu_ns))
         for prediction, drawn, (mj, ns), share in zip(instance.predictions, known, parts, shares, strict=False)
     ]
-    return after._replace(predictions=tuple(predictions))
+    return replace(after, predictions=tuple(predictions))
 
 
 def hold(instance: Instance, event: Held) -> Instance:
@@ -61,38 +62,38 @@ def hold(instance: Instance, event: Held) -> Instance:
     """
     looks = instance.looks
     before = looks.devices if event.on_devices else looks.node
-    after = looks._replace(devices=event) if event.on_devices else looks._replace(node=event)
+    after = replace(looks, devices=event) if event.on_devices else replace(looks, node=event)
     predictions = instance.predictions
     if before is not None:
-        predictions = tuple([open_._replace(peaks=_raised(open_, before)) for open_ in predictions])
-    return instance._replace(looks=after, predictions=predictions)
+        predictions = tuple([replace(open_, peaks=_raised(open_, before)) for open_ in predictions])
+    return replace(instance, looks=after, predictions=predictions)
 
 
 def peaks_until(instance: Instance, prediction: Prediction, at_ns: int) -> Peaks:
     """The most memory that the instance held at a look while a prediction was open, to date at `at_ns`."""
     peaks = prediction.peaks
-    for look in instance.looks:
+    for look in (instance.looks.node, instance.looks.devices):
         if look is not None and look.at_ns <= at_ns:
-            peaks = _raised(prediction._replace(peaks=peaks), look)
+            peaks = _raised(replace(prediction, peaks=peaks), look)
     return peaks
 
 
 def _raised(prediction: Prediction, look: Held) -> Peaks:
-    peaks, (at_ns, size_bytes, on_devices) = prediction.peaks, look
-    if prediction.start_ns > at_ns:
+    peaks, on_devices = prediction.peaks, look.on_devices
+    if prediction.start_ns > look.at_ns:
         return peaks
-    known = _more(peaks.devices if on_devices else peaks.node, size_bytes)
-    return peaks._replace(devices=known) if on_devices else peaks._replace(node=known)
+    known = _more(peaks.devices if on_devices else peaks.node, look.size_bytes)
+    return replace(peaks, devices=known) if on_devices else replace(peaks, node=known)
 
 
 def told(drawn: Drawn | None) -> Drawn | None:
     """The same after a cut, which told of all of it."""
-    return drawn and drawn._replace(cut_mj=drawn.energy_mj, cut_cpu_ns=drawn.cpu_ns)
+    return drawn and replace(drawn, cut_mj=drawn.energy_mj, cut_cpu_ns=drawn.cpu_ns)
 
 
 def of_instance(instance: Instance) -> Resources:
     """What the instance used since its last cut; peaks are to date."""
-    cpu_ns, rss_peak_bytes = instance.usage
+    cpu_ns, rss_peak_bytes = instance.usage.cpu_ns, instance.usage.rss_peak_bytes
     measured, cut = instance.measured, instance.cut
     if measured is None:
         return {
@@ -122,8 +123,8 @@ def of_prediction(instance: Instance, prediction: Prediction, until_ns: int) -> 
     """
     if not instance.opened.options.worker:
         return of_instance(instance)
-    node_bytes, device_bytes = peaks_until(instance, prediction, until_ns)
-    held: Resources = {**_UNKNOWN, "rss_peak_bytes": node_bytes, "gpu_memory_peak_bytes": device_bytes}
+    peaks = peaks_until(instance, prediction, until_ns)
+    held: Resources = {**_UNKNOWN, "rss_peak_bytes": peaks.node, "gpu_memory_peak_bytes": peaks.devices}
     measured, drawn = instance.measured, prediction.drawn
     if measured is None or drawn is None:
         return held

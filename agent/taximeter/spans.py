@@ -5,10 +5,9 @@ A stretch begins at the instance's `since_ns` and lasts while nobody joins or le
 how a nanosecond is shared. Refuses to know events, records and money.
 """
 
-from taximeter.instance import Instance, Phases, Times, timed
+from taximeter.instance import Instance, Phases, Times
 from taximeter.lifecycle import PHASES, Phase
-
-_new = tuple.__new__
+from taximeter.values import replace
 
 
 def phases_at(instance: Instance, at_ns: int) -> Phases:
@@ -16,17 +15,17 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
     passed = at_ns - instance.since_ns
     phases = instance.phases
     if instance.lost:
-        return phases._replace(unknown=phases.unknown + passed)
+        return replace(phases, unknown=phases.unknown + passed)
     phase = PHASES.get(instance.stage)
     if phase is None:
         return phases
     if phase is Phase.ACTIVE:
-        return phases._replace(active=phases.active + passed, crowd=phases.crowd + passed * instance.crowd)
+        return replace(phases, active=phases.active + passed, crowd=phases.crowd + passed * instance.crowd)
     if phase is Phase.IDLE:
-        return phases._replace(idle=phases.idle + passed)
+        return replace(phases, idle=phases.idle + passed)
     if phase is Phase.BOOT:
-        return phases._replace(boot=phases.boot + passed)
-    return phases._replace(teardown=phases.teardown + passed)
+        return replace(phases, boot=phases.boot + passed)
+    return replace(phases, teardown=phases.teardown + passed)
 
 
 def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
@@ -39,7 +38,7 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
     passed = at_ns - instance.since_ns
     if instance.lost:
         return tuple(
-            prediction.times._replace(unknown=prediction.times.unknown + passed) for prediction in instance.predictions
+            replace(prediction.times, unknown=prediction.times.unknown + passed) for prediction in instance.predictions
         )
     crowd = instance.crowd
     whole, rest = divmod(passed, crowd) if crowd else (0, 0)
@@ -50,14 +49,15 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
             times.append(_shared(prediction.times, passed, whole + (rank < rest), passed * crowd))
             rank += 1
         else:
-            times.append(prediction.times._replace(load=prediction.times.load + passed))
+            times.append(replace(prediction.times, load=prediction.times.load + passed))
     return tuple(times)
 
 
 def _shared(times: Times, passed: int, share: int, crowd: int) -> Times:
     """The times of one that is active, by place: this is done for everyone whenever somebody joins or leaves."""
-    load, active, shared, suspended, unknown, crowded = times
-    return _new(Times, (load, active + passed, shared + share, suspended, unknown, crowded + crowd))
+    return Times(
+        times.load, times.active + passed, times.share + share, times.suspended, times.unknown, times.crowd + crowd
+    )
 
 
 def settle(instance: Instance, at_ns: int) -> Instance:
@@ -67,16 +67,16 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     instance = note_crowd(instance, at_ns)
     phases = phases_at(instance, at_ns)
     if not instance.predictions:
-        return instance._replace(phases=phases, since_ns=at_ns, lag_ns=0)
+        return replace(instance, phases=phases, since_ns=at_ns, lag_ns=0)
     settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
-    predictions = tuple([timed(prediction, times) for prediction, times in settled])
-    return instance._replace(phases=phases, predictions=predictions, since_ns=at_ns, lag_ns=0)
+    predictions = tuple([replace(prediction, times=times) for prediction, times in settled])
+    return replace(instance, phases=phases, predictions=predictions, since_ns=at_ns, lag_ns=0)
 
 
 def settle_late(instance: Instance, at_ns: int, true_ns: int) -> Instance:
     """The same for what was at `true_ns`, and more was told by then: how far times would lag behind is kept."""
     uncut_ns = max(true_ns, instance.since_ns - instance.lag_ns)
-    return settle(instance, at_ns)._replace(lag_ns=at_ns - uncut_ns)
+    return replace(settle(instance, at_ns), lag_ns=at_ns - uncut_ns)
 
 
 def note_crowd(instance: Instance, at_ns: int) -> Instance:
@@ -89,18 +89,18 @@ def note_crowd(instance: Instance, at_ns: int) -> Instance:
         return instance
     if any(prediction.crowd_max < crowd for prediction in instance.predictions if prediction.active):
         noted = [
-            prediction._replace(crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
+            replace(prediction, crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
             for prediction in instance.predictions
         ]
-        return instance._replace(predictions=tuple(noted), crowd_max=max(instance.crowd_max, crowd))
-    return instance._replace(crowd_max=crowd) if instance.crowd_max < crowd else instance
+        return replace(instance, predictions=tuple(noted), crowd_max=max(instance.crowd_max, crowd))
+    return replace(instance, crowd_max=crowd) if instance.crowd_max < crowd else instance
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:
     """Note that the machine slept for `passed_ns`: no part of the monotonic clock, billed to nobody."""
-    phases = instance.phases._replace(suspended=instance.phases.suspended + passed_ns)
+    phases = replace(instance.phases, suspended=instance.phases.suspended + passed_ns)
     predictions = tuple(
-        prediction._replace(times=prediction.times._replace(suspended=prediction.times.suspended + passed_ns))
+        replace(prediction, times=replace(prediction.times, suspended=prediction.times.suspended + passed_ns))
         for prediction in instance.predictions
     )
-    return instance._replace(phases=phases, predictions=predictions)
+    return replace(instance, phases=phases, predictions=predictions)

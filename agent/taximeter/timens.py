@@ -8,6 +8,7 @@ their difference is all that ever has to be added. Durations are the same on eit
 from collections.abc import Sequence
 
 from taximeter.events import Clock, Event, Exited, Heartbeat, Marked, Opened, Spawned, TimeOffsets
+from taximeter.values import replace
 
 #: What a start time in /proc/PID/stat is counted in: USER_HZ, a hundredth of a second wherever Linux runs.
 TICK_NS = 10_000_000
@@ -32,7 +33,7 @@ def said_here(events: Sequence[Event], theirs: TimeOffsets | None, ours: TimeOff
 
 def _said(event: Event, by_ns: int) -> Event:
     if isinstance(event, Marked) and event.said_ns is not None:
-        return event._replace(said_ns=_later(event.said_ns, by_ns))
+        return replace(event, said_ns=_later(event.said_ns, by_ns))
     return event
 
 
@@ -40,22 +41,23 @@ def _told(event: Event, by: TimeOffsets) -> Event:
     """One fact; a time cannot become negative, whatever offsets somebody may have made up."""
     if event.at_ns is None:
         return event
-    event = event._replace(at_ns=_later(event.at_ns, by.monotonic))
+    event = replace(event, at_ns=_later(event.at_ns, by.monotonic))
     if isinstance(event, Opened | Heartbeat):
-        return event._replace(clock=_clock(event.clock, by))
+        return replace(event, clock=_clock(event.clock, by))
     if isinstance(event, Exited) and event.clock is not None:
-        return event._replace(clock=_clock(event.clock, by))
+        return replace(event, clock=_clock(event.clock, by))
     if isinstance(event, Marked):
         return _said(event, by.monotonic)
     if isinstance(event, Spawned):
-        return event._replace(
-            before_ns=_later(event.before_ns, by.monotonic), start_ticks=_ticks(event.start_ticks, by.boottime)
+        return replace(
+            event, before_ns=_later(event.before_ns, by.monotonic), start_ticks=_ticks(event.start_ticks, by.boottime)
         )
     return event
 
 
 def _clock(clock: Clock, by: TimeOffsets) -> Clock:
-    return clock._replace(
+    return replace(
+        clock,
         monotonic=_later(clock.monotonic, by.monotonic),
         raw=clock.raw + by.monotonic,
         boottime=clock.boottime + by.boottime,

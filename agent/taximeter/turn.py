@@ -17,6 +17,7 @@ from taximeter.resources import cpu_to_date, told
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_by, billed_hardware
 from taximeter.spans import note_crowd, phases_at, settle, suspend, times_at
+from taximeter.values import replace
 
 #: After this silence a heartbeat was missed: what lies behind the last sign of life is unknown (contracts, section 3).
 LATE_NS = wire.HEARTBEAT_NS + wire.HEARTBEAT_NS // 4
@@ -50,7 +51,7 @@ def arrive(instance: Instance, at_ns: int, turn: Turn, *, held: bool = False) ->
     """
     unseen = not held and is_late(instance, at_ns)
     instance = pass_unseen(instance, at_ns, turn) if unseen else cut_until(instance, at_ns, turn)
-    return instance._replace(sign_ns=at_ns, lost=False) if at_ns > instance.sign_ns else instance
+    return replace(instance, sign_ns=at_ns, lost=False) if at_ns > instance.sign_ns else instance
 
 
 def is_late(instance: Instance, at_ns: int) -> bool:
@@ -64,7 +65,7 @@ def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         interim_ns = turn.book.rules_of(instance.rules).interim_ns
         missed = (at_ns - instance.next_cut_ns) // interim_ns
         if missed and (missed + 1) * max(1, len(instance.predictions)) > MOST_RECORDS:
-            instance = instance._replace(next_cut_ns=instance.next_cut_ns + missed * interim_ns)
+            instance = replace(instance, next_cut_ns=instance.next_cut_ns + missed * interim_ns)
     while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
         next_ns = instance.next_cut_ns
         instance = _under_each_card(instance, next_ns, turn)
@@ -92,7 +93,7 @@ def _cut_beside(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         return instance
     next_cut_ns = instance.next_cut_ns
     cut = _cut(instance, at_ns, turn)
-    return cut if at_ns == next_cut_ns else cut._replace(next_cut_ns=next_cut_ns)
+    return cut if at_ns == next_cut_ns else replace(cut, next_cut_ns=next_cut_ns)
 
 
 def _under(instance: Instance, card: str) -> Instance:
@@ -100,7 +101,7 @@ def _under(instance: Instance, card: str) -> Instance:
     cut, pieces = instance.cut, instance.pieces
     if cut.interim is not None and not (pieces and pieces[-1].at_ns == cut.at_ns):
         pieces = (*pieces, instance.told)
-    return instance._replace(card=card, pieces=pieces, freed=Freed())
+    return replace(instance, card=card, pieces=pieces, freed=Freed())
 
 
 def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -112,9 +113,10 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
         hardware = billed_hardware(instance, prediction, turn.book)
         records = prediction_records(instance, prediction, times, end, turn.book)
         turn.records.extend(records)
-        instance = instance._replace(records=instance.records + len(records))
+        instance = replace(instance, records=instance.records + len(records))
         kept.append(
-            prediction._replace(
+            replace(
+                prediction,
                 cut_ns=at_ns,
                 cut_times=times,
                 units={},
@@ -132,8 +134,9 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     cpu_ns = cpu_to_date(instance) or instance.cut.cpu_ns
     energy_mj = (instance.measured and instance.measured.energy_mj) or instance.cut.energy_mj
     tier = billed_hardware(instance, None, turn.book).tier
-    pieces = tuple([one._replace(tier=billed_by(instance, one.card, turn.book).tier) for one in instance.pieces])
-    return instance._replace(
+    pieces = tuple([replace(one, tier=billed_by(instance, one.card, turn.book).tier) for one in instance.pieces])
+    return replace(
+        instance,
         pieces=pieces,
         records=instance.records + len(records),
         predictions=tuple(kept),
@@ -155,20 +158,20 @@ def mark_faults(instance: Instance, clock: Clock, turn: Turn) -> Instance:
     if found:
         turn.faults.extend(clockwork.words(found & ~instance.faults))
     if moved:
-        return _marked(instance, moved)._replace(reading=now)
-    return instance._replace(reading=now) if clockwork.outdates(before, now) else instance
+        return replace(_marked(instance, moved), reading=now)
+    return replace(instance, reading=now) if clockwork.outdates(before, now) else instance
 
 
 def reckon(instance: Instance, clock: Clock) -> Instance:
     """Take a reading's word for how far off the instance's UTC labels may be."""
     error_ns = clockwork.utc_error_ns(instance.opened, clock)
-    return instance if error_ns == instance.utc_error_ns else instance._replace(utc_error_ns=error_ns)
+    return instance if error_ns == instance.utc_error_ns else replace(instance, utc_error_ns=error_ns)
 
 
 def _marked(instance: Instance, faults: int) -> Instance:
     """The instance, and whatever is open on it, with these faults of the clocks."""
-    predictions = tuple([open_._replace(faults=open_.faults | faults) for open_ in instance.predictions])
-    return instance._replace(faults=instance.faults | faults, predictions=predictions)
+    predictions = tuple([replace(open_, faults=open_.faults | faults) for open_ in instance.predictions])
+    return replace(instance, faults=instance.faults | faults, predictions=predictions)
 
 
 def look_at_clock(instance: Instance, clock: Clock) -> Instance:
@@ -177,7 +180,7 @@ def look_at_clock(instance: Instance, clock: Clock) -> Instance:
     if not slept_ns:
         return instance
     slept = _marked(suspend(instance, slept_ns), clockwork.SUSPENDED)
-    return slept._replace(offset_ns=instance.offset_ns + slept_ns)
+    return replace(slept, offset_ns=instance.offset_ns + slept_ns)
 
 
 def pass_unseen(instance: Instance, at_ns: int, turn: Turn) -> Instance:
@@ -186,9 +189,9 @@ def pass_unseen(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     Where nobody said that the command had started, nothing is a sign of its life: it is unknown since the opening.
     """
     if instance.stage is Stage.PENDING:
-        return settle(instance._replace(lost=True), at_ns)
+        return settle(replace(instance, lost=True), at_ns)
     began_ns = max(instance.sign_ns, instance.cut.at_ns)
-    instance = settle(settle(instance, began_ns)._replace(lost=True), at_ns)
+    instance = settle(replace(settle(instance, began_ns), lost=True), at_ns)
     interim_ns = turn.book.rules_of(instance.rules).interim_ns
     missed = max(0, at_ns - instance.next_cut_ns + interim_ns) // interim_ns
-    return instance._replace(next_cut_ns=instance.next_cut_ns + missed * interim_ns)
+    return replace(instance, next_cut_ns=instance.next_cut_ns + missed * interim_ns)

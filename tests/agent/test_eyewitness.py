@@ -15,6 +15,7 @@ from taximeter import kernel
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.events import Clock, Event, Exited, Heartbeat, Opened, Options, Signaled, Spawned
 from taximeter.journal import open_directory
+from taximeter.values import replace
 from tests.journal_samples import INSTANCE, held
 from tests.require import require_root
 
@@ -134,7 +135,7 @@ def test_a_signal_is_whose_the_kernel_says_though_the_sender_is_gone(
 
 
 def test_without_the_kernel_a_sender_that_is_gone_is_an_outsider(tmp_path: Path) -> None:
-    assert outsiders(None, spawned(9 * SECOND)._replace(host_pid=COMMAND), CHILD, tmp_path)
+    assert outsiders(None, replace(spawned(9 * SECOND), host_pid=COMMAND), CHILD, tmp_path)
 
 
 def test_a_sender_in_another_pid_namespace_is_nobody_here(tmp_path: Path) -> None:

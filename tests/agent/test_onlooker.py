@@ -230,10 +230,10 @@ def test_memory_at_each_look_is_told_of_a_worker_while_it_has_predictions(scene:
     scene.onlooker.measure(kernel.everybody())
     instance = scene.instance("i1")
     (prediction,) = instance.predictions
-    node_bytes, device_bytes = peaks_until(instance, prediction, time.monotonic_ns())
-    assert device_bytes == 7
-    assert node_bytes is not None
-    assert node_bytes > 1 << 18
+    peaks = peaks_until(instance, prediction, time.monotonic_ns())
+    assert peaks.devices == 7
+    assert peaks.node is not None
+    assert peaks.node > 1 << 18
 
 
 def test_the_descendants_of_another_instances_wrapper_are_that_ones(scene: Scene) -> None:

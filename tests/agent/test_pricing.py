@@ -42,7 +42,7 @@ class Force:
 
 
 def prices(tmp_path: Path, url: str, poll_s: float = 0.01) -> Prices:
-    return Prices(own(), Fetcher(url, None, 1), tmp_path / "list.json", poll_s)
+    return Prices(own(), Fetcher(url, None, 20), tmp_path / "list.json", poll_s)
 
 
 async def ran(made: Prices, force: Force, until: Callable[[], Any]) -> None:

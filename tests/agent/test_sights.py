@@ -12,6 +12,7 @@ from taximeter.journal import Position
 from taximeter.ledger.marked import is_as_written
 from taximeter.ledger.values import JournalState
 from taximeter.meter import fold, open_instance
+from taximeter.values import replace
 from tests.core.stories import SECOND, WORKER, book, finish, opened, ready, spawned, start
 
 A, B = (Device(f"GPU-{name}", "a GPU", None, at) for at, name in enumerate("ab"))
@@ -21,7 +22,7 @@ ONE, TWO = Hardware("one", 1, (A,)), Hardware("two", 2, (A, B))
 
 
 def instance(declared: Hardware = ONE, observed: Observed | None = None, measured: Measured | None = None) -> Instance:
-    return open_instance(opened(), book(), declared)._replace(observed=observed, measured=measured)
+    return replace(open_instance(opened(), book(), declared), observed=observed, measured=measured)
 
 
 def look(at_s: float, *, lists: bool = True) -> Samples:
@@ -188,7 +189,7 @@ def test_what_is_known_of_an_instance_is_kept_as_it_is() -> None:
     events += [Held(SECOND, 5), Held(2 * SECOND, 6), Held(2 * SECOND, 7, on_devices=True)]
     found = fold(open_instance(opened(WORKER), book(), ONE), events, book()).instance
     verdict = Verdict(found.evidence, found.observed)
-    found = found._replace(settled=1, review=Review(verdict, 1, 2), reviewed=Reviewed(verdict, 1))
+    found = replace(found, settled=1, review=Review(verdict, 1, 2), reviewed=Reviewed(verdict, 1))
     assert found.predictions[0].drawn
     assert found.predictions[0].peaks.node
     assert state_of(kept_state("i", Account(Position(0), found))) == found

@@ -18,6 +18,7 @@ from taximeter.ledger.store import Ledger
 from taximeter.ledger.values import Batch, JournalState, NodeInfo
 from taximeter.observe.experience import Experience
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 from tests.core.stories import INSTANCE
 from tests.observe.histories import read_back
 
@@ -56,7 +57,8 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
         return read_back(written.encode())
 
     return tuple(
-        record._replace(
+        replace(
+            record,
             id=record.id.replace(INSTANCE, instance(number)),
             data=data(record),
             instance=other(record.instance),

@@ -7,6 +7,7 @@ import pytest
 
 from taximeter.events import Exited
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 from tests.cli import agent
 from tests.cli.node import taximeter, write
 from tests.cli.test_receipt import agrees
@@ -24,7 +25,7 @@ def experienced(state: Path) -> Path:
     for at in range(41, 44):
         learnt += run(exited(at * MS), prediction="p1", model="acme/llm")
     learnt += run(exited(500 * MS, 1), prediction="p1", model="acme/broken")
-    return write(state, learnt=[one._replace(instance=f"i{at}") for at, one in enumerate(learnt)])
+    return write(state, learnt=[replace(one, instance=f"i{at}") for at, one in enumerate(learnt)])
 
 
 def run(end: Exited, **options: object) -> list[UsageRecord]:

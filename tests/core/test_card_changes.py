@@ -1,7 +1,7 @@
 """A rate card takes effect while something runs: predictions keep theirs, what is sold online is cut there."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,7 @@ from taximeter.events import Event, Options, ServiceClass, Status, Stopping, Sto
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests import recomputing
 from tests.core.reading_back import taken_up
 from tests.core.stories import (
@@ -115,7 +116,7 @@ def test_other_devices_correct_each_stretch_at_its_own_card() -> None:
 def test_a_card_that_is_known_late_counts_for_what_no_record_has_told() -> None:
     new = card_from(30, "0.2")
     before, after = book(MINUTE, (OLD,)), book(MINUTE, (OLD, new))
-    first = fold(open_instance(opened(PRIVATE), before, replace(TWO, tier="cpu")), beats(0, 70), before)
+    first = fold(open_instance(opened(PRIVATE), before, dataclasses.replace(TWO, tier="cpu")), beats(0, 70), before)
     told = fold(first.instance, [*beats(71, 99), exited(100 * SECOND)], after)
     records = [*first.records, *told.records]
     assert sum(map(amount_of, records)) == Decimal("0.1") * 60 + Decimal("0.2") * 40
@@ -179,7 +180,7 @@ def test_online_time_costs_each_stretch_at_the_card_that_was_in_force(
     events += [Stopping(90 * SECOND, stops)] if stops else []
     events.append(exited(91 * SECOND, code))
     instance, records = open_instance(opened(PRIVATE), by, TWO), list[UsageRecord]()
-    instance = instance._replace(hardware=replace(TWO, tier="cpu"))
+    instance = replace(instance, hardware=dataclasses.replace(TWO, tier="cpu"))
     for at, event in enumerate(events):
         step = fold(instance, [event], by)
         records += step.records
@@ -209,7 +210,7 @@ def test_a_card_that_takes_effect_between_opening_and_start_is_there_from_the_st
 
 def test_cards_that_become_known_together_late_are_passed_by_at_once() -> None:
     before = book(MINUTE, (OLD,))
-    first = fold(open_instance(opened(PRIVATE), before, replace(TWO, tier="cpu")), beats(0, 70), before)
+    first = fold(open_instance(opened(PRIVATE), before, dataclasses.replace(TWO, tier="cpu")), beats(0, 70), before)
     after = book(MINUTE, (OLD, card_from(30, "0.2"), card_from(40, "0.3")))
     step = fold(first.instance, [*beats(71, 99), exited(100 * SECOND)], after)
     assert sum(map(amount_of, [*first.records, *step.records])) == Decimal("0.1") * 60 + Decimal("0.3") * 40

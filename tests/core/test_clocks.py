@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.clockwork import STEP_NS, WORDS, Reading, moved, outdates, reading, text, utc_error_ns, words
-from taximeter.events import Alive, Clock, Event, Lost, Opened, Options, TimeOffsets
+from taximeter.events import UNTOLD_NS, Alive, Clock, Event, Lost, Opened, Options, TimeOffsets
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance, Prediction
 from taximeter.meter import Step, fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests.core.stories import (
     BOOT_ID,
     MINUTE,
@@ -48,15 +49,15 @@ def clock(at_ns: int, stepped_ns: int = 0, drifted_ns: int = 0, slept_ns: int = 
 
 
 def begun(options: Options | None = None, timens: TimeOffsets | None = None) -> Opened:
-    return opened(options)._replace(clock=clock(0), timens=timens)
+    return replace(opened(options), clock=clock(0), timens=timens)
 
 
 def beats(*clocks: Clock) -> list[Event]:
-    return [beat(one.monotonic)._replace(clock=one) for one in clocks]
+    return [replace(beat(one.monotonic), clock=one) for one in clocks]
 
 
 def ended(one: Clock) -> Event:
-    return exited(one.monotonic)._replace(clock=one)
+    return replace(exited(one.monotonic), clock=one)
 
 
 def anew(rules: Rulebook, first: Opened | None = None) -> Instance:
@@ -128,7 +129,7 @@ def test_what_came_between_two_clocks_as_they_were_read_is_no_step() -> None:
 
 
 def test_an_older_wrapper_does_not_say_how_long_it_took_and_is_believed_to_10_ms() -> None:
-    silent = [clock(s * SECOND, 9 * MS * s)._replace(took_ns=Clock._field_defaults["took_ns"]) for s in (1, 2, 3)]
+    silent = [replace(clock(s * SECOND, 9 * MS * s), took_ns=UNTOLD_NS) for s in (1, 2, 3)]
     assert marks(told(one_shot(*silent[:1], clock(2 * SECOND)))) == ["ok"]
     assert marks(told(one_shot(*silent))) == ["stepped"]
 
@@ -281,11 +282,11 @@ def test_a_state_of_an_older_agent_is_measured_from_its_opening() -> None:
     rules = book()
     kept = fold(anew(rules), [spawned(0), ready(0), *beats(*each_second(30))], rules).instance
     row = json.loads(msgspec.json.encode(kept))
-    del row[Instance._fields.index("reading") :]
-    del row[0][Opened._fields.index("timens") :]
-    del row[0][Opened._fields.index("clock")][Clock._fields.index("took_ns") :]
-    for open_ in row[Instance._fields.index("predictions")]:
-        del open_[Prediction._fields.index("faults") :]
+    del row[Instance.__struct_fields__.index("reading") :]
+    del row[0][Opened.__struct_fields__.index("timens") :]
+    del row[0][Opened.__struct_fields__.index("clock")][Clock.__struct_fields__.index("took_ns") :]
+    for open_ in row[Instance.__struct_fields__.index("predictions")]:
+        del open_[Prediction.__struct_fields__.index("faults") :]
     older = msgspec.json.decode(json.dumps(row), type=Instance)
     step = fold(older, [ended(clock(31 * SECOND, HOUR))], rules)
     assert marks(step) == ["stepped"]
@@ -331,18 +332,18 @@ def uncertainty(step: Step) -> Any:
 
 
 def test_labels_are_off_by_what_the_kernel_says_of_its_calendar() -> None:
-    now = clock(4 * SECOND, took_ns=US)._replace(utc_error_ns=7 * MS)
+    now = replace(clock(4 * SECOND, took_ns=US), utc_error_ns=7 * MS)
     assert uncertainty(told(one_shot(clock(3 * SECOND)), now=now)) == 7 * MS + US
 
 
 @pytest.mark.parametrize("stepped_ns", [HOUR, -HOUR])
 def test_labels_are_off_by_what_was_set_since_the_opening(stepped_ns: int) -> None:
-    now = clock(4 * SECOND, stepped_ns)._replace(utc_error_ns=7 * MS)
+    now = replace(clock(4 * SECOND, stepped_ns), utc_error_ns=7 * MS)
     assert uncertainty(told(one_shot(clock(3 * SECOND, stepped_ns)), now=now)) == HOUR + 7 * MS
 
 
 def test_a_sleep_makes_no_label_uncertain() -> None:
-    now = clock(4 * SECOND, slept_ns=HOUR)._replace(utc_error_ns=7 * MS)
+    now = replace(clock(4 * SECOND, slept_ns=HOUR), utc_error_ns=7 * MS)
     assert uncertainty(told(one_shot(clock(3 * SECOND, slept_ns=HOUR)), now=now)) == 7 * MS
 
 
@@ -351,17 +352,17 @@ def test_nobody_knows_how_far_off_the_labels_of_an_unsynchronised_machine_are() 
 
 
 def test_where_the_agent_may_not_ask_the_wrappers_word_counts() -> None:
-    told_ns = clock(3 * SECOND)._replace(utc_error_ns=9 * MS)
+    told_ns = replace(clock(3 * SECOND), utc_error_ns=9 * MS)
     assert uncertainty(told(one_shot(told_ns), now=clock(4 * SECOND))) == 9 * MS
-    assert uncertainty(told(one_shot(told_ns), now=clock(4 * SECOND)._replace(utc_error_ns=7 * MS))) == 7 * MS
+    assert uncertainty(told(one_shot(told_ns), now=replace(clock(4 * SECOND), utc_error_ns=7 * MS))) == 7 * MS
 
 
 def test_a_clock_that_nobody_keeps_in_step_any_more_is_not_known_by_what_it_was() -> None:
-    assert uncertainty(told(one_shot(clock(SECOND)._replace(utc_error_ns=9 * MS), clock(2 * SECOND)))) is None
+    assert uncertainty(told(one_shot(replace(clock(SECOND), utc_error_ns=9 * MS), clock(2 * SECOND)))) is None
 
 
 def test_the_calendar_of_another_boot_says_nothing() -> None:
-    now = clock(4 * SECOND)._replace(utc_error_ns=7 * MS, boot_id="another")
+    now = replace(clock(4 * SECOND), utc_error_ns=7 * MS, boot_id="another")
     assert utc_error_ns(begun(), now) is None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from taximeter.events import Exited, Oom, Options, Signaled, Status, StopReason
+from taximeter.values import replace
 from tests.core.stories import MINUTE, SECOND, exited, ready, spawned, start, tell
 
 WORKER = Options(worker=True)
@@ -13,7 +14,7 @@ WORKER = Options(worker=True)
 
 def ended(event: Exited, *between: Any, options: Options | None = None) -> Any:
     """The data of the instance's last record after a one-shot of two seconds, and its amount."""
-    told = tell(options, [spawned(0), ready(0), *between, event._replace(at_ns=2 * SECOND)])
+    told = tell(options, [spawned(0), ready(0), *between, replace(event, at_ns=2 * SECOND)])
     assert told.predictions()[-1].data["status"] == told.instances()[-1].data["status"]
     return told.instances()[-1].data, told.amount()
 
@@ -76,6 +77,6 @@ def test_interim_records_are_corrected_when_the_node_had_no_memory() -> None:
 
 
 def test_what_was_left_running_and_a_core_dump_are_told() -> None:
-    data, _ = ended(exited(0, code=None, signal=11)._replace(core_dumped=True, left=2))
+    data, _ = ended(replace(exited(0, code=None, signal=11), core_dumped=True, left=2))
     assert (data["exit"].left_running, data["exit"].core) == (2, True)
     assert ended(exited(0))[0]["exit"].core is False

@@ -1,7 +1,7 @@
 """Which devices an instance used, by whose word, and what that costs: evidence never moves a nanosecond."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,7 @@ from taximeter.meter import Step, fold, open_instance
 from taximeter.recall import ended
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, make_rules
+from taximeter.values import replace
 from tests.core.reading_back import as_read, look_through, taken_up
 from tests.core.stories import (
     MS,
@@ -44,7 +45,7 @@ TWO = Hardware("two", 2, (A, B), rule="two of them")
 DEAR = Hardware("dear", 1, (C,), rule="another")
 ODD = Hardware("unknown", 3, (A, B, C), rule="no rule fits")
 NONE = Hardware("cpu", 0)
-ANY = replace(TWO, settled=False)
+ANY = dataclasses.replace(TWO, settled=False)
 WORKER, ONE_SHOT = Options(worker=True, account="cus_1"), Options(prediction="p1")
 
 
@@ -214,7 +215,7 @@ def test_late_evidence_corrects_what_interim_records_billed() -> None:
 
 
 def test_a_run_that_was_unrated_is_rated_once_its_devices_are_seen() -> None:
-    told = tell(replace(ODD, settled=False), run(seen(ONE, at_s=90)))
+    told = tell(dataclasses.replace(ODD, settled=False), run(seen(ONE, at_s=90)))
     statuses = [record.data["billing"].status for record in told.predictions()]  # type: ignore[attr-defined]
     assert statuses == ["unrated", "rated"]
     assert told.amount() == Decimal(10)
@@ -228,7 +229,7 @@ def test_what_was_billed_is_taken_back_where_no_tier_fits_what_was_seen() -> Non
 
 def test_a_run_that_the_platform_aborts_costs_nothing_whatever_was_seen() -> None:
     options = Options(prediction="p1")
-    end = exited(100 * SECOND)._replace(code=None, signal=9, oom="node")
+    end = replace(exited(100 * SECOND), code=None, signal=9, oom="node")
     told = tell(TWO, [spawned(0), ready(0), seen(ONE, at_s=90), end], options=options)
     assert told.amount() == 0
     (correction,) = told.of(RecordType.CORRECTION)
@@ -241,7 +242,7 @@ def test_tiers_of_one_price_need_no_correction() -> None:
 
 
 def test_an_end_at_another_multiplier_is_corrected_though_the_tier_changed_its_name() -> None:
-    end = exited(100 * SECOND)._replace(code=None, signal=9, oom="node")
+    end = replace(exited(100 * SECOND), code=None, signal=9, oom="node")
     told = tell(ANY, [spawned(0), ready(0), seen(DEAR, at_s=90), end], rules(two="0.1", dear="0.1"))
     assert told.amount() == 0
 
@@ -262,7 +263,7 @@ def served(*looks: Observed, end_s: int = 40) -> list[Event]:
 
 
 def test_a_prediction_that_has_ended_is_corrected_by_late_evidence() -> None:
-    told = tell(TWO, served(seen(TWO, at_s=15), seen(replace(ONE, devices=(A,)), at_s=35)), options=WORKER)
+    told = tell(TWO, served(seen(TWO, at_s=15), seen(dataclasses.replace(ONE, devices=(A,)), at_s=35)), options=WORKER)
     (correction,) = told.of(RecordType.CORRECTION)
     assert (correction.prediction, correction.data["reason"]) == ("a", "evidence")
     assert correction.data["corrects"] == {"source": "/nodes/test", "id": told.predictions()[0].id}
@@ -412,7 +413,7 @@ def test_a_state_of_an_older_agent_goes_on_from_what_that_one_remembered() -> No
     ]
     step = fold(open_instance(opened(WORKER), by, ANY), events, by)
     (_, _), (_, last) = ended(step.instance.opened, map(as_read, step.records))
-    old = fold(step.instance, [seen(ONE, at_s=4)], by).instance._replace(review=None, ended=(last,))
+    old = replace(fold(step.instance, [seen(ONE, at_s=4)], by).instance, review=None, ended=(last,))
     instance = take_over(old)
     assert (instance.ended, instance.settled) == ((), 1)
     records = list(step.records)
@@ -449,7 +450,7 @@ def _amount(records: Sequence[UsageRecord]) -> Decimal:
 
 
 @given(
-    st.sampled_from([NONE, ONE, TWO, ODD, ANY, replace(ODD, settled=False)]),
+    st.sampled_from([NONE, ONE, TWO, ODD, ANY, dataclasses.replace(ODD, settled=False)]),
     LOOKS,
     st.integers(1, 250),
     st.sampled_from(OnMismatch),
@@ -518,7 +519,7 @@ RUNS = st.lists(
 
 @settings(max_examples=40)
 @given(
-    st.sampled_from([ONE, TWO, ANY, replace(ODD, settled=False)]),
+    st.sampled_from([ONE, TWO, ANY, dataclasses.replace(ODD, settled=False)]),
     CHANGES,
     RUNS,
     st.integers(1, 20),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from taximeter.events import Event, Options, ServiceClass, Status, Stopping, StopReason
 from taximeter.records import FREED, OWNER_UNSEEN, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests import recomputing
 from tests.core import test_evidence as evidence
 from tests.core.stories import (
@@ -164,7 +165,7 @@ def test_the_recomputation_finds_one_that_frees_more_than_it_says(part: str) -> 
     (correction,) = freed(told)
     time = {**data_of(correction)["time"], part: 51 * SECOND}
     forged = [
-        record._replace(data={**data_of(record), "time": time}) if record is correction else record
+        replace(record, data={**data_of(record), "time": time}) if record is correction else record
         for record in told.records
     ]
     made = recomputing.tool().recompute(recomputing.sealed([*recomputing.facts(by), *forged]))

@@ -55,6 +55,7 @@ from taximeter.lifecycle import Stage
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests.core.draws import (
     ENDED,
     ENDS,
@@ -254,13 +255,13 @@ class Histories(RuleBasedStateMachine):
         """The command ends; who watches it says so, a stopped wrapper on waking, and the agent where it holds it."""
         ride = self.ride(which)
         if ride.running and sure:
-            ride.running, ride.end = False, end._replace(kernel_ns=self.now_ns if end.kernel_ns else None)
+            ride.running, ride.end = False, replace(end, kernel_ns=self.now_ns if end.kernel_ns else None)
             if ride.wrapper == "awake":
                 self.exit(ride)
 
     def exit(self, ride: Ride, source: Source = Source.WRAPPER) -> None:
         used = Usage(self.now_ns // 2, 1 << 20)
-        ride.write(ride.end._replace(at_ns=self.now_ns, clock=self.clock(), usage=used, source=source))
+        ride.write(replace(ride.end, at_ns=self.now_ns, clock=self.clock(), usage=used, source=source))
 
     @precondition(lambda self: self.rides)
     @rule(which=WHICH, sure=st.booleans())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ServiceClass, UnitsMark
 from taximeter.meter import fold, open_instance
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,
     MS,
@@ -128,7 +129,7 @@ def test_units_add_up_to_all_that_was_said_however_it_is_cut(said: list[tuple[in
 def life() -> list[Event]:
     """A worker of some minutes with everything in it: load, overlap, idle, sleep, a silence, resources, an end."""
     facts: list[Event] = [
-        *(spawned(0), ready(20 * SECOND), LOADS._replace(at_ns=30 * SECOND)),
+        *(spawned(0), ready(20 * SECOND), replace(LOADS, at_ns=30 * SECOND)),
         *(Marked(45 * SECOND, ActiveMark("a")), start(50 * SECOND, "b"), Measured(55 * SECOND, cpu_ns=10**9)),
         *(finish(70 * SECOND, "b"), Measured(100 * SECOND, cpu_ns=3 * 10**9), finish(130 * SECOND, "a")),
         *(start(140 * SECOND, "c"), beat(150 * SECOND, slept_ns=MINUTE), beat(170 * SECOND, slept_ns=MINUTE)),

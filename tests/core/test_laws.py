@@ -38,6 +38,7 @@ from taximeter.hardware.inventory import Device, Hardware
 from taximeter.meter import fold, open_instance
 from taximeter.records import OWNER_UNSEEN, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests.core.stories import (
     SECOND,
     Told,
@@ -116,7 +117,7 @@ def histories(draw: st.DrawFn, *, online: bool = False) -> tuple[Options, list[E
     at_ns, slept_ns = draw(st.integers(0, SECOND)), 0
     off_ns = draw(st.one_of(st.none(), st.integers(-300_000, 5_000_000)))
     exec_ns = None if off_ns is None else max(0, at_ns + off_ns)
-    events: list[Event] = [spawned(at_ns)._replace(exec_ns=exec_ns)]
+    events: list[Event] = [replace(spawned(at_ns), exec_ns=exec_ns)]
     if draw(st.booleans()):
         events.append(ready(at_ns))
     for kind in draw(st.lists(st.sampled_from(KINDS), max_size=25)):
@@ -135,7 +136,7 @@ def _attested(events: list[Event]) -> list[Event]:
     *before, last = events
     if isinstance(last, Exited) and last.kernel_ns is not None:
         latest_ns = max((event.at_ns or 0 for event in before), default=0)
-        return [*before, last._replace(kernel_ns=max(last.kernel_ns, latest_ns))]
+        return [*before, replace(last, kernel_ns=max(last.kernel_ns, latest_ns))]
     return events
 
 
@@ -144,7 +145,7 @@ def _end(kind: str, at_ns: int, slept_ns: int) -> list[Event]:
         case "exit":
             return [exited(at_ns, slept_ns=slept_ns)]
         case "seen":
-            return [exited(at_ns, slept_ns=slept_ns)._replace(kernel_ns=max(0, at_ns - 5_000_000))]
+            return [replace(exited(at_ns, slept_ns=slept_ns), kernel_ns=max(0, at_ns - 5_000_000))]
         case "fail":
             return [exited(at_ns, code=None, signal=9, slept_ns=slept_ns)]
         case "oom":
@@ -167,9 +168,9 @@ def _data(record: UsageRecord) -> Any:
 
 def _said_in_time(event: Event) -> Event:
     if isinstance(event, OwnerEnded):
-        return event._replace(ended_ns=event.at_ns)
+        return replace(event, ended_ns=event.at_ns)
     late = isinstance(event, Marked) and isinstance(event.mark, FinishMark)
-    return event._replace(said_ns=None) if late else event
+    return replace(event, said_ns=None) if late else event
 
 
 def _by_prediction(told: Told) -> dict[tuple[str, int], list[UsageRecord]]:

@@ -30,6 +30,7 @@ from taximeter.lifecycle import Stage
 from taximeter.meter import PIDFD_NS
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType, Witness
 from taximeter.turn import LATE_NS
+from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,
     MS,
@@ -374,7 +375,7 @@ def test_a_worker_that_exits_0_with_a_prediction_open_fails_it_and_has_itself_su
 
 def test_a_worker_that_drained_and_exits_0_with_a_prediction_open_is_aborted_as_that_is() -> None:
     term = Signaled(SECOND, 15, by_kernel=False, outside=True)
-    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [spawned(0), start(0, "a"), term, exited(2 * SECOND)])
+    told = tell(replace(WORKER, on_term=StopReason.DRAIN), [spawned(0), start(0, "a"), term, exited(2 * SECOND)])
     statuses = [told.predictions()[0].data["status"], told.instances()[0].data["status"]]
     assert statuses == [Status.ABORTED, Status.ABORTED]
 
@@ -616,7 +617,7 @@ def test_an_instance_that_is_lost_before_anybody_said_that_it_started_is_unknown
 
 
 def test_a_command_whose_start_found_no_room_on_the_disk_is_unknown_until_it_ended() -> None:
-    told = tell(None, [exited(3 * SECOND)._replace(dropped=2)], silent=True)
+    told = tell(None, [replace(exited(3 * SECOND), dropped=2)], silent=True)
     (instance,), (prediction,) = told.instances(), told.predictions()
     time = data_of(instance)["time"]
     assert (time["unknown_ns"], time["wall_ns"]) == (3 * SECOND, 3 * SECOND)

@@ -14,6 +14,7 @@ from taximeter.lifecycle import Stage
 from taximeter.meter import open_instance
 from taximeter.records import UsageRecord, Witness
 from taximeter.spans import times_at
+from taximeter.values import replace
 from tests.core.stories import MS, SECOND, WORKER, Told, beat, book, exited, finish, opened, ready, spawned, start, tell
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -41,7 +42,7 @@ def crowded(count: int) -> Instance:
         )
         for number in range(count)
     )
-    return open_instance(opened(WORKER), book())._replace(stage=Stage.ACTIVE, predictions=guests, crowd=count)
+    return replace(open_instance(opened(WORKER), book()), stage=Stage.ACTIVE, predictions=guests, crowd=count)
 
 
 @given(st.integers(1, 1024), st.lists(st.integers(0, 10**15), min_size=1, max_size=5))

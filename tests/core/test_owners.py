@@ -25,6 +25,7 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.records import RecordType
+from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,
     MS,
@@ -82,20 +83,20 @@ def test_the_record_says_who_saw_that_end_and_how_far_off_it_may_be(source: Sour
 def test_what_a_drain_leaves_undone_in_a_child_is_the_platforms_doing(end: OwnerEnded) -> None:
     """A server that is asked to stop kills its workers once its own patience is over."""
     events = [start(SECOND, "a", pid=CHILD), Signaled(2 * SECOND, 15, False, True), end]
-    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
+    told = tell(replace(WORKER, on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
     assert (last(told, "a")["status"], told.amount()) == (Status.ABORTED, 0)
 
 
 @pytest.mark.parametrize(("reason", "status"), [("canceled", Status.CANCELED), ("aborted", Status.ABORTED)])
 def test_what_begins_in_a_child_behind_another_stop_ends_as_that_has_it(reason: str, status: Status) -> None:
     events = [Signaled(SECOND, 15, False, True), start(2 * SECOND, "a", pid=CHILD), gone(6 * SECOND)]
-    told = tell(WORKER._replace(on_term=StopReason(reason)), [*BEGUN, *events, exited(7 * SECOND)])
+    told = tell(replace(WORKER, on_term=StopReason(reason)), [*BEGUN, *events, exited(7 * SECOND)])
     assert last(told, "a")["status"] is status
 
 
 def test_a_child_that_crashed_before_the_drain_failed() -> None:
     events = [start(SECOND, "a", pid=CHILD), Signaled(3 * SECOND, 15, False, True), gone(2 * SECOND)]
-    told = tell(WORKER._replace(on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
+    told = tell(replace(WORKER, on_term=StopReason.DRAIN), [*BEGUN, *events, exited(7 * SECOND)])
     assert (last(told, "a")["status"], told.amount()) == (Status.FAILED, PER_S)
 
 
@@ -422,7 +423,7 @@ def test_a_customers_code_may_cancel_what_it_runs() -> None:
 
 
 def test_a_stop_from_outside_counts_though_the_worker_drains_already() -> None:
-    options = CUSTOMERS._replace(on_term=StopReason.ABORTED)
+    options = replace(CUSTOMERS, on_term=StopReason.ABORTED)
     words = [
         Marked(2 * SECOND, StoppingMark()),
         Signaled(3 * SECOND, 15, False, True),

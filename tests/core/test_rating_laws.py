@@ -22,6 +22,7 @@ from taximeter.events import Event, FinishMark, Marked, Options, ServiceClass, S
 from taximeter.instance import Ended, Prediction
 from taximeter.meter import fold, open_instance
 from taximeter.records import Billing, Line, RecordType, Witness
+from taximeter.values import replace
 from tests.core.stories import SECOND, Told, book, classes, exited, finish, opened, ready, spawned, start, tell
 from tests.core.test_models import parsed
 
@@ -259,7 +260,7 @@ def test_a_state_that_an_older_agent_kept_counts_from_what_it_had() -> None:
     rules = book(rates=(by_the_image(),))
     events = [spawned(0), ready(0), start(0, "p", model="m"), counted(1, image="1")]
     state = fold(open_instance(opened(Options(worker=True)), rules), events, rules).instance
-    older = state._replace(predictions=tuple(open_._replace(units_total={}) for open_ in state.predictions))
+    older = replace(state, predictions=tuple(replace(open_, units_total={}) for open_ in state.predictions))
     rest = [counted(2, image="1"), finish(3 * SECOND, "p")]
     (record,) = fold(older, rest, rules).records
     billing: Any = record.data["billing"]

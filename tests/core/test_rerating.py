@@ -15,6 +15,7 @@ from taximeter.lifecycle import Stage
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rerating import NO_CARD, NO_TIER, NO_UNITS, OTHER_CURRENCY, Outcome, rerate
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests import recomputing
 from tests.core.draws import MATRICES
 from tests.core.stories import (
@@ -50,7 +51,7 @@ def under(*cards: RateCard, interim_ns: int = MINUTE) -> Rulebook:
 def ridden(by: Rulebook, model: str | None = "acme/image", *, tier: str = "cpu", **told: Any) -> Told:
     """A worker's prediction of two seconds, from second 1 to 3."""
     events: list[Event] = [spawned(0), ready(0), start(SECOND, "p1", model=model), finish(3 * SECOND, "p1")]
-    return tell(WORKER._replace(**told), [*events, exited(4 * SECOND)], by, tier)
+    return tell(replace(WORKER, **told), [*events, exited(4 * SECOND)], by, tier)
 
 
 def read(records: Sequence[UsageRecord]) -> list[dict[str, Any]]:
@@ -177,7 +178,7 @@ def test_rerated_with_the_card_a_history_costs_what_it_would_have_cost_and_the_r
 ) -> None:
     """Predictions told without any card, and then rerated, against the same ones told with it from the beginning."""
     options, events = history
-    options = options._replace(service_class=None)
+    options = replace(options, service_class=None)
     unpriced, by = book(interim_ns, (), **matrix), book(interim_ns, (card(price),), **matrix)
     bare = tell(options, events, unpriced, silent=True)
     whole = tell(options, events, by, silent=True)
@@ -197,7 +198,7 @@ def test_rerated_with_the_card_a_history_costs_what_it_would_have_cost_and_the_r
 
 def online(by: Rulebook, *more: Event, service_class: ServiceClass = ServiceClass.PRIVATE, **told: Any) -> Told:
     """A private instance: boot of 2 s, up to second 10."""
-    options = WORKER._replace(service_class=service_class, account="cus_7")
+    options = replace(WORKER, service_class=service_class, account="cus_7")
     return tell(options, [spawned(0), ready(2 * SECOND), *more, exited(10 * SECOND)], by, **told)
 
 
@@ -279,7 +280,7 @@ def test_what_was_billed_of_online_time_in_another_currency_is_left() -> None:
 
 def test_an_instance_that_is_not_over_is_left_as_it_is() -> None:
     told = tell(
-        WORKER._replace(service_class=ServiceClass.PRIVATE),
+        replace(WORKER, service_class=ServiceClass.PRIVATE),
         [spawned(0), ready(0), beat(9 * SECOND)],
         under(interim_ns=SECOND),
     )
@@ -303,7 +304,7 @@ def test_rerated_with_the_card_an_instance_costs_what_it_would_have_cost_and_the
     service_class: ServiceClass,
 ) -> None:
     options, events = history
-    options = options._replace(service_class=service_class)
+    options = replace(options, service_class=service_class)
     unpriced, by = book(interim_ns, (), **matrix), book(interim_ns, (card(price),), **matrix)
     bare = tell(options, events, unpriced, silent=True)
     whole = tell(options, events, by, silent=True)

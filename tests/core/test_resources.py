@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.events import Event, FinishMark, Held, Marked, Measured, Options, StartMark, Status, Usage
+from taximeter.instance import Peaks
 from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType
 from taximeter.resources import apportion, peaks_until
+from taximeter.values import replace
 from tests.core.stories import MS, SECOND, Told, beat, book, exited, finish, opened, ready, spawned, start, with_looks
 
 UNKNOWN = {
@@ -69,20 +71,20 @@ def test_parts_add_up_and_each_is_right_to_within_one(total: int, weights: list[
 
 
 def test_what_nobody_measured_is_unknown() -> None:
-    told = tell(ONE_SHOT, exited(5 * SECOND)._replace(usage=Usage()))
+    told = tell(ONE_SHOT, replace(exited(5 * SECOND), usage=Usage()))
     assert used(told) == UNKNOWN
 
 
 def test_processor_time_and_memory_are_those_of_whoever_saw_more() -> None:
     look = measured(4, cpu_ns=9 * SECOND, rss_peak_bytes=7, gpu_memory_peak_bytes=3)
-    told = tell(ONE_SHOT, look, exited(5 * SECOND)._replace(usage=Usage(SECOND, 4096)))
+    told = tell(ONE_SHOT, look, replace(exited(5 * SECOND), usage=Usage(SECOND, 4096)))
     assert used(told) == UNKNOWN | {"cpu_ns": 9 * SECOND, "rss_peak_bytes": 4096, "gpu_memory_peak_bytes": 3}
 
 
 def test_of_two_of_whom_one_does_not_know_the_other_counts() -> None:
-    told = tell(ONE_SHOT, measured(4, cpu_ns=SECOND), exited(5 * SECOND)._replace(usage=Usage()))
+    told = tell(ONE_SHOT, measured(4, cpu_ns=SECOND), replace(exited(5 * SECOND), usage=Usage()))
     assert used(told) == UNKNOWN | {"cpu_ns": SECOND}
-    told = tell(ONE_SHOT, measured(4), exited(5 * SECOND)._replace(usage=Usage(SECOND, 5)))
+    told = tell(ONE_SHOT, measured(4), replace(exited(5 * SECOND), usage=Usage(SECOND, 5)))
     assert used(told) == UNKNOWN | {"cpu_ns": SECOND, "rss_peak_bytes": 5}
 
 
@@ -114,7 +116,7 @@ def test_energy_of_a_prediction_that_is_told_late_is_in_its_next_record() -> Non
 
 def test_processor_time_of_interim_records_adds_up() -> None:
     told = tell(
-        ONE_SHOT, measured(50, cpu_ns=30), beat(70 * SECOND, cpu_ns=50), exited(80 * SECOND)._replace(usage=Usage())
+        ONE_SHOT, measured(50, cpu_ns=30), beat(70 * SECOND, cpu_ns=50), replace(exited(80 * SECOND), usage=Usage())
     )
     assert [record.data["resources"]["cpu_ns"] for record in told.instances()] == [30, 20]  # type: ignore[index]
 
@@ -245,7 +247,7 @@ def test_a_look_counts_by_when_it_was_taken_not_by_when_it_was_told() -> None:
     assert memory(told) == (5, None)
     told = tell(WORKER, held(5, 5), Marked(5 * SECOND + MS, StartMark("a"), said_ns=5 * SECOND - MS), beat(6 * SECOND))
     assert told.instance.predictions[0].start_ns == 5 * SECOND - MS
-    assert peaks_until(told.instance, told.instance.predictions[0], 6 * SECOND) == (5, None)
+    assert peaks_until(told.instance, told.instance.predictions[0], 6 * SECOND) == Peaks(5, None)
 
 
 def test_memory_in_interim_records_is_to_date() -> None:

@@ -26,6 +26,7 @@ from taximeter.billing.thresholds import (
 )
 from taximeter.errors import ConfigError
 from taximeter.records import Billing, RecordType, UsageRecord
+from taximeter.values import replace
 
 NOVEMBER = 1_795_341_603_123_456_789  # 2026-11-22
 DECEMBER = NOVEMBER + 10 * 86_400 * 10**9
@@ -42,7 +43,7 @@ def D(text: str) -> Decimal:  # noqa: N802 - short, for sums that a person check
 def usage(amount: str | None, status: str = "rated", account: str | None = "cus_7", **changes: Any) -> UsageRecord:
     billing = Billing(status, (), amount, "USD" if amount else None, None)
     record = UsageRecord("i-00000000", RecordType.PREDICTION, account or "unattributed", NOVEMBER, {"billing": billing})
-    return record._replace(account=account, model="acme/sdxl", **changes)
+    return replace(record, account=account, model="acme/sdxl", **changes)
 
 
 def test_a_rated_amount_is_spent_by_the_account_that_pays() -> None:
@@ -65,7 +66,7 @@ def test_what_a_correction_takes_back_is_spent_less() -> None:
         usage("0.25", account="unattributed"),
         usage("much"),
         usage("NaN"),
-        usage("0.25")._replace(data={"fact": "config"}),
+        replace(usage("0.25"), data={"fact": "config"}),
     ],
 )
 def test_what_no_account_pays_is_spent_by_nobody(record: UsageRecord) -> None:

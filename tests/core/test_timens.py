@@ -18,6 +18,7 @@ from taximeter.events import (
     TimeOffsets,
 )
 from taximeter.timens import TICK_NS, said_here, told_here
+from taximeter.values import replace
 from tests.core.stories import SECOND, WORKER, beat, exited, finish, opened, ready, spawned, start
 from tests.core.test_clocks import told
 
@@ -76,9 +77,9 @@ def test_a_fact_is_told_by_the_clocks_here(there: Event, here: Event) -> None:
 
 
 def test_an_opening_keeps_the_offsets_that_it_was_told_by() -> None:
-    there = opened(at_ns=501 * SECOND)._replace(timens=AHEAD)
+    there = replace(opened(at_ns=501 * SECOND), timens=AHEAD)
     here = one(there)
-    assert here == there._replace(at_ns=SECOND, clock=here.clock)  # type: ignore[union-attr]
+    assert here == replace(there, at_ns=SECOND, clock=here.clock)  # type: ignore[union-attr]
     assert here.clock.monotonic == SECOND  # type: ignore[union-attr]
 
 

@@ -6,17 +6,18 @@ from typing import Any
 from taximeter.events import Alive, BadMark, Event, Exited, Lost, Marked, Source, Spawned, Status, UnitsMark, Usage
 from taximeter.meter import KERNEL_NS, PIDFD_NS
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 from tests.core.stories import MINUTE, MS, SECOND, WORKER, beat, clock, exited, finish, ready, spawned, start, tell
 
 EXEC_NS, SPAWNED_NS, KERNEL_END_NS, END_NS = 900 * MS, SECOND, 3 * SECOND - 2 * MS, 3 * SECOND
 
 
 def seen_start(exec_ns: int = EXEC_NS, at_ns: int = SPAWNED_NS) -> Spawned:
-    return spawned(at_ns)._replace(host_pid=4711, exec_ns=exec_ns)
+    return replace(spawned(at_ns), host_pid=4711, exec_ns=exec_ns)
 
 
 def seen_end(at_ns: int = END_NS, kernel_ns: int = KERNEL_END_NS) -> Exited:
-    return exited(at_ns)._replace(kernel_ns=kernel_ns)
+    return replace(exited(at_ns), kernel_ns=kernel_ns)
 
 
 def alive(at_ns: int, cpu_ns: int | None = None) -> Alive:
@@ -24,7 +25,7 @@ def alive(at_ns: int, cpu_ns: int | None = None) -> Alive:
 
 
 def agents_end(at_ns: int, **changes: Any) -> Exited:
-    return exited(at_ns)._replace(source=Source.AGENT, **changes)
+    return replace(exited(at_ns), source=Source.AGENT, **changes)
 
 
 def one(events: list[Event]) -> UsageRecord:
@@ -150,7 +151,7 @@ def test_what_is_said_to_nobody_for_a_while_by_a_command_that_is_held_leaves_no_
 
 
 def test_an_end_without_a_time_that_waited_to_be_read_bills_to_the_last_sign_of_life_also_where_it_is_held() -> None:
-    ended = finish(50 * SECOND, "a")._replace(held=True)
+    ended = replace(finish(50 * SECOND, "a"), held=True)
     told = tell(WORKER, [spawned(0), start(SECOND, "a"), beat(2 * SECOND), ended, alive(51 * SECOND)], silent=True)
     assert [record.data["time"]["share_ns"] for record in told.predictions()] == [SECOND]
 

@@ -21,6 +21,7 @@ from taximeter.records import (
     Witness,
     utc_text,
 )
+from taximeter.values import replace
 
 NODE = NodeInfo("gpu-node-7", "eu-west", "taximeter 0.1.0", "sha256:" + "c" * 64)
 BOOT_ID = "9e64c0d8-5c6e-4a0d-b4a4-5ff44e2e6a31"
@@ -159,7 +160,7 @@ def run_batch(*numbers: int) -> Batch:
 
 def changed(told: UsageRecord, **changes: Any) -> UsageRecord:
     """A record whose data says something else."""
-    return told._replace(data={**told.data, **changes})
+    return replace(told, data={**told.data, **changes})
 
 
 def opened(directory: Path) -> Ledger:

@@ -11,6 +11,7 @@ from taximeter.ledger.accounts import Statement
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch, JournalState, Ledger
 from taximeter.records import RecordType, UsageRecord
+from taximeter.values import replace
 from tests.ledger.samples import BEGAN_UTC_NS, billed, instance_id, instance_record, opened, prediction_record
 
 MONTH = "2026-11"
@@ -46,7 +47,7 @@ def paying(number: int, quantity: str, account: str = "cus_7") -> Batch:
     whole = {**times, "teardown_ns": 0, "suspended_ns": 0, "unknown_ns": 0}
     own = instance_record(instance, 1, account=account, time=whole, to_date=times)
     data: dict[str, Any] = {**own.data, "interval": {**prediction.data["interval"], "start_ns": 5_000_000_000}}  # type: ignore[dict-item]
-    own = own._replace(subject="platform", data=data)
+    own = replace(own, subject="platform", data=data)
     return Batch((prediction, own), (JournalState(instance, 0, 1, None),))
 
 

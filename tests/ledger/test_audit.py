@@ -13,6 +13,7 @@ from taximeter.ledger.audit import Fault, audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch
 from taximeter.records import InstanceTime, PredictionTime, RecordType, UsageRecord
+from taximeter.values import replace
 from tests.ledger.samples import (
     RATE,
     SECOND_NS,
@@ -383,7 +384,7 @@ def test_rounding_that_adds_up_over_the_records_is_named(audited: Callable[..., 
     third = "0.000000000000000003"
     records[2] = changed(records[2], billing=billed("1", third, rate=rate))
     more = [changed(told, instance=instance_id(2)) for told in records]
-    renamed = [told._replace(id=told.id.replace(ONE, instance_id(2))) for told in more]
+    renamed = [replace(told, id=told.id.replace(ONE, instance_id(2))) for told in more]
     assert any("adds up to" in what or "costs" in what for what in audited(*renamed))
 
 
@@ -418,7 +419,7 @@ def test_an_amount_that_no_sum_can_hold_is_named(audited: Callable[..., list[str
 
 
 def test_a_count_that_is_no_number_a_machine_reads_is_named(audited: Callable[..., list[str]]) -> None:
-    endless = prediction_record(ONE, 0)._replace(id=f"{ONE}-{'9' * 5_000}")
+    endless = replace(prediction_record(ONE, 0), id=f"{ONE}-{'9' * 5_000}")
     assert audited(endless, instance_record(ONE, 1)) == [f"1: is out of its instance's order: expected {ONE}-00000000"]
 
 

@@ -16,6 +16,7 @@ from taximeter.ledger.base import Base, Elsewhere
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import Filed, Row
 from taximeter.records import UsageRecord
+from taximeter.values import replace
 from tests.core.stories import SECOND, book, card, tell
 from tests.core.test_laws import PRICES, _ended, _said_in_time, histories
 from tests.core.test_models import parsed
@@ -89,7 +90,7 @@ def test_nor_do_models_with_a_price_of_their_own(
     history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
 ) -> None:
     options, events = history
-    told = tell(options._replace(model="m"), events, book(interim_ns, rates=(parsed({"name": "m", **model}),)))
+    told = tell(replace(options, model="m"), events, book(interim_ns, rates=(parsed({"name": "m", **model}),)))
     assert audit(Memory(told.records)) == Report(len(told.records), ())
 
 
@@ -98,7 +99,7 @@ def test_nor_do_models_with_a_price_of_their_own(
 def test_no_cut_changes_what_a_model_with_a_price_of_its_own_costs(
     history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
 ) -> None:
-    options, events = history[0]._replace(model="m"), [_said_in_time(event) for event in history[1]]
+    options, events = replace(history[0], model="m"), [_said_in_time(event) for event in history[1]]
     if options.service_class not in ONLINE:  # whom nobody held has ended at its last word: late
         events.insert(-1, OwnersHeld(events[-1].at_ns or 0, (12,)))
     rates = (parsed({"name": "m", **model}),)

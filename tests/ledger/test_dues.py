@@ -12,6 +12,7 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch
 from taximeter.records import RecordType, UsageRecord
+from taximeter.values import replace
 from tests.ledger.samples import BEGAN_UTC_NS, opened
 from tests.ledger.spending import grant, paying, put_in_force, rules
 
@@ -73,7 +74,7 @@ def test_one_that_is_missing_at_the_end_is_named_too(tmp_path: Path, careless: C
 
 
 def test_a_spend_that_was_not_is_named(tmp_path: Path, careless: Callable[..., None]) -> None:
-    careless(lambda record: record._replace(data={**record.data, "spend": "9"}))
+    careless(lambda record: replace(record, data={**record.data, "spend": "9"}))
     booked(tmp_path, rules("2"))
     assert faults(tmp_path) == ["5: spend is 9, expected 2"]
 
@@ -122,7 +123,7 @@ def test_a_sum_that_is_not_that_of_the_records_is_named(tmp_path: Path, change: 
 
 
 def test_a_threshold_that_is_no_number_is_named(tmp_path: Path, careless: Callable[..., None]) -> None:
-    careless(lambda record: record._replace(data={**record.data, "threshold": "much"}))
+    careless(lambda record: replace(record, data={**record.data, "threshold": "much"}))
     booked(tmp_path, rules("2"))
     assert faults(tmp_path)[0] == "5: threshold: expected a number written as a decimal string"
 

@@ -193,7 +193,7 @@ def test_what_is_faulty_is_not_pruned(tmp_path: Path) -> None:
         "DELETE FROM elsewhere",
         "INSERT INTO elsewhere VALUES ('x', 1, NULL)",
         "UPDATE meta SET value = '2' WHERE key = 'base_seq'",
-        "UPDATE meta SET value = replace(value, substr(value, 1, 1), 'f') WHERE key = 'base_hash'",
+        "UPDATE meta SET value = substr(value, 2) || 'f' WHERE key = 'base_hash'",
         "DELETE FROM meta WHERE key = 'base_seq'",
         "DELETE FROM records WHERE seq = 1",
         "UPDATE lookups SET type = 'taximeter.usage.prediction.v1' WHERE seq = 1",

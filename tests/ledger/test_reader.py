@@ -12,6 +12,7 @@ import pytest
 from taximeter.errors import LedgerError
 from taximeter.ledger.reader import _BELOW, _FIRST, _NEXT_ROOT, _ROOT_OF, _ROOTS, LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch, JournalState
+from taximeter.values import replace
 from tests.ledger.samples import BEGAN_UTC_NS, instance_id, opened, run
 from tests.require import require_root
 
@@ -30,7 +31,7 @@ def reader(tmp_path: Path) -> Iterator[LedgerReader]:
             "time_utc_ns": BEGAN_UTC_NS + number,
         }
         root = f"p-{instance_id(0)}" if number > 2 else prediction.prediction
-        ledger.commit(Batch((prediction._replace(root=root, **filed), instance._replace(**filed)), ()))
+        ledger.commit(Batch((replace(prediction, root=root, **filed), replace(instance, **filed)), ()))
     with LedgerReader(tmp_path / "ledger.db") as opened_reader:
         yield opened_reader
     ledger.close()
@@ -168,7 +169,7 @@ def test_roots_that_others_name_come_one_after_the_other(reader: LedgerReader) -
 def test_a_root_that_only_an_instance_names_begins_no_tree(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     prediction, instance = run(1)
-    ledger.commit(Batch((prediction, instance._replace(root=ROOT)), ()))
+    ledger.commit(Batch((prediction, replace(instance, root=ROOT)), ()))
     ledger.close()
     with LedgerReader(tmp_path / "ledger.db") as reader:
         assert reader.next_root() is None
@@ -178,7 +179,7 @@ def test_roots_below_a_root_are_found_and_bounded(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for number in range(1, 6):
         prediction, _ = run(number)
-        ledger.commit(Batch((prediction._replace(root=f"p-{instance_id(number % 5 + 1)}"),), ()))
+        ledger.commit(Batch((replace(prediction, root=f"p-{instance_id(number % 5 + 1)}"),), ()))
     ledger.close()
     ring = {f"p-{instance_id(number)}" for number in range(1, 6)}
     with LedgerReader(tmp_path / "ledger.db") as ledger_reader:

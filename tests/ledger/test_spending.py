@@ -16,6 +16,7 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.records import RecordType
+from taximeter.values import replace
 from tests.ledger.samples import BEGAN_UTC_NS, opened, run
 from tests.ledger.spending import MONTH, fact, grant, kept, paying, put_in_force, rules, spent, told
 
@@ -270,7 +271,7 @@ def test_making_the_sums_goes_on_where_it_was_interrupted(tmp_path: Path, monkey
 def test_a_record_that_makes_no_sense_does_not_keep_the_agent_from_opening_the_ledger(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     bad = fact(0, ledger, rules())
-    ledger.commit(Batch((bad._replace(data={"fact": "spending", "content": 5}), *paying(1, "1").records), ()))
+    ledger.commit(Batch((replace(bad, data={"fact": "spending", "content": 5}), *paying(1, "1").records), ()))
     ledger.close()
     drop(tmp_path)
     assert spent(tmp_path).spends["USD", MONTH, ALL_MODELS] == 1

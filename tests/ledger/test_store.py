@@ -15,6 +15,7 @@ from taximeter.ledger.audit import audit
 from taximeter.ledger.migration import SCHEMA_VERSION
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, JournalState, Ledger, NodeInfo, Stored
+from taximeter.values import replace
 from tests.ledger.samples import instance_id, opened, run, run_batch
 
 pytestmark = pytest.mark.forged
@@ -101,7 +102,7 @@ def test_a_refused_batch_is_refused_again(tmp_path: Path, ledger: Ledger) -> Non
 
 
 def test_what_json_cannot_say_is_refused_before_anything_is_written(ledger: Ledger) -> None:
-    strange = run(1)[0]._replace(data={"instance": object()})
+    strange = replace(run(1)[0], data={"instance": object()})
     with pytest.raises(LedgerError, match=r"cannot write record .*-00000000: expected what JSON can say"):
         ledger.commit(Batch((strange,), ()))
     assert ledger.commit(run_batch(2)).seq == 2

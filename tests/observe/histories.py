@@ -12,6 +12,7 @@ from taximeter.ledger import chain
 from taximeter.ledger.seal import Author, seal
 from taximeter.ledger.values import NodeInfo
 from taximeter.records import Billing, Line, RecordType, UsageRecord
+from taximeter.values import replace
 from tests.core.stories import INSTANCE, MS, SECOND, beat, book, card, exited, finish, ready, spawned, start, tell
 
 ANOTHER = INSTANCE[:-1] + "2"
@@ -52,7 +53,7 @@ def read_back(written: bytes) -> dict[str, Any]:
 
 def _on_another(record: UsageRecord) -> UsageRecord:
     data = read_back(orjson.dumps(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
-    return record._replace(id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
+    return replace(record, id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
 
 
 def namesake() -> list[UsageRecord]:
@@ -63,7 +64,7 @@ def namesake() -> list[UsageRecord]:
         orjson.loads(orjson.dumps(record.data).replace(b'"stolen"', f'"{INSTANCE}"'.encode())) for record in others
     ]
     return tell(Options(account="cus_a"), [spawned(0), ready(0), exited(SECOND)]).records + [
-        record._replace(data=data, prediction=record.prediction and INSTANCE)
+        replace(record, data=data, prediction=record.prediction and INSTANCE)
         for record, data in zip(others, stolen, strict=True)
     ]
 
@@ -109,7 +110,7 @@ def call(
     records = tell(options, events, book(interim_ns=ms * MS if code is None else 60 * SECOND)).records
     written = [orjson.dumps(record.data).replace(INSTANCE.encode(), f"i-{prediction}".encode()) for record in records]
     return [
-        record._replace(id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
+        replace(record, id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
         for record, data in zip(records, map(read_back, written), strict=True)
     ]
 

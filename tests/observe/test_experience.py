@@ -8,6 +8,7 @@ from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.observe import experience
 from taximeter.observe.experience import Experience
 from taximeter.records import RecordType, UsageRecord
+from taximeter.values import replace
 from tests.core.stories import MS, SECOND, Options, beat, book, exited, finish, ready, spawned, start, tell
 from tests.ledger.samples import INFORMATIVE, billed, instance_id, prediction_record, record
 from tests.observe import histories
@@ -82,7 +83,7 @@ def test_what_was_open_when_an_agent_ended_has_a_time_and_no_cost() -> None:
 
 def test_a_correction_of_what_ended_changes_its_cost() -> None:
     told = histories.mismatched_run()
-    renamed = [one._replace(model="m", data={**one.data, "model": "m"}) for one in told]
+    renamed = [replace(one, model="m", data={**one.data, "model": "m"}) for one in told]
     assert any(one.type is RecordType.CORRECTION for one in renamed)
     total = sum(Decimal(one.data["billing"].amount or 0) for one in renamed if one.prediction)  # type: ignore[attr-defined]
     assert only(*renamed).measures["cost USD"].total == total.scaleb(18)

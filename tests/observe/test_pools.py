@@ -13,6 +13,7 @@ from taximeter.ledger.values import PoolTime
 from taximeter.observe.pools import OTHER, POOLS_MAX, Pools
 from taximeter.records import PLATFORM, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 from tests.core.stories import (
     REALTIME_AT_ZERO,
     SECOND,
@@ -168,7 +169,7 @@ def test_what_has_no_price_is_not_sold() -> None:
 
 
 def test_another_tier_that_bills_changes_nothing_of_what_was_sold() -> None:
-    records = [record._replace(data={**record.data, "pool": "sdxl"}) for record in histories.mismatched_run()]
+    records = [replace(record, data={**record.data, "pool": "sdxl"}) for record in histories.mismatched_run()]
     assert RecordType.CORRECTION in {record.type for record in records}
     time = used(records)
     assert (time.sold, time.returned) == (time.active, 0)
@@ -210,7 +211,7 @@ def test_records_of_one_pool_in_one_hour_are_one_sum() -> None:
 def test_whatever_happens_a_pools_parts_are_those_of_its_records(history: tuple[Options, list[Event]]) -> None:
     """And never is more sold than ran, where shares are the quantity."""
     options, facts = history
-    told = tell(options._replace(pool="sdxl"), facts, book(3 * SECOND), silent=True)
+    told = tell(replace(options, pool="sdxl"), facts, book(3 * SECOND), silent=True)
     time = used(told.records)
     data: list[Any] = [record.data for record in told.instances()]
     assert time.wall == sum(one["time"]["wall_ns"] for one in data)

@@ -16,6 +16,7 @@ from taximeter.observe.receipt import with_invoiced
 from taximeter.observe.snapshot import Snapshot
 from taximeter.observe.sums import LISTED_MAX, Item, Sum, _together, fold_each
 from taximeter.records import Billing, UsageRecord
+from taximeter.values import replace
 from tests.core.stories import MS, SECOND, beat, book, exited, finish, ready, spawned, start, tell
 from tests.observe import histories
 from tests.observe.histories import ANOTHER, INSTANCE
@@ -317,6 +318,6 @@ def test_an_empty_question_is_told_what_was_expected(ask: Ask) -> None:
 def test_evidence_that_finds_a_price_makes_a_run_rated(ask: Ask) -> None:
     records = histories.mismatched_run()
     unrated = Billing("unrated", (), None, None, None, "no tier")
-    records[0] = records[0]._replace(data={**records[0].data, "billing": unrated})
+    records[0] = replace(records[0], data={**records[0].data, "billing": unrated})
     billing = receipt(ask(records), "p1")["billing"]
     assert (billing["status"], billing["reason"]) == ("rated", None)

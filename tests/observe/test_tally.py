@@ -8,6 +8,7 @@ from taximeter.ledger.values import PoolHour, PoolTime
 from taximeter.observe.snapshot import COMMIT_BUCKETS_S
 from taximeter.observe.tally import LABELS_MAX, OTHER, Tally
 from taximeter.records import PLATFORM, RecordType, UsageRecord
+from taximeter.values import replace
 from tests.observe import histories
 
 
@@ -96,7 +97,7 @@ def test_troubles_are_counted_by_their_word() -> None:
 def test_a_record_is_counted_for_each_fault_of_its_clocks() -> None:
     (record, *_) = histories.one_shot()
     timing = record.data["timing"] | {"clock": "stepped+suspended"}  # type: ignore[operator]
-    tally = counted([record._replace(data={**record.data, "timing": timing})])
+    tally = counted([replace(record, data={**record.data, "timing": timing})])
     assert tally.counters().clock_flags == {"stepped": 1, "suspended": 1}
 
 

@@ -1,7 +1,7 @@
 """Who called whom, over a real ledger and what runs: the `tree` of a receipt, and the notes of an audit."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import PredictionView, Snapshot
 from taximeter.observe.sums import LISTED_MAX
 from taximeter.records import RecordType, UsageRecord
+from taximeter.values import replace
 from tests.observe import histories
 from tests.observe.histories import call
 from tests.observe.nodes import IDLE, RUNNING, ledger_of
@@ -39,8 +40,8 @@ def ask(tmp_path: Path) -> Iterator[Ask]:
 
 
 def seeing(*running: PredictionView) -> Snapshot:
-    views = tuple(replace(RUNNING, instance=f"i-{own.prediction}", predictions=(own,)) for own in running)
-    return replace(IDLE, instances=views)
+    views = tuple(dataclasses.replace(RUNNING, instance=f"i-{own.prediction}", predictions=(own,)) for own in running)
+    return dataclasses.replace(IDLE, instances=views)
 
 
 def runs(prediction: str, parent: str | None = None, root: str | None = None) -> PredictionView:
@@ -223,7 +224,8 @@ def test_an_id_that_was_used_twice_stands_once(ask: Ask) -> None:
 def test_what_has_no_price_and_what_its_instance_bills_is_counted(ask: Ask) -> None:
     def below(records: list[UsageRecord]) -> list[UsageRecord]:
         return [
-            one._replace(
+            replace(
+                one,
                 id=f"{name}-{at:08d}",
                 instance=name,
                 prediction=one.prediction and name,
@@ -266,7 +268,7 @@ def many(count: int) -> list[UsageRecord]:
 
     def numbered(n: int) -> UsageRecord:
         data = orjson.loads(body.replace(b"p-0", f"p-{n}".encode()))
-        return one._replace(id=f"i-p-{n}-00000000", prediction=f"p-{n}", instance=f"i-p-{n}", data=data)
+        return replace(one, id=f"i-p-{n}-00000000", prediction=f"p-{n}", instance=f"i-p-{n}", data=data)
 
     return [*call("p-root", ms=200), *map(numbered, range(count))]
 

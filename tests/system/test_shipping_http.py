@@ -25,6 +25,7 @@ from taximeter.shipping.delivery import Refused
 from taximeter.shipping.shipper import Bell, ShipState, Sink, ship
 from taximeter.shipping.sinks.file import FileSink
 from taximeter.shipping.sinks.http import HttpSink
+from taximeter.values import replace
 from tests.core.stories import SECOND, exited, ready, spawned, tell
 from tests.observe.histories import NODE
 from tests.shipping.receiver import (
@@ -104,7 +105,7 @@ class Node:
 
 
 def record_of(record: UsageRecord, instance: str, number: int) -> UsageRecord:
-    return record._replace(id=f"{instance}-{number:08d}", instance=instance, data={**record.data, "instance": instance})
+    return replace(record, id=f"{instance}-{number:08d}", instance=instance, data={**record.data, "instance": instance})
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from taximeter.meter import Step, fold, open_instance
 from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 
 #: What is read of one journal at a time, at most.
 _CHUNK_BYTES = 1 << 16
@@ -182,7 +183,7 @@ class Books:
         """Keep how far what the agent heard of an open instance is booked; None: as far as before."""
         account = self.accounts[instance]
         if heard_bytes is not None and account.instance is not None:
-            account.instance = account.instance._replace(heard_bytes=heard_bytes)
+            account.instance = replace(account.instance, heard_bytes=heard_bytes)
         self._page.keep(instance)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:

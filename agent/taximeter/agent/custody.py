@@ -23,6 +23,7 @@ from taximeter.events import BecameReady, Event, Exited, Lost, OwnerEnded, Owner
 from taximeter.instance import Instance
 from taximeter.journal import open_heard, open_marks
 from taximeter.lifecycle import Stage
+from taximeter.values import replace
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +285,7 @@ class Custody:
         heard_bytes = self._speech.reach(said, instance.heard_bytes)
         if marks:
             held = not ended and self._keeper.is_alive(name)
-            self._books.book_own(name, [mark._replace(held=held) for mark in marks], heard_bytes)
+            self._books.book_own(name, [replace(mark, held=held) for mark in marks], heard_bytes)
         elif heard_bytes > instance.heard_bytes:
             self._books.book_heard(name, heard_bytes)
 

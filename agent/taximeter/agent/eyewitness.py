@@ -14,6 +14,7 @@ from taximeter.errors import JournalFault
 from taximeter.events import Event, Exited, Opened, Signaled, Source, Spawned
 from taximeter.instance import Instance
 from taximeter.journal import journal_name, writer_pid
+from taximeter.values import replace
 
 #: On a loaded machine the kernel's word of an exec, or of an end, comes so long after the wrapper's, at the very most.
 _EXEC_WITHIN_NS = 100_000_000
@@ -153,7 +154,7 @@ class Eyewitness:
             return event
         self._processes.drain()
         is_own = event.sender == command or self._processes.descends(event.sender, event.at_ns, command)
-        return event._replace(outside=False) if is_own else event
+        return replace(event, outside=False) if is_own else event
 
     def _spawned(self, name: str, event: Spawned, opened: Opened, wrapper: int | None, *, over: bool) -> Spawned:
         """The spawn with the kernel's stamp, and the pid and start time that the command has here.
@@ -180,7 +181,7 @@ class Eyewitness:
         ticks = event.start_ticks
         if host_pid is not None and not over:  # as it is here: another time namespace counts otherwise
             ticks = kernel.start_ticks(host_pid) or ticks
-        return event._replace(start_ticks=ticks, host_pid=host_pid, exec_ns=start.exec_ns if start else None)
+        return replace(event, start_ticks=ticks, host_pid=host_pid, exec_ns=start.exec_ns if start else None)
 
     def _started(self, parent: int, before_ns: int, at_ns: int) -> "kernel.Start | None":
         if self._processes is None:
@@ -244,7 +245,7 @@ def _with_end(events: list[Event], exited: Exited, kernel_ns: int) -> list[Event
     """The facts with the kernel's stamp of the end; nothing that was received later happened later."""
     end_ns = min(kernel_ns, exited.at_ns)
     before = [
-        event._replace(at_ns=end_ns) if event.at_ns is not None and event.at_ns > end_ns else event
+        replace(event, at_ns=end_ns) if event.at_ns is not None and event.at_ns > end_ns else event
         for event in events[:-1]
     ]
-    return [*before, exited._replace(kernel_ns=kernel_ns)]
+    return [*before, replace(exited, kernel_ns=kernel_ns)]

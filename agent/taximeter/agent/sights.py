@@ -15,6 +15,7 @@ from taximeter.hardware.samples import Samples
 from taximeter.hardware.tiers import Catalogue
 from taximeter.instance import Instance, Prediction
 from taximeter.resources import peaks_until
+from taximeter.values import replace
 
 #: What is used is told this often, where it has changed; and with the end.
 TOLD_NS = 30_000_000_000
@@ -124,7 +125,7 @@ class Sight:
             self.energy_source,
         )
         before = self._told_measure
-        if not self.measured_ns or (before is not None and before[1:] == measure[1:]):
+        if not self.measured_ns or (before is not None and replace(before, at_ns=measure.at_ns) == measure):
             return None
         if before is not None and not last and now_ns - before.at_ns < TOLD_NS:
             return None

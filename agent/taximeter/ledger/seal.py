@@ -64,5 +64,6 @@ def _serialised(record: UsageRecord, event: dict[str, object]) -> bytes:
 
 
 def _lookup(seq: int, record: UsageRecord) -> tuple[object, ...]:
-    id_, kind, _, time_ns, _, _, prediction, root, account, model, _ = record
-    return (seq, id_, kind, time_ns, prediction, root if root != prediction else None, account, model)
+    prediction, root = record.prediction, record.root
+    told = root if root != prediction else None
+    return (seq, record.id, record.type, record.time_utc_ns, prediction, told, record.account, record.model)

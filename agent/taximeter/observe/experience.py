@@ -15,6 +15,7 @@ from taximeter.events import Status
 from taximeter.ledger.distribution import Spread
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.records import RecordType, UsageRecord
+from taximeter.values import replace
 
 #: What is measured, each in its step: time in nanoseconds, money to 18 places, units in billionths.
 ACTIVE, SHARE, COST, UNITS = "active", "share", "cost ", "units "
@@ -81,7 +82,7 @@ class Experience:
         if key in ended:
             last, before = ended[key]
             if "to_date" in data:  # it had ended before that
-                last = last._replace(data={**last.data, "to_date": {**last.data["to_date"], **data["to_date"]}})  # type: ignore[dict-item]
+                last = replace(last, data={**last.data, "to_date": {**last.data["to_date"], **data["to_date"]}})  # type: ignore[dict-item]
             ended[key] = last, _sum(before, amount)
         elif key in self._open:
             self._open[key] = _sum(self._open[key], amount)
