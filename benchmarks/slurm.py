@@ -1,7 +1,8 @@
 """One node's Slurm for the time of a benchmark: munged, slurmctld and slurmd in a directory of their own.
 
-Owns their configuration, their start and their end. A job would wait for the scheduler, which looks every few seconds;
-so there is one allocation, and what is measured is a step of it: the least that srun can cost.
+Owns their configuration, their start and their end. There is one allocation, for steps of it: the least that srun can
+cost. It leaves a processor free (of two, whatever the machine has), so that a job beside it begins at once, too, and
+waits for no scheduler.
 """
 
 import os
@@ -37,6 +38,8 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
@@ -50,8 +53,8 @@ class NoSlurm(Exception):
 
 
 @contextmanager
-def allocation(state: Path) -> Iterator[list[str]]:
-    """The words that run a command as a step of an allocation. Raises NoSlurm."""
+def allocation(state: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """The words that run a command as a job, and as a step of an allocation that is there. Raises NoSlurm."""
     missing = [name for name in PROGRAMS if _find(name) is None]
     if missing:
         raise NoSlurm(f"needs {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client munge")
@@ -70,7 +73,8 @@ def allocation(state: Path) -> Iterator[list[str]]:
         job = said.stderr.partition("allocation ")[2].split()
         if said.returncode != 0 or not job:
             raise NoSlurm(f"salloc failed: {said.stderr.strip()[-200:]}")
-        yield [str(_find("srun")), f"--jobid={job[0]}", "--overlap", "--quiet"]
+        srun = [str(_find("srun")), "--quiet"]
+        yield [*srun, "--ntasks=1"], [*srun, f"--jobid={job[0]}", "--overlap"]
 
 
 def _configure(state: Path) -> Path:
@@ -85,7 +89,9 @@ def _configure(state: Path) -> Path:
         ports = first.getsockname()[1], second.getsockname()[1]
     configuration = state / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
-    configuration.write_text(CONFIGURATION.format(state=state, host=host, ports=ports, cpus=os.cpu_count()))
+    configuration.write_text(
+        CONFIGURATION.format(state=state, host=host, ports=ports, cpus=max(2, os.cpu_count() or 0))
+    )
     return configuration
 
 
