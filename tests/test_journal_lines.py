@@ -1,6 +1,10 @@
 """Journal lines become events; whatever else is a JournalFault with a bounded reason."""
 
+import contextlib
 import json
+import os
+import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,14 +13,16 @@ from hypothesis import strategies as st
 from taximeter import events
 from taximeter.clockwork import utc_ns
 from taximeter.errors import JournalFault
-from taximeter.journal import parse_line
+from taximeter.journal import Position, parse_line, read_on
 from taximeter.records import utc_text
-from tests.journal_samples import BOOT_ID, INSTANCE, clock, fact, mark_line, open_line, options, sample_lines
+from taximeter.wrap import lines
+from tests.journal_samples import BOOT_ID, INSTANCE, NAME, clock, fact, mark_line, open_line, options, sample_lines
 
 REASONS = {
     "read",
     "too_long",
     "not_json",
+    "damaged",
     "newer_version",
     "not_a_fact",
     "bad_fact",
@@ -240,3 +246,58 @@ def test_no_flipped_bit_raises_anything_but_a_journal_fault(line: bytes, data: s
     damaged = bytearray(line)
     damaged[data.draw(st.integers(0, len(line) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     assert outcome(bytes(damaged)) in REASONS
+
+
+# --- Checksums ---
+
+
+def sealed_lines() -> list[bytes]:
+    """Every kind of fact as a wrapper writes it, without its newline."""
+    return [lines.sealed(line[:-1])[:-1] for line in sample_lines()]
+
+
+@pytest.mark.parametrize("at", range(len(sample_lines())))
+def test_a_line_with_its_checksum_says_what_it_says_without(at: int) -> None:
+    assert parse_line(sealed_lines()[at]) == parse_line(sample_lines()[at])
+
+
+def test_a_checksum_is_that_of_zlib_over_what_is_before_its_key() -> None:
+    line = lines.sealed(b'{"v":1,"f":"ready_timeout","t":7')
+    assert line == b'{"v":1,"f":"ready_timeout","t":7,"c":"%08x"}\n' % zlib.crc32(b'{"v":1,"f":"ready_timeout","t":7')
+
+
+@pytest.mark.parametrize("at", range(len(sample_lines())))
+def test_law_a_line_with_any_one_bit_turned_says_what_it_said_or_nothing(at: int) -> None:
+    line = sealed_lines()[at]
+    said = parse_line(line)
+    for bit in range(8 * len(line)):
+        turned = bytearray(line)
+        turned[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(JournalFault):
+            assert parse_line(bytes(turned)) == said, f"bit {bit}"
+
+
+def test_law_a_journal_with_any_one_bit_turned_says_some_of_what_it_said_in_its_order(tmp_path: Path) -> None:
+    path, directory_fd = tmp_path / NAME, os.open(tmp_path, os.O_RDONLY)
+    content = b"".join(line + b"\n" for line in sealed_lines()[2:7])
+
+    def read() -> tuple[events.Event, ...]:
+        return read_on(directory_fd, INSTANCE, Position(), None).events
+
+    path.write_bytes(content)
+    path.chmod(0o640)
+    said = read()
+    assert len(said) == 5
+    for bit in range(8 * len(content)):
+        turned = bytearray(content)
+        turned[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(turned)
+        rest = iter(said)
+        assert all(event in rest for event in read()), f"bit {bit}"
+    os.close(directory_fd)
+
+
+def test_a_line_that_does_not_fit_its_checksum_is_damaged() -> None:
+    line = lines.sealed(b'{"v":1,"f":"ready_timeout","t":7')[:-1]
+    assert reason_of(line.replace(b":7,", b":8,")) == "damaged"
+    assert reason_of(line.replace(b'"v":1', b'"v":3')) == "damaged"

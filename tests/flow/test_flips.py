@@ -1,7 +1,7 @@
 """Bits that turn, and sectors that are lost, anywhere in journals: what can be read is booked, and every law holds.
 
-Nothing says of a single line that it is as it was written, so what turned may be another fact; never is it a crash, a
-record that does not add up, or a fault of any other instance. TAXIMETER_SWEEP=all tries many more.
+These are lines of older wrappers, without a checksum, so what turned may be another fact; never is it a crash, a record
+that does not add up, or a fault of any other instance. TAXIMETER_SWEEP=all tries many more.
 """
 
 import random

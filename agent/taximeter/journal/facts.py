@@ -139,16 +139,23 @@ _AnyFact = _Open | _Spawn | _Ready | _ReadyTimeout | _Mark | _Stopping | _Signal
 _decode = msgspec.json.Decoder(_AnyFact).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 _NO_USAGE = events.Usage()
+#: How a line ends: a CRC-32 of all that is before, which lines of older wrappers do not have.
+_SEAL, _SUM_BYTES = b',"c":"', len('01234567"}')
+_SEAL_BYTES = len(_SEAL) + _SUM_BYTES
 
 
 def parse_line(line: bytes) -> events.Event:
     """Read one journal line, without its newline.
 
-    Raises JournalFault, whose reason is one of: too_long, not_json, newer_version, not_a_fact, bad_fact, or a bounded
-    word of what made a name, quantity or label unfit.
+    Raises JournalFault, whose reason is one of: too_long, damaged, not_json, newer_version, not_a_fact, bad_fact, or a
+    bounded word of what made a name, quantity or label unfit.
     """
     if len(line) >= wire.LINE_MAX_BYTES:
         raise _fault("too_long", line, f"fewer than {wire.LINE_MAX_BYTES} bytes, got {len(line)}")
+    if line[-_SEAL_BYTES:-_SUM_BYTES] == _SEAL and line[-_SUM_BYTES:] != b'%08x"}' % binascii.crc32(
+        line[:-_SEAL_BYTES]
+    ):
+        raise _fault("damaged", line, "what its checksum is of")
     try:
         fact = _decode(line)
         if fact.v != wire.JOURNAL_VERSION:

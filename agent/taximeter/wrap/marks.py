@@ -9,13 +9,14 @@ import fcntl
 import posix
 
 from taximeter import wire
+from taximeter.wrap.lines import sealed
 
 _PIPE_BYTES = 1_048_576
 #: What is read at a time; between two reads signals and the command's end get their turn.
 READ_BYTES = 32_768
 #: What is kept of a line that is longer than a mark may be: enough to see that it is.
 _KEPT_BYTES = wire.MARK_MAX_BYTES + 1
-_LINE = b'{"v":%d,"f":"mark","t":%d,"raw":"%s"}\n'
+_LINE = b'{"v":%d,"f":"mark","t":%d,"raw":"%s"'
 
 
 def enlarge(fd: int) -> None:
@@ -57,7 +58,7 @@ class Splitter:
 def format_marks(at_ns: int, lines: list[bytes]) -> bytes:
     """Facts of marks that were received at `at_ns`."""
     encode = binascii.b2a_base64
-    return b"".join([_LINE % (wire.JOURNAL_VERSION, at_ns, encode(line, newline=False)) for line in lines])
+    return b"".join([sealed(_LINE % (wire.JOURNAL_VERSION, at_ns, encode(line, newline=False))) for line in lines])
 
 
 def says_ready(line: bytes) -> bool:

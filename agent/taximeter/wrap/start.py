@@ -45,6 +45,7 @@ def main(lib: str, witness: str, words: "list[str]") -> None:
         if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own would end in a traceback
         if bare:
+            load("binascii")
             load("taximeter.wire")
             for name in NAMES:
                 load("taximeter.wrap." + name)
@@ -76,7 +77,7 @@ def load(name: str) -> "ModuleType":
 def load_extension(name: str) -> "ModuleType":
     """Import an extension module of the standard library from where those lie, or wherever else it is."""
     for path in sys.path:
-        if path.endswith("/lib-dynload"):
+        if name not in sys.builtin_module_names and path.endswith("/lib-dynload"):
             origin = f"{path}/{name}{_imp.extension_suffixes()[0]}"
             try:
                 spec: Any = type(sys.implementation)(name=name, origin=origin)  # type: ignore[call-arg]  # a namespace
