@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.records import RecordType
+from tests.journal_samples import sealed_anew
 from tests.system.agents import SEALED, Node, wait_until
 from tests.system.faults import LATE_NS, check_bill, check_ledger, finals, gate, sample, wait_for_fact
 
@@ -38,12 +39,18 @@ def cut_at_every_byte(node: Node, content: bytes) -> dict[str, int]:
     lengths = [*sample(range(opened), 20), *sample(range(opened, len(content) + 1), 200)]
     for number, length in enumerate(lengths):
         mine = instance[:-6] + b"%06x" % number
-        copy = content[:length].replace(instance, mine).replace(b'"prediction":"run"', b'"prediction":"%d"' % length)
         path = node.journal / f"{mine.decode()}.0.ndjson"
-        path.write_bytes(copy)
+        path.write_bytes(copy_of(content, instance, mine, length)[:length])
         path.chmod(0o640)
-        cuts[str(length)] = length
+        cuts[f"{length:03x}"] = length
     return cuts
+
+
+def copy_of(content: bytes, instance: bytes, mine: bytes, number: int) -> bytes:
+    """The journal of another run, as long as this one."""
+    named = content.replace(instance, mine).replace(b'"prediction":"run"', b'"prediction":"%03x"' % number)
+    assert len(named) == len(content) < 0x1000
+    return sealed_anew(named)
 
 
 def cut_in_the_second_segment(node: Node, content: bytes) -> int:
@@ -54,9 +61,10 @@ def cut_in_the_second_segment(node: Node, content: bytes) -> int:
     lengths = sample(range(len(again) + 1), 40)
     for number, length in enumerate(lengths):
         mine = head[1][:-6] + b"1%05x" % number
-        for segment, said in enumerate((content, again[:length])):
+        whole, begun = (copy_of(said, head[1], mine, length) for said in (content, again))
+        for segment, said in enumerate((whole, begun[:length])):
             path = node.journal / f"{mine.decode()}.{segment}.ndjson"
-            path.write_bytes(said.replace(head[1], mine).replace(b'"prediction":"run"', b'"prediction":"s%d"' % length))
+            path.write_bytes(said)
             path.chmod(0o640)
     return len(lengths)
 

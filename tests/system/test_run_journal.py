@@ -208,6 +208,7 @@ for n in range(4_000): os.write(fd, b"x" * 4000 + b"\\n")
     assert first.stat().st_size <= wire.SEGMENT_BYTES
     opened = [json.loads(path.read_bytes().split(b"\n")[0]) for path in (first, second)]
     assert [fact.pop("segment") for fact in opened] == [0, 1]
+    assert all(fact.pop("c") for fact in opened)
     assert opened[0] == opened[1]
     assert len(rides.facts("mark")) == 4_000
     assert json.loads(second.read_bytes().splitlines()[-1])["f"] == "exit"
