@@ -214,7 +214,7 @@ def test_who_has_here_the_pid_that_a_wrapper_has_in_its_namespace_is_somebody_el
 ) -> None:
     directory_fd = open_directory(tmp_path)
     eyes = Eyewitness(directory_fd, Told(start_of(COMMAND, 9 * SECOND)))
-    found = eyes.found(opened(8 * SECOND)._replace(pid_namespace=namespace), 10 * SECOND)
+    found = eyes.found(replace(opened(8 * SECOND), pid_namespace=namespace), 10 * SECOND)
     assert (found.pid if found else None) == command
     os.close(directory_fd)
 

@@ -40,7 +40,8 @@ class Finder:
         self._suspects.forget(name)
 
     def _others(self, name: str) -> set[int]:
-        """Commands of other instances, and their wrappers."""
+        """Commands of other instances, and their wrappers, as far as these have their pids here."""
         others = [account.instance for other, account in self._books.accounts.items() if other != name]
         known = [instance for instance in others if instance is not None]
-        return {pid for one in known for pid in (one.host_pid, one.opened.wrapper_pid) if pid}
+        wrappers = [one.opened.wrapper_pid for one in known if one.opened.pid_namespace is None]
+        return {pid for pid in (*wrappers, *(one.host_pid for one in known)) if pid}
