@@ -16,9 +16,11 @@ from typing import Any
 from interpreter import describe
 
 from taximeter.billing.classes import Quantity, Terms
-from taximeter.billing.dues import Sale, Totals, as_before_its_end, dues
+from taximeter.billing.dues import as_before_its_end, dues, dues_by
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.billing.rating import rate
+from taximeter.billing.readings import Totals
+from taximeter.billing.tariffs import Offer, Sale
 from taximeter.events import Status
 
 GOAL = 100_000
@@ -29,7 +31,6 @@ TOKENS = [
     {"counts": "token_input", "unit": "million_token", "amount": "3"},
     {"counts": "token_output", "unit": "million_token", "amount": "15"},
 ]
-UNITS = {"image": "2", "token_input": "1200", "token_output": "300"}
 MODELS: Mapping[str, dict[str, Any] | None] = {
     "time at the tier's price": None,
     "an image": {"unit": "image", "amount": "0.03"},
@@ -52,19 +53,23 @@ def card_with(model: dict[str, Any] | None) -> RateCard:
 
 def timed(card: RateCard, cut: bool, ratings: int) -> float:
     """Ratings a second of a run; `cut`: of its last record, after an interim one."""
+    offer = Offer(Sale(card, card.model("m"), TERMS, Status.SUCCEEDED, "gpu-h100", 1, {}))
     attributes = {"resolution": "4k"}
-    for_ = Sale(card, card.model("m"), TERMS, Status.SUCCEEDED, "gpu-h100", 1, attributes)
     before = Totals(0, 60 * SECOND_NS, {"image": "1", "token_input": "1200"}, processed=True, ended=False)
-    went_on = for_._replace(status=Status.PROCESSING)
+    counts = [
+        {"image": str(2 + n % 7), "token_input": str(1201 + n * 31), "token_output": str(n * 17)} for n in range(997)
+    ]
     began_ns = time.thread_time_ns()
     for number in range(ratings):
-        totals = Totals(0, 61 * SECOND_NS + number * 7_919, UNITS, processed=True, ended=True)
+        totals = Totals(0, 61 * SECOND_NS + number * 7_919, counts[number % 997], processed=True, ended=True)
+        tariff = offer.tariff(attributes)
         if cut:
-            due = dues(for_, before)
-            billed = due if as_before_its_end(for_, went_on) else dues(went_on, before)
-            rate(dues(for_, totals), due, billed)
+            due = billed = dues_by(tariff, before)
+            if not as_before_its_end(offer.sale, "gpu-h100", 1):
+                billed = dues(offer.sale._replace(status=Status.PROCESSING), before)
+            rate(dues_by(tariff, totals), due, billed)
         else:
-            rate(dues(for_, totals))
+            rate(dues_by(tariff, totals))
     return ratings * 1e9 / (time.thread_time_ns() - began_ns)
 
 

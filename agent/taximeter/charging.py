@@ -8,45 +8,53 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
-from taximeter.billing.dues import Dues, Sale, Totals, as_before_its_end, dues, multiplied, of_time
+from taximeter.billing.dues import NOTHING_DUE, Dues, as_before_its_end, dues, dues_by, of_time
 from taximeter.billing.money import EXACT, plain
 from taximeter.billing.outcome import sold_ns, why_nothing
 from taximeter.billing.rates import RateCard
-from taximeter.billing.rating import NOTHING_DUE, Rating, informative, rate, taken_back, taken_back_anew
+from taximeter.billing.rating import Rating, informative, rate, taken_back, taken_back_anew
+from taximeter.billing.readings import Totals
+from taximeter.billing.tariffs import Offer, Sale, Tariff, multiplied
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Ended, Freed, Instance, Phases, Piece, Prediction, Times
 from taximeter.records import Billing, BillingStatus
-from taximeter.rulebook import Rulebook, Rules
+from taximeter.rulebook import Rulebook, Rules, Sold
 from taximeter.values import replace
 
 By = tuple[Rulebook, Hardware]
 _NO_PHASES = Phases()
+_PROCESSING = Status.PROCESSING
+_new = tuple.__new__
 _NO_PHASE = "no time passed that its class bills"
 
 
 def rate_prediction(instance: Instance, prediction: Prediction, times: Times, status: Status, by: By) -> Rating:
     """What a prediction used since its last record; where the instance is what is sold, that bills its time."""
-    sale = _sale(instance, prediction, status, by)
+    offer = _offer(instance, prediction, status, by)
+    sale = offer.sale
     if sale.online and not (sale.model and sale.model.online_units):
         return Rating(informative(sale.card))
-    units = prediction.units_to_date
-    totals = _totals(sale, prediction, times, units, status is not Status.PROCESSING)
-    now = dues(sale, totals)
+    tariff = offer.tariff(prediction.attributes)
+    totals = _totals(sale, prediction, times, prediction.units_to_date, status is not _PROCESSING)
+    now = dues_by(tariff, totals)
     if prediction.last_interim is None:
         cut, before, billed = totals, NOTHING_DUE, NOTHING_DUE
     else:
         cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
-        was = _as_billed(sale._replace(status=Status.PROCESSING), prediction)
-        before = dues(sale, cut)
-        billed = before if as_before_its_end(sale, was) else dues(was, cut)
+        before = billed = dues_by(tariff, cut)
+        tier = prediction.tier or sale.tier
+        if not as_before_its_end(sale, tier, prediction.devices):
+            was = sale._replace(status=_PROCESSING, tier=tier, devices=prediction.devices)
+            billed = dues(was._replace(attributes=prediction.attributes), cut)
     rating = rate(now, before, billed)
     if rating.billing.status is BillingStatus.FREE:
         rating = _with_reason(rating, why_nothing(sale, totals))
     if prediction.pool is None or sale.online:
         return rating
     sold = sold_ns(before, cut.busy_ns)
-    return rating._replace(sold_ns=sold_ns(now, totals.busy_ns) - sold, resold_ns=sold - sold_ns(billed, cut.busy_ns))
+    resold = 0 if billed is before else sold - sold_ns(billed, cut.busy_ns)
+    return rating._replace(sold_ns=sold_ns(now, totals.busy_ns) - sold, resold_ns=resold)
 
 
 def _with_reason(rating: Rating, reason: str) -> Rating:
@@ -101,7 +109,7 @@ def due_of_ended(ended: Ended, rules: Rules, card: RateCard | None, online: bool
     model = card.model(prediction.model) if card else None
     currency, known_as = (card.currency, card.hash) if card else (None, None)
     if online and not (model and model.online_units):
-        return Dues((), currency, known_as)
+        return Dues(Tariff(currency, known_as), ())
     terms = rules.classes.terms[prediction.service_class]
     sale = Sale(
         card, model, terms, ended.status, prediction.tier or "", prediction.devices, prediction.attributes, online
@@ -214,19 +222,18 @@ def units_before(prediction: Prediction) -> Mapping[str, str]:
     }
 
 
-def _sale(instance: Instance, prediction: Prediction, status: Status, by: By) -> Sale:
+def _offer(instance: Instance, prediction: Prediction, status: Status, by: By) -> Offer:
     book, hardware = by
     card, service_class = book.card_of(prediction.card), prediction.service_class
-    return Sale(
-        card,
-        card.model(prediction.model) if card else None,
-        book.rules_of(instance.rules).classes.terms[service_class],
-        status,
-        hardware.tier,
-        hardware.count,
-        prediction.attributes,
-        service_class in ONLINE or instance.service_class in ONLINE,
-    )
+    model = card.model(prediction.model) if card else None
+    online = service_class in ONLINE or instance.service_class in ONLINE
+    name = model.name if model else None
+    sold = (instance.rules, prediction.card, name, service_class, status, hardware.tier, hardware.count, online)
+    return book.offer(_new(Sold, sold))
+
+
+def _sale(instance: Instance, prediction: Prediction, status: Status, by: By) -> Sale:
+    return _offer(instance, prediction, status, by).sale._replace(attributes=prediction.attributes)
 
 
 def _as_billed(sale: Sale, prediction: Prediction) -> Sale:

@@ -4,12 +4,15 @@ Both are facts of the ledger, found again by their hash, so that a replay judges
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from taximeter.billing.classes import Classes, parse_classes
 from taximeter.billing.rates import RateCard, card_in_force
+from taximeter.billing.tariffs import Offer, Sale
 from taximeter.digest import digest
 from taximeter.errors import ConfigError
+from taximeter.events import ServiceClass, Status
 from taximeter.hardware.evidence import OnMismatch
 
 
@@ -52,6 +55,23 @@ def parse_rules(mapping: Mapping[str, object], source: str) -> Rules:
     return make_rules(interim_ns, belief_ns, parse_classes(classes, source), OnMismatch(str(on_mismatch)))
 
 
+class Sold(NamedTuple):
+    """How something is sold, by the names of what its price depends on, but for its attributes."""
+
+    rules: str
+    card: str | None
+    model: str | None  #: None: it has no price of its own
+    service_class: ServiceClass
+    status: Status
+    tier: str
+    devices: int
+    online: bool
+
+
+#: So many offers are remembered: a card may have thousands of models.
+_REMEMBERED = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Rulebook:
     """All rules and cards that any open instance may have begun under, and the rules for new ones."""
@@ -60,10 +80,26 @@ class Rulebook:
     current: str
     cards: tuple[RateCard, ...] = ()
     source: str = ""  #: the CloudEvents source of this node's records, for corrections to name
+    _offers: dict[Sold, Offer] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rules_of(self, known_as: str) -> Rules:
         """The rules that a state names; today's where they were lost."""
         return self.rules.get(known_as) or self.rules[self.current]
+
+    def offer(self, sold: Sold) -> Offer:
+        """What is sold so, worked out once."""
+        offer = self._offers.get(sold)
+        if offer is None:
+            if len(self._offers) >= _REMEMBERED:
+                self._offers.clear()
+            offer = self._offers[sold] = self._offer(sold)
+        return offer
+
+    def _offer(self, sold: Sold) -> Offer:
+        card = self.card_of(sold.card)
+        model = card.model(sold.model) if card else None
+        terms = self.rules_of(sold.rules).classes.terms[sold.service_class]
+        return Offer(Sale(card, model, terms, sold.status, sold.tier, sold.devices, {}, sold.online))
 
     def card_at(self, utc_ns: int) -> RateCard | None:
         """The card in force at an instant."""

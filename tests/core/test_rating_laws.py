@@ -11,23 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taximeter
-from taximeter.billing.dues import Dues, Sale, Totals, as_before_its_end, dues
-from taximeter.billing.money import plain
+from taximeter.billing.dues import NOTHING_DUE, Due, Dues, as_before_its_end, dues, dues_by
+from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.billing.rates import RateCard
-from taximeter.billing.rating import NOTHING_DUE, rate, taken_back, taken_back_anew
+from taximeter.billing.rating import rate, taken_back, taken_back_anew
+from taximeter.billing.readings import Totals
 from taximeter.billing.settling import settle
+from taximeter.billing.tariffs import Offer, Sale, tariff_of
 from taximeter.billing.units import COUNTED, HARDWARE, PREDICTION, UNITS
 from taximeter.charging import due_of_ended
 from taximeter.events import Event, FinishMark, Marked, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
 from taximeter.instance import Ended, Prediction
 from taximeter.meter import fold, open_instance
 from taximeter.records import Billing, Line, RecordType, Witness
+from taximeter.rulebook import Sold
 from taximeter.values import replace
 from tests.core.stories import SECOND, Told, book, classes, exited, finish, opened, ready, spawned, start, tell
 from tests.core.test_models import parsed
 
-AMOUNTS = st.decimals("0", "100", places=9).map(plain)
-COUNTS = st.decimals("0", "1000000", places=3).map(plain)
+#: Some so fine that products are rounded.
+AMOUNTS = (st.decimals("0", "100", places=9) | st.decimals("0", "1", places=18)).map(plain)
+COUNTS = (st.decimals("0", "1000000", places=3) | st.integers(0, 10**7).map(Decimal)).map(plain) | st.decimals(
+    "0", "9", places=14
+).map(plain)
 NAMES = ("image", "second", "token", "token_input", "token_output", "video_second")
 STATUSES = st.sampled_from(list(Status))
 CLASSES = st.sampled_from([ServiceClass.PUBLIC, ServiceClass.TRAINING, ServiceClass.FAST_BOOT])
@@ -107,6 +113,11 @@ def amount(due: Dues) -> Decimal:
     return total(rate(due).billing)
 
 
+def seen(due: Dues) -> tuple[object, ...]:
+    """All that anybody can tell dues apart by."""
+    return due.lines, due.currency, due.card, due.reason
+
+
 def lines(*billings: Billing) -> list[Line]:
     """All of their lines."""
     return [line for billing in billings for line in billing.lines]
@@ -124,17 +135,57 @@ def test_an_end_of_which_it_is_said_that_it_changes_nothing_changes_nothing(
 ) -> None:
     sold, before = sale(card, status), sale(card, Status.PROCESSING, tier)
     totals = history[-1]._replace(ended=False)
-    if as_before_its_end(sold, before):
-        assert dues(sold, totals) == dues(before, totals)
+    if as_before_its_end(sold, before.tier, before.devices):
+        assert seen(dues(sold, totals)) == seen(dues(before, totals))
 
 
 def test_most_ends_change_nothing_of_what_was_due_before() -> None:
     card = parsed({"name": "m", "amount": "1", "unit": "image"})
     before = sale(card, Status.PROCESSING)
-    changes_nothing = [status for status in Status if as_before_its_end(sale(card, status), before)]
+    changes_nothing = [status for status in Status if as_before_its_end(sale(card, status), before.tier, 2)]
     assert changes_nothing == [Status.PROCESSING, Status.SUCCEEDED, Status.CANCELED]
-    assert not as_before_its_end(sale(card), before._replace(tier="gpu-t4"))
-    assert not as_before_its_end(sale(card), before._replace(devices=1))
+    assert not as_before_its_end(sale(card), "gpu-t4", before.devices)
+    assert not as_before_its_end(sale(card), before.tier, 1)
+
+
+def exactly(due: Due) -> Decimal:
+    """What a line that is due costs, rounded once."""
+    return rounded(EXACT.multiply(EXACT.multiply(due.quantity, due.rate or Decimal(0)), due.multiplier))
+
+
+@given(cards(), histories())
+def test_a_line_is_the_difference_of_two_prices_each_rounded_once(card: RateCard, history: list[Totals]) -> None:
+    sold = sale(card)
+    for before, now in pairwise(history):
+        due, was = dues(sold, now), dues(sold, before)
+        if due.reason is not None:
+            continue
+        prices = {(line.meter, line.unit): exactly(line) for line in was.lines}
+        expected = [exactly(line) - prices.get((line.meter, line.unit), 0) for line in due.lines]
+        billing = rate(due, was, was).billing
+        grown = {(line.meter, line.unit): Decimal(line.amount) for line in billing.lines}
+        assert [grown.get((line.meter, line.unit), 0) for line in due.lines] == expected
+        assert Decimal(billing.amount or 0) == sum(expected)
+
+
+@given(cards(), histories())
+def test_dues_of_two_tariffs_that_are_alike_are_held_against_each_other_as_those_of_one(
+    card: RateCard, history: list[Totals]
+) -> None:
+    tariff, alike = tariff_of(sale(card)), tariff_of(sale(card))
+    before, now = history[0], history[-1]
+    of_one = rate(dues_by(tariff, now), dues_by(tariff, before), dues_by(tariff, before))
+    assert rate(dues_by(tariff, now), dues_by(alike, before), dues_by(alike, before)) == of_one
+
+
+@given(cards(), histories(), STATUSES, st.lists(st.sampled_from(["0", "1", "2"]), min_size=1, max_size=4))
+def test_an_offer_gives_what_its_sale_costs_whoever_asked_before(
+    card: RateCard, history: list[Totals], status: Status, asked: list[str]
+) -> None:
+    offer = Offer(sale(card, status)._replace(attributes={}))
+    for x in asked:
+        found = dues_by(offer.tariff({"x": x, "y": "1"}), history[-1])
+        assert seen(found) == seen(dues(sale(card, status, x=x), history[-1]))
 
 
 @given(cards(), histories(), STATUSES)
@@ -184,7 +235,7 @@ def test_the_order_of_what_was_counted_changes_nothing(
 ) -> None:
     units = history[-1].units
     other = history[-1]._replace(units={name: units[name] for name in order if name in units})
-    assert dues(sale(card, status), other) == dues(sale(card, status), history[-1])
+    assert seen(dues(sale(card, status), other)) == seen(dues(sale(card, status), history[-1]))
 
 
 @given(cards(), histories(), STATUSES)
@@ -301,6 +352,37 @@ def test_what_is_counted_is_never_hardware_time() -> None:
 
 
 # --- single facts ---
+
+
+def test_a_tariff_is_worked_out_once_for_the_attributes_that_its_price_looks_at() -> None:
+    criterion = {"field": "x", "operator": "==", "value": "1", "amount": "2"}
+    offer = Offer(sale(by_the_image(criterias=[criterion])))
+    assert offer.tariff({"x": "1", "seed": "7"}) is offer.tariff({"x": "1", "seed": "8"})
+    assert offer.tariff({"x": "1"}) is not offer.tariff({"x": "2"})
+    assert offer.tariff({}).items[0].rate_text == "0.03"
+
+
+def test_no_customer_fills_the_memory_with_attributes() -> None:
+    criterion = {"field": "x", "operator": "==", "value": "1", "amount": "2"}
+    offer = Offer(sale(by_the_image(criterias=[criterion])))
+    first = offer.tariff({"x": "0"})
+    assert all(offer.tariff({"x": str(number)}).items for number in range(257))
+    assert offer.tariff({"x": "0"}) is not first
+
+
+def test_a_rulebook_remembers_some_thousands_of_offers_and_what_it_forgets_it_works_out_again() -> None:
+    rules = book(rates=(by_the_image(),))
+
+    def offered(devices: int) -> Offer:
+        sold = Sold(
+            rules.current, rules.cards[0].hash, "m", ServiceClass.PUBLIC, Status.SUCCEEDED, "cpu", devices, False
+        )
+        return rules.offer(sold)
+
+    first = offered(0)
+    assert offered(0) is first
+    assert len({id(offered(devices)) for devices in range(4097)}) == 4097
+    assert (offered(0) is first, offered(0).sale) == (False, first.sale)
 
 
 def test_a_model_that_is_not_billable_costs_nothing() -> None:

@@ -5,9 +5,10 @@ Pure, of totals as dues are. Refuses to know how a pool's time is added up, and 
 
 from decimal import Decimal
 
-from taximeter.billing.dues import Dues, Sale, Totals
+from taximeter.billing.dues import Dues
 from taximeter.billing.money import EXACT, seconds
-from taximeter.billing.units import COMPUTING_SECOND
+from taximeter.billing.readings import Totals
+from taximeter.billing.tariffs import Sale
 
 _ZERO = Decimal(0)
 
@@ -21,11 +22,11 @@ def sold_ns(due: Dues, busy_ns: int) -> int:
     if due.reason is not None:
         return 0
     load, busy = _ZERO, _ZERO
-    for line in due.lines:
-        if line.unit == COMPUTING_SECOND and (line.meter == "load" or line.meter.endswith(" load")):
-            load = EXACT.multiply(line.quantity, line.multiplier)
-        else:
-            busy = EXACT.multiply(seconds(busy_ns), line.multiplier)
+    for item, quantity in zip(due.tariff.items, due.quantities, strict=True):
+        if quantity and item.is_load:
+            load = EXACT.multiply(quantity, item.multiplier)
+        elif quantity:
+            busy = EXACT.multiply(seconds(busy_ns), item.multiplier)
     return int(EXACT.scaleb(EXACT.add(load, busy), 9).to_integral_value())
 
 

@@ -4,14 +4,17 @@ Amounts telescope: a record's amount is price(totals to date) - price(totals bef
 cutting a run changes nothing. Refuses to know what is due (dues), phases and statuses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
-from taximeter.billing.dues import Due, Dues
+from taximeter.billing.changes import billing_of, changed
+from taximeter.billing.dues import NOTHING_DUE, Dues
 from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.billing.rates import RateCard
+from taximeter.billing.tariffs import Item
 from taximeter.records import Billing, BillingStatus, Line
 
 
@@ -24,10 +27,11 @@ class Rating(NamedTuple):
     resold_ns: int | None = None  #: what the correction changes of that, signed
 
 
-_ZERO, _ONE = Decimal(0), Decimal(1)
-NOTHING_DUE = Dues((), None, None)
-#: Prices and multipliers come again with every record.
-_repeated = lru_cache(maxsize=256)(plain)
+_ZERO = Decimal(0)
+_RATED = BillingStatus.RATED
+_NOTHING = repeat(_ZERO)
+_add, _subtract, _multiply = EXACT.add, EXACT.subtract, EXACT.multiply
+_new = tuple.__new__
 
 
 def rate(now: Dues, before: Dues = NOTHING_DUE, billed: Dues = NOTHING_DUE) -> Rating:
@@ -36,38 +40,55 @@ def rate(now: Dues, before: Dues = NOTHING_DUE, billed: Dues = NOTHING_DUE) -> R
     What has no price is not priced at all: the record is unrated, never guessed and never zero, and what was billed of
     that run is taken back.
     """
-    if not before.lines:
-        grown = [(due, _ZERO) for due in now.lines if due.quantity]
-    else:
-        grown = [pair for pair in _paired(now.lines, before.lines) if pair[0].quantity != pair[1]]
+    lines, sum_ = _grown(now, before)
     if now.reason is not None:
-        billing = _unrated(now) if grown or not now.lines else _free(now)
+        billing = _unrated(now) if lines or not now.lines else _free(now)
+    elif lines:
+        amount = lines[0].amount if len(lines) == 1 else plain(sum_)
+        billing = Billing(_RATED, tuple(lines), amount, now.tariff.currency, now.tariff.card)
     else:
-        billing = _billing([_line(due, was) for due, was in grown], now) if grown else _free(now)
+        billing = _free(now)
+    if billed is before and now.reason is None and before.reason is None:  # as mostly: no end, no evidence counts
+        return _new(Rating, (billing, None, None, None))
     told, meant = () if billed.reason else billed.lines, () if now.reason else before.lines
-    if told == meant:  # as mostly: neither the end nor evidence changes a price
-        return Rating(billing)
-    lines = list(changed(told, meant))
-    return Rating(billing, _billing(lines, now) if lines else None)
+    changes = list(changed(told, meant))
+    return Rating(billing, billing_of(changes, now) if changes else None)
 
 
-def changed(billed: Sequence[Due], due: Sequence[Due]) -> Iterator[Line]:
-    """The lines that make what was billed into what is due."""
-    now = {(one.meter, one.unit): one for one in due}
-    for was in billed:
-        one = now.pop((was.meter, was.unit), None)
-        if one == was:
+def _grown(now: Dues, before: Dues) -> tuple[list[Line], Decimal]:
+    """A line for each item of which more is due than was before, and what they come to."""
+    lines: list[Line] = []
+    sum_ = _ZERO
+    for item, quantity, was in _both(now, before):
+        if not quantity or quantity == was:
             continue
-        if one is not None and one.rate == was.rate and one.quantity == was.quantity:
-            yield _redone(was, one)
-        elif one is not None and one.rate == was.rate and one.multiplier == was.multiplier:
-            yield _more_or_less(was, one)
-        else:
-            yield _written(was, was.quantity, EXACT.minus(was.multiplier), EXACT.minus(_price(was)))
-            if one is not None:
-                yield _line(one, _ZERO)
-    for one in now.values():
-        yield _line(one, _ZERO)
+        more = _subtract(quantity, was) if was else quantity
+        amount = _price(item, quantity, was, more)
+        sum_ = _add(sum_, amount) if lines else amount
+        lines.append(Line(item.meter, plain(more), item.unit, item.rate_text, item.multiplier_text, plain(amount)))
+    return lines, sum_
+
+
+def _both(now: Dues, before: Dues) -> Iterable[tuple[Item, Decimal, Decimal]]:
+    """Each item, how much of it is due, and how much of it was before."""
+    tariff, quantities, _ = now
+    known, were, _ = before
+    if not were:
+        return zip(tariff.items, quantities, _NOTHING, strict=False)
+    if known is tariff:
+        return zip(tariff.items, quantities, were, strict=False)
+    was = {(due.meter, due.unit): due.quantity for due in before.lines}
+    found = [was.get((item.meter, item.unit), _ZERO) for item in tariff.items]
+    return zip(tariff.items, quantities, found, strict=False)
+
+
+def _price(item: Item, quantity: Decimal, was: Decimal, more: Decimal) -> Decimal:
+    """What `more` costs that is due now, beyond what was before: of two prices, each rounded once, the difference."""
+    each, quantum = item.each, item.quantum
+    if quantum is not None and more.same_quantum(quantum):
+        return _multiply(more, each)  # for as fine as the finer of both is, neither price is rounded
+    price = rounded(_multiply(quantity, each))
+    return _subtract(price, rounded(_multiply(was, each))) if was else price
 
 
 def taken_back(whole: Dues, left: Dues) -> Billing:
@@ -75,7 +96,7 @@ def taken_back(whole: Dues, left: Dues) -> Billing:
     if left.reason is not None or whole.reason is not None:
         return _unrated(whole if left.reason is None else left)
     lines = list(changed(whole.lines, left.lines))
-    return _billing(lines, left) if lines else _free(left)
+    return billing_of(lines, left) if lines else _free(left)
 
 
 def taken_back_anew(now: tuple[Dues, Dues], before: tuple[Dues, Dues]) -> Rating:
@@ -85,7 +106,7 @@ def taken_back_anew(now: tuple[Dues, Dues], before: tuple[Dues, Dues]) -> Rating
     billing = _free(now[1])
     if undone == tuple(_opposite(line) for line in lines):
         return Rating(billing)
-    return Rating(billing, _billing([*undone, *lines], now[1]))
+    return Rating(billing, billing_of([*undone, *lines], now[1]))
 
 
 def _opposite(line: Line) -> Line:
@@ -109,52 +130,3 @@ def _without_lines(status: BillingStatus, amount: str | None, currency: str | No
 
 def _unrated(now: Dues) -> Billing:
     return Billing(BillingStatus.UNRATED, (), None, None, now.card, now.reason)
-
-
-def _paired(now: Sequence[Due], before: Sequence[Due]) -> Sequence[tuple[Due, Decimal]]:
-    """Each line that is due, and how much of it was before."""
-    was = {(due.meter, due.unit): due.quantity for due in before}
-    return [(due, was.get((due.meter, due.unit), _ZERO)) for due in now]
-
-
-def _price(due: Due, quantity: Decimal | None = None) -> Decimal:
-    _, _, whole, rate, multiplier = due
-    amount = EXACT.multiply(whole if quantity is None else quantity, rate or _ZERO)
-    return rounded(amount if multiplier == _ONE else EXACT.multiply(amount, multiplier))
-
-
-def _line(due: Due, before: Decimal) -> Line:
-    if not before:
-        return _written(due, due.quantity, due.multiplier, _price(due))
-    amount = EXACT.subtract(_price(due), _price(due, before))
-    return _written(due, EXACT.subtract(due.quantity, before), due.multiplier, amount)
-
-
-def _redone(was: Due, now: Due) -> Line:
-    """What was billed before the end was known, billed again at the end's multiplier."""
-    change = EXACT.subtract(now.multiplier, was.multiplier)
-    return _written(was, was.quantity, change, EXACT.subtract(_price(now), _price(was)))
-
-
-def _more_or_less(was: Due, now: Due) -> Line:
-    """More of the same, or less, which is taken back."""
-    difference = EXACT.subtract(now.quantity, was.quantity)
-    by = was.multiplier if difference > 0 else EXACT.minus(was.multiplier)
-    return _written(was, EXACT.abs(difference), by, EXACT.subtract(_price(now), _price(was)))
-
-
-def _written(due: Due, quantity: Decimal, multiplier: Decimal, amount: Decimal) -> Line:
-    meter, unit, _, rate, _ = due
-    return Line(meter, plain(quantity), unit, _repeated(rate or _ZERO), _repeated(multiplier), plain(amount))
-
-
-def _billing(lines: Sequence[Line], now: Dues) -> Billing:
-    amount = lines[0].amount if len(lines) == 1 else _sum(lines)
-    return Billing(BillingStatus.RATED, tuple(lines), amount, now.currency, now.card)
-
-
-def _sum(lines: Sequence[Line]) -> str:
-    total = Decimal(lines[0].amount)
-    for line in lines[1:]:
-        total = EXACT.add(total, Decimal(line.amount))
-    return plain(total)

@@ -21,7 +21,8 @@ PREDICTION = "prediction"
 COMPUTING_SECOND = "computing_second"
 GPU = "gpu"
 
-_MILLION, _MILLIONTH = 1_000_000, Decimal("1e-6")
+ONE, NANO, MILLIONTH = Decimal(1), Decimal("1e-9"), Decimal("1e-6")
+_MILLION = 1_000_000
 #: `second` is a second of output media; of these only `computing_second` and `gpu` are hardware time.
 UNITS: Mapping[str, Unit] = {
     "image": Unit("image"),
@@ -50,10 +51,18 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def quantum_of(unit: str) -> Decimal:
+    """How fine a unit mostly comes: time by the nanosecond, all else in whole numbers of what is counted."""
+    if unit in HARDWARE:
+        return NANO
+    return MILLIONTH if UNITS[unit].size == _MILLION else ONE
+
+
 def priced(counted: Decimal, size: int) -> Decimal:
     """How many units of `size` are in what was counted, to 18 places, which only minutes need."""
     if size == 1:
         return counted
     if size == _MILLION:
-        return rounded(EXACT.multiply(counted, _MILLIONTH))  # the same as to divide, at half the cost
+        part = EXACT.multiply(counted, MILLIONTH)  # the same as to divide, at half the cost
+        return part if counted.same_quantum(ONE) else rounded(part)
     return rounded(EXACT.divide(counted, Decimal(size)))

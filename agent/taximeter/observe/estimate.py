@@ -31,10 +31,12 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from taximeter.billing.classes import Terms
-from taximeter.billing.dues import Due, Sale, Totals, dues
+from taximeter.billing.dues import Due, dues
 from taximeter.billing.models import ModelPrice
 from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.billing.rates import RateCard
+from taximeter.billing.readings import Totals
+from taximeter.billing.tariffs import Sale
 from taximeter.events import Status
 from taximeter.hardware.tiers import Catalogue
 from taximeter.ledger.distribution import ERROR, Distribution, together
