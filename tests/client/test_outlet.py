@@ -111,7 +111,7 @@ def test_a_thread_waits_for_room_only_while_something_waits(fifo: Fifo) -> None:
 
 def test_units_of_a_long_prediction_are_told_on_the_way(fifo: Fifo, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = time.monotonic_ns()
-    monkeypatch.setattr("taximeter.client.predictions.monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr("taximeter.client.counting.monotonic_ns", lambda: now_ns)
     prediction = client.prediction("p1").start()
     prediction.add(token_output=1)
     now_ns += 999_999_999

@@ -3,11 +3,14 @@
 import asyncio
 import os
 import pickle
+import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from taximeter import client
+from taximeter.client import around
 from tests.client.fifo import Fifo
 
 
@@ -250,3 +253,41 @@ def test_without_a_meter_nothing_happens_but_ids_are_made() -> None:
     client.stopping()
     assert len(prediction.id) == 36
     assert client.dropped() == 0
+
+
+def test_an_id_that_was_read_before_is_the_one_that_is_told_also_a_second_later(
+    fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = client.prediction()
+    read = early.id
+    monkeypatch.setattr("taximeter.client.predictions._until_ns", 0)
+    late = client.prediction()
+    with early:
+        assert early.id == read
+    with late:
+        pass
+    assert [mark["prediction"] for mark in fifo.marks()] == [read, read, late.id, late.id]
+
+
+def test_ids_are_in_the_order_of_their_making_and_tell_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    ids = []
+    for _ in range(3):
+        monkeypatch.setattr("taximeter.client.predictions._until_ns", 0)
+        ids += [client.prediction().id for _ in range(5)]
+    assert ids == sorted(ids)
+    assert all(before_ms <= uuid.UUID(name).int >> 80 <= before_ms + 60_000 for name in ids)
+
+
+def test_a_count_of_ids_that_comes_near_its_end_begins_anew_with_other_bits() -> None:
+    common, _, _ = around.begin_ids()
+    same, _, counted = around.begin_second(common, lambda: 0xEFFF_FFFF)
+    other, _, anew = around.begin_second(common, lambda: 0xF000_0001)
+    assert same[14:] == common[14:] != other[14:]
+    assert counted() == 0xEFFF_FFFF
+    assert 0x1000_0000 <= anew() <= 0x9000_0000
+
+
+def test_a_word_that_it_does_not_know_is_an_error_as_of_any_function() -> None:
+    with pytest.raises(TypeError, match="modle"):
+        client.prediction(modle="acme/sdxl")  # type: ignore[call-arg]

@@ -1,12 +1,15 @@
 """What is around a piece of a worker's code: the prediction that it is part of, and what an exception makes of it.
 
 Owns the context variable, which threads, tasks and forked children have each for themselves, and the ids of those whom
-nobody gave one. Refuses to know marks.
+nobody gave one: UUIDs of version 7, the time, 42 random bits of this process, and a count. Their time is true to the
+second: to put the millisecond into each would cost a worker as much as all else that is said of it. Refuses to know
+marks.
 """
 
 import os
 from _contextvars import ContextVar
 from itertools import count
+from time import monotonic_ns, time_ns
 
 from taximeter import wire
 
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from taximeter.client.predictions import Prediction
+
+    #: What ids of one second have in common, which lack the count and a quote; until when; and their count.
+    Second = tuple[bytes, int, Callable[[], int]]
+
+_SECOND_NS = 1_000_000_000
+#: The count of ids has eight digits from its first to its last, which it does not come near within a second.
+_FIRST, _NEAR_THE_LAST = 0x1000_0000, 0xF000_0000
+_TIME_END = len('"00000000-0000')
 
 
 class Refused(Exception):
@@ -59,13 +70,19 @@ def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
     return b"failed" if issubclass(kind, Exception) else b"canceled"
 
 
-def begin_ids() -> "tuple[bytes, Callable[[], int]]":
-    """An id in JSON that lacks the milliseconds' high 32 and low 16 bits and a count; and that count.
+def begin_ids() -> "Second":
+    """Ids of this process, anew in a forked child; their second is over at once.
 
-    Together a UUID of version 7: the time, 42 random bits of this process, and a count that begins anywhere. The random
-    bits are taken once, for asking the kernel each time takes as long as all the rest; anew in a forked child.
+    The random bits are taken once, for asking the kernel each time takes as long as all the rest.
     """
     dice = int.from_bytes(os.urandom(10), "big")
-    tail = b"7%03x-%04x-%04x" % (dice >> 32 & 0xFFF, 0x8000 | dice >> 44 & 0x3FFF, dice >> 58 & 0xFFFF)
-    quoted = b'"%08x-%04x-' + tail + b'%08x"'
-    return quoted, count(dice & 0x7FFFFFFF).__next__
+    bits = (dice >> 32 & 0xFFF, 0x8000 | dice >> 44 & 0x3FFF, dice >> 58 & 0xFFFF)
+    return b'"00000000-0000-7%03x-%04x-%04x' % bits, 0, count(_FIRST + (dice & 0x7FFF_FFFF)).__next__
+
+
+def begin_second(before: bytes, counted: "Callable[[], int]") -> "Second":
+    """The same for the second that begins now."""
+    if counted() > _NEAR_THE_LAST:
+        before, _, counted = begin_ids()
+    ms = time_ns() // 1_000_000
+    return b'"%08x-%04x%b' % (ms >> 16, ms & 0xFFFF, before[_TIME_END:]), monotonic_ns() + _SECOND_NS, counted

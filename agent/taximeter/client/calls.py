@@ -34,7 +34,7 @@ def metered(like: Prediction, function: Any) -> Any:
 
 def _again(like: Prediction, outer: "Prediction | Outside") -> Prediction:
     """A new one of the same words; what came from around that one (`outer`) now comes from what is around the call."""
-    model, version, service_class, pool, account = like._kind
+    _, model, version, service_class, pool, account = like._kind
     more = like._more
     return prediction(
         like._id,

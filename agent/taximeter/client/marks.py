@@ -10,11 +10,23 @@ from taximeter.client.text import MAP_MAX_ENTRIES, quantity, quote, word
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import TypedDict
 
     from taximeter.client.around import Outside
     from taximeter.client.predictions import Prediction
 
     Units = list[tuple[str, int | str]]
+
+    class Rest(TypedDict, total=False):
+        """What few predictions say of themselves, as it is given."""
+
+        parent: str | None
+        root: str | None
+        attributes: Mapping[str, str | int | float] | None
+        traceparent: str | None
+        detached: bool
+        admit: bool
+
 
 READY = b'{"mark":"ready","at":%d}\n'
 STOPPING = b'{"mark":"stopping","reason":%b,"at":%d}\n'
@@ -23,7 +35,11 @@ UNITS = b'{"mark":"units","prediction":%b,"at":%d,"units":{%b}}\n'
 FINISH = b'{"mark":"finish","prediction":%b,"status":"%b","at":%d}\n'
 FINISH_UNITS = b'{"mark":"finish","prediction":%b,"status":"%b","at":%d,"units":{%b}}\n'
 STATUSES = {"succeeded": b"succeeded", "failed": b"failed", "canceled": b"canceled"}
+#: How most end. A name that was given is put in whole, one that was made in two parts, of which the second is a number.
+GIVEN = FINISH.replace(b'"%b"', b'"succeeded"').replace(b"%b", b"%b%b", 1)
+MADE = GIVEN.replace(b"%b%b", b'%b%x"')
 _START = b'{"mark":"start","prediction":%b,"at":%d,"pid":'
+_NAME_AT = FINISH.index(b"%b")
 
 #: An id in JSON is at most this long: 256 characters of any kind, and quotes. What is longer, no agent takes.
 NAME_MAX_BYTES = 4 * wire.NAME_MAX_CHARS + 2
@@ -33,9 +49,9 @@ _UNITS_BYTES = 1536
 #: So many heads are kept, each of a kind that fits with any id.
 _HEADS = 512
 
-Kind = tuple["str | None", "str | None", "str | None", "str | None", "str | None"]
-#: By what most predictions say of themselves, model, version, class, pool and account: a start of that kind, in which
-#: only the id and the time are missing.
+#: What most predictions say of themselves: how they are named (GIVEN or MADE), model, version, class, pool and account.
+Kind = tuple[bytes, "str | None", "str | None", "str | None", "str | None", "str | None"]
+#: By that, a start of the kind, in which only the name and the time are missing.
 heads: dict[Kind, bytes] = {}
 
 
@@ -44,34 +60,57 @@ class More:
 
     __slots__ = ("admit", "attributes", "detached", "parent", "root", "traceparent")
 
-    def __init__(
-        self, outer: "Prediction | Outside", parent: "str | None", root: "str | None", traceparent: "str | None"
+    def __init__(  # noqa: PLR0913 -- by name, from who made the prediction
+        self,
+        outer: "Prediction | Outside",
+        *,
+        parent: "str | None" = None,
+        root: "str | None" = None,
+        attributes: "Mapping[str, str | int | float] | None" = None,
+        traceparent: "str | None" = None,
+        detached: bool = False,
+        admit: bool = False,
     ) -> None:
         self.parent = word(parent) if parent is not None else None
         self.root = word(root) if root is not None else None
         if self.parent in (None, outer.id) and self.root in (None, outer.root):
-            self.parent, self.root = (
-                outer.id,
-                outer.root,
-            )  # else they are of another tree, whose root the agent may know
+            # Else they are of another tree, whose root the agent may know.
+            self.parent, self.root = outer.id, outer.root
         self.traceparent = word(traceparent) if traceparent is not None else outer.traceparent
-        self.attributes: Mapping[str, str | int | float] | None = None
-        self.detached = self.admit = False
+        self.attributes = attributes
+        self.detached = detached
+        self.admit = admit
+
+
+def more(outer: "Prediction | Outside", said: "Rest") -> "More | None":
+    """That, where there is something to say."""
+    made = More(outer, **said)
+    for name in More.__slots__:
+        value = getattr(made, name)
+        if value is not None and value is not False:
+            return made
+    return None
+
+
+def name_in(end: bytes) -> bytes:
+    """How the name is put in, of GIVEN or MADE."""
+    return end[_NAME_AT : end.index(b",", _NAME_AT)]
 
 
 def head(kind: Kind, pid: int, name: bytes, more: "More | None") -> tuple[bytes, int]:
-    """A start in which the id `name` and the time are missing, and how many attributes are left out of it.
+    """A start in which the name and the time are missing, and how many attributes are left out of it.
 
-    Raises ValueError where it is too long without any attribute: who pays for what is never left out.
+    `name` is the name as it will be there. Raises ValueError where it is too long without any attribute: who pays for
+    what is never left out.
     """
-    names = zip((b"model", b"version", b"class", b"pool", b"account"), kind, strict=True)
-    said = _said(list(names))
+    if more is None and kind in heads:
+        return heads[kind], 0
+    start, said, left_out = _START.replace(b"%b", name_in(kind[0])), _said_by(kind), 0
     if more is None and len(said) <= wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
         if len(heads) >= _HEADS:
             heads.clear()
-        heads[kind] = made = _START + _plain(b"%d%b}\n" % (pid, said))
+        heads[kind] = made = start + _plain(b"%d%b}\n" % (pid, said))
         return made, 0
-    left_out = 0
     if more is not None:
         said += _said([(b"parent", more.parent), (b"root", more.root), (b"traceparent", more.traceparent)])
         said += b',"detached":true' if more.detached else b""
@@ -81,16 +120,20 @@ def head(kind: Kind, pid: int, name: bytes, more: "More | None") -> tuple[bytes,
     if more is not None and more.attributes:
         pairs, left_out = _fitting(more.attributes, room)
         said += b',"attributes":{%b}' % pairs if pairs else b""
-    return _START + _plain(b"%d%b}\n" % (pid, said)), left_out
-
-
-def _said(names: "list[tuple[bytes, str | None]]") -> bytes:
-    return b"".join([b',"%b":%b' % (key, quote(word(value))) for key, value in names if value is not None])
+    return start + _plain(b"%d%b}\n" % (pid, said)), left_out
 
 
 def _plain(said: bytes) -> bytes:
     """As a part of what is formatted."""
     return said.replace(b"%", b"%%")
+
+
+def _said_by(kind: Kind) -> bytes:
+    return _said(list(zip((b"model", b"version", b"class", b"pool", b"account"), kind[1:], strict=True)))
+
+
+def _said(names: "list[tuple[bytes, str | None]]") -> bytes:
+    return b"".join([b',"%b":%b' % (key, quote(word(value))) for key, value in names if value is not None])
 
 
 def _fitting(given: "Mapping[str, object]", room_bytes: int) -> tuple[bytes, int]:

@@ -1,0 +1,104 @@
+"""Units of a prediction: counted as they come, and told with its end, or now and then.
+
+Owns what is held of them and when it is told, before a fork, too. Refuses to raise into the code that counts.
+"""
+
+import os
+from time import monotonic_ns
+
+from taximeter.client import marks
+from taximeter.client.outlet import OUTLET
+from taximeter.client.text import is_name, quantity
+
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Units wait so long, from the first one on, for a mark that they can go with: the end, or later units.
+_HOLD_NS = 1_000_000_000
+_MOST_HELD = 256
+#: How a prediction stands; of one that goes on, this is the pid of the process that started it, or entered its block.
+NEW, UNTOLD, ENDED = 0, -1, -2
+
+#: Predictions that hold units which were not told, by identity.
+_holders: "dict[int, Counted]" = {}
+
+
+class Counted:
+    """What counts units: the part of a Prediction that most of them do without."""
+
+    if TYPE_CHECKING:
+        _name: bytes
+        _rest: bytes | int
+        _end_line: bytes
+        _state: int
+        _held: marks.Units
+        _due_ns: int  #: when the units that are held are to be told, where there are some
+    else:
+        __slots__ = ()
+
+    def add(self, units: "Mapping[str, object] | None" = None, /, **more: object) -> None:
+        """Count units: `add(token_output=128)`, or a mapping where a name is no Python name. Increments, not totals.
+
+        An amount is an int, a float, a Decimal or a decimal text, and not negative; what is none is left out and
+        counted (`dropped`). Units go with the end, and before it with the first `add` a second after they came, so that
+        thousands of `add` cost little: a process that is killed loses what it added since.
+        """
+        if self._state < 0:
+            OUTLET.dropped += self._state == ENDED and not OUTLET.off
+            return
+        held = self._held
+        try:
+            now_ns = monotonic_ns()
+            if not held:
+                self._due_ns = now_ns + _HOLD_NS
+            if self._state > 0:
+                _holders[id(self)] = self
+            for given in (units, more) if units else (more,):
+                for name, amount in given.items():
+                    exact = quantity(amount)
+                    if exact is not None and type(name) is str and is_name(name):
+                        held.append((name, exact))
+                    else:
+                        OUTLET.dropped += 1
+            if self._state > 0 and (now_ns >= self._due_ns or len(held) >= _MOST_HELD):
+                self._tell_units(now_ns)
+        except Exception:  # whatever was given here, the model goes on
+            OUTLET.dropped += 1
+
+    def _quoted(self) -> bytes:
+        """The id in JSON."""
+        return marks.name_in(self._end_line) % (self._name, self._rest)
+
+    def _tell_units(self, at_ns: int, how: "bytes | None" = None) -> None:
+        """Tell the units that are held, and the end with the last of them. What finds no room is held on."""
+        _holders.pop(id(self), None)
+        units, left_out = marks.sums(self._held)
+        OUTLET.dropped += left_out
+        parts = list(marks.cut(units))
+        last = parts.pop()[1] if how and parts else b""
+        for part, said in parts:
+            if not OUTLET.tell(marks.UNITS % (self._quoted(), at_ns, said), needed=how is not None):
+                OUTLET.dropped -= 1  # not yet
+                self._held += part
+                self._due_ns = at_ns + _HOLD_NS
+                _holders[id(self)] = self
+        if how:
+            OUTLET.tell(marks.FINISH_UNITS % (self._quoted(), how, at_ns, last), needed=True)
+
+
+def _before_fork() -> None:
+    """What is held is told before there are two who hold it."""
+    for holder in list(_holders.values()):
+        if holder._state > 0:
+            holder._tell_units(monotonic_ns())
+
+
+def _after_fork() -> None:
+    """In the child: what was not told is the parent's to tell."""
+    for holder in _holders.values():
+        holder._held.clear()
+    _holders.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
