@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from taximeter.observe.server import CONNECTIONS_MAX
 from tests.system.agents import Agent, Node, wait_until
 from tests.system.faults import check_ledger, finals
 
@@ -23,6 +24,8 @@ from tests.system.faults import check_ledger, finals
 ANSWER_S = 2.0
 SCRAPERS, SILENT, STORM_S = 2, 100, 0.7
 GROWTH_MAX_BYTES = 24 << 20
+#: What a run brings: its class, tier, status; nothing that a client has said.
+NEW_SERIES_MAX = 16
 WORST = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * (1 << 20),
@@ -51,6 +54,11 @@ def descriptors(agent: Agent) -> int:
 
 def resident_bytes(agent: Agent) -> int:
     return int(Path(f"/proc/{agent.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def series(agent: Agent) -> set[bytes]:
+    _, body = agent.get("/metrics")
+    return {line.rpartition(b" ")[0] for line in body.splitlines() if not line.startswith(b"#")}
 
 
 class Storm:
@@ -100,6 +108,7 @@ def test_an_agent_that_is_stormed_books_as_ever_and_keeps_nothing_of_it(node: No
     with node.agent() as agent:
         agent.get("/metrics")
         before, had_bytes, storm = descriptors(agent), resident_bytes(agent), Storm(agent)
+        had_series, most = series(agent), 0
         with storm.raging():
             until_s, number = time.monotonic() + STORM_S, 0
             while time.monotonic() < until_s:
@@ -108,9 +117,12 @@ def test_an_agent_that_is_stormed_books_as_ever_and_keeps_nothing_of_it(node: No
                 assert (status, time.monotonic() - began_s < ANSWER_S) == (200, True)
                 assert node.run("--prediction", f"p{number}", "--", "true").returncode == 0
                 number += 1
+                most = max(most, descriptors(agent))
             wait_until(lambda: len(finals(node)) == number, "all that ran meanwhile")
         wait_until(lambda: descriptors(agent) <= before + 1, "its descriptors back")
+        assert most <= before + CONNECTIONS_MAX
         assert resident_bytes(agent) - had_bytes < GROWTH_MAX_BYTES
+        assert len(series(agent) - had_series) <= NEW_SERIES_MAX
         assert storm.answers[b"scrape 200"] > SCRAPERS
         assert {answer for answer in storm.answers if not answer.startswith(b"scrape")} <= REFUSALS | {b"closed"}
         assert agent.stop() == 0
