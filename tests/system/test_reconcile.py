@@ -76,13 +76,34 @@ def test_what_a_receiver_lost_is_found_and_sent_again(taximeter_program: str, tm
             assert "0 missing" in node.taximeter("reconcile", "billing").stdout
 
 
+def test_what_a_file_lost_is_found_and_written_beside_it(taximeter_program: str, tmp_path: Path) -> None:
+    node = Node(taximeter_program, tmp_path / "node", config="[hardware]\nnvml = false\n")
+    path, beside = node.state / "usage.ndjson", node.state / "usage.ndjson.resent"
+    with node.agent():
+        for name in ("one", "two", "three"):
+            node.run("--prediction", name, "--", "true")
+        wait_until(
+            lambda: node.predictions() and len(path.read_bytes().splitlines()) == len(node.records()), "all of it"
+        )
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:2], *lines[4:]]))
+        looked_at = node.taximeter("reconcile", "usage", "--dry-run")
+        assert (looked_at.returncode, beside.exists()) == (1, False)
+        assert "2 missing, and sent again" in node.taximeter("reconcile", "usage").stdout
+        assert "0 missing" in node.taximeter("reconcile", "usage").stdout
+        assert beside.read_bytes() == b"".join(lines[2:4])
+        node.run("--prediction", "four", "--", "true")
+        wait_until(lambda: b'"four"' in path.read_bytes(), "what comes then, where it belongs")
+
+
 def test_a_receiver_that_cannot_be_read_is_said(taximeter_program: str, tmp_path: Path) -> None:
     node = Node(taximeter_program, tmp_path / "node", config="[hardware]\nnvml = false\n")
     with node.agent():
         node.run("--", "true")
         wait_until(node.predictions, "its record")
         wait_until(lambda: b"prediction" in (node.state / "usage.ndjson").read_bytes(), "it at the sink")
+        (node.state / "usage.ndjson").unlink()
         of_a_file = node.taximeter("reconcile", "usage")
         of_nobody = node.taximeter("reconcile", "nobody")
-    assert (of_a_file.returncode, "expected an http or nats sink" in of_a_file.stderr) == (1, True)
+    assert (of_a_file.returncode, "nobody can tell what was taken away" in of_a_file.stderr) == (1, True)
     assert (of_nobody.returncode, "cannot find sink 'nobody'" in of_nobody.stderr) == (1, True)

@@ -28,7 +28,7 @@ def reconcile(
     """Read back what a receiver has, and send again what it lost.
 
     A yes is no durability: what was acknowledged may be gone. Needs the agent, and a sink that can be read: http with
-    a read_url, nats with {id} in its subject. Exits 1 where something was missing on a dry run.
+    a read_url, nats with {id} in its subject, a file. Exits 1 where something was missing on a dry run.
     """
     source = Source(os.environ)
     asked = {"sink": sink, "after": 0, "dry_run": dry_run}

@@ -23,12 +23,21 @@ class Readable(Protocol):
         ...
 
 
+@runtime_checkable
+class Ordered(Protocol):
+    """A sink that is read by the order of its records, so that what it lost goes elsewhere."""
+
+    async def send_lost(self, bodies: Sequence[bytes]) -> None:
+        """Deliver what it lost of what it had; SinkError otherwise."""
+        ...
+
+
 async def reconcile(sink: Sink, bodies: Sequence[bytes], *, dry_run: bool = False) -> int:
     """Send again what the receiver does not have of `bodies`; gives how many that were. Raises SinkError."""
     if not isinstance(sink, Readable):
-        expected = "an http or nats sink: what a file had may have been read and taken away"
+        expected = "a sink that can say what it has"
         raise SinkError(UNREADABLE, f"cannot read back what sink {sink.name} has: expected {expected}")
     lost = [bodies[at] for at in await sink.missing(bodies)]
     if lost and not dry_run:
-        await sink.send(lost)
+        await (sink.send_lost(lost) if isinstance(sink, Ordered) else sink.send(lost))
     return len(lost)

@@ -19,6 +19,7 @@ from taximeter.errors import SinkError
 from taximeter.shipping.sinks.earlier import Earlier
 from taximeter.shipping.sinks.filled import find_put_by, last_put_by, put_by
 from taximeter.shipping.sinks.ndjson import Place, find, holds, last_place, place_of, whole_bytes
+from taximeter.shipping.sinks.resent import lacking, put_again
 
 REASON = "file"
 #: The file holds other records under the numbers that it is sent: somebody has to look.
@@ -46,6 +47,25 @@ class FileSink:
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Append `bodies` durably, less those that the file has; SinkError "file" if that cannot be done."""
         await anyio.to_thread.run_sync(self._append, bodies)
+
+    async def missing(self, bodies: Sequence[bytes]) -> Sequence[int]:
+        """Look for each of `bodies` in the files; which of them none has, though it was not taken away. SinkError."""
+        try:
+            lost = await anyio.to_thread.run_sync(lacking, self._real, bodies)
+        except OSError as error:
+            raise SinkError(REASON, f"cannot read back {self._path}: {error}: expected files of records") from error
+        if lost is None:
+            expected = "some line of this ledger: nobody can tell what was taken away, and what was lost"
+            raise SinkError("unreadable", f"cannot read back {self._path}: expected {expected}")
+        return lost
+
+    async def send_lost(self, bodies: Sequence[bytes]) -> None:
+        """Write `bodies` to the file for what was lost, durably: not where the shipper goes on. SinkError."""
+        try:
+            await anyio.to_thread.run_sync(put_again, self._real, bodies)
+        except OSError as error:
+            expected = "a file that the agent may append to, on a disk with room"
+            raise SinkError(REASON, f"cannot write {self._path}.resent: {error}: expected {expected}") from error
 
     async def close(self) -> None:
         """Close the file; the next send opens it again."""

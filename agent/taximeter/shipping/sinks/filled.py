@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from taximeter.shipping.sinks.ndjson import Place, find, holds, last_place, whole_bytes
+from taximeter.shipping.sinks.ndjson import Place, find, first_place, holds, last_place, whole_bytes
 
 
 def put_by(path: Path, keep: int | None) -> None:
@@ -33,6 +33,19 @@ def last_put_by(path: Path) -> Place | None:
     """What the last line of the newest of them says."""
     filled = numbered(path)
     return _last(filled[-1]) if filled else None
+
+
+def first_of(path: Path, ledger_id: str) -> int | None:
+    """The lowest number of a ledger that the files at `path` have, these among them; None where they have none."""
+    for file in [*numbered(path), path]:
+        try:
+            with _reading(file) as descriptor:
+                first = first_place(descriptor, whole_bytes(descriptor), ledger_id)
+        except FileNotFoundError:
+            continue
+        if first is not None:
+            return first[1]
+    return None
 
 
 def reached(path: Path, ledger_id: str) -> int | None:

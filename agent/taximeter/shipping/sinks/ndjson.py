@@ -40,21 +40,31 @@ def last_place(descriptor: int, end: int) -> Place | None:
     return place_of(os.pread(descriptor, end - 1 - start, start))
 
 
+def first_place(descriptor: int, end: int, ledger_id: str) -> Place | None:
+    """Read what the first line says that holds a record of a ledger."""
+    line = _first_behind(descriptor, end, (ledger_id, 0))
+    place = None if line is None else place_of(line)
+    return place if place is not None and place[0] == ledger_id else None
+
+
 def find(descriptor: int, end: int, place: Place) -> bytes | None:
-    """Find the line that holds the record at `place`, halving: a ledger's lines are in the order of its numbers."""
-    low, high = 0, end
+    """Find the line that holds the record at `place`."""
+    line = _first_behind(descriptor, end, place)
+    return line if line is not None and place_of(line) == place else None
+
+
+def _first_behind(descriptor: int, end: int, place: Place) -> bytes | None:
+    """Find the first line at `place` or behind it, halving: a ledger's lines are in the order of its numbers."""
+    low, high, best = 0, end, None
     while low < high:
         middle = (low + high) // 2
         start, behind = _line_start(descriptor, middle), _line_end(descriptor, middle, end)
         line = os.pread(descriptor, behind - 1 - start, start)
-        found = place_of(line)
-        if found == place:
-            return line
-        if holds(found, place):
-            high = start
+        if holds(place_of(line), place):
+            high, best = start, line
         else:
             low = behind
-    return None
+    return best
 
 
 def _line_end(descriptor: int, begin: int, end: int) -> int:
