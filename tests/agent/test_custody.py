@@ -1,8 +1,10 @@
 """What is done for a command whose wrapper is gone: a real process, a real journal, and a keeper that comes late."""
 
+import contextlib
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,15 @@ from taximeter import kernel
 from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.eyewitness import Eyewitness
-from taximeter.agent.keeper import Keeper
+from taximeter.agent.keeper import Ended, Keeper
 from taximeter.journal import open_directory
+from taximeter.records import RecordType
 from tests.agent.desks import Node, place, start, write
 from tests.core.stories import book
 from tests.journal_samples import INSTANCE, clock, fact, open_line
 
 LOOKS = 50
+SECOND = 1_000_000_000
 
 
 def write_start(node: Node, pid: int) -> None:
@@ -34,25 +38,55 @@ def wait_late(self: Keeper) -> None:
         pass
 
 
-def test_an_end_that_the_keepers_thread_has_not_seen_at_the_adoption_is_booked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Keeper, "_watch", wait_late)
-    ledger = start(tmp_path / "node").ledger
-    directory_fd = open_directory(tmp_path / "node")
+@contextlib.contextmanager
+def custody_of(path: Path) -> Iterator[tuple[Node, Custody, subprocess.Popen[bytes]]]:
+    """A command that lives, without a wrapper, and is held."""
+    ledger, directory_fd = start(path).ledger, open_directory(path)
     eyes = Eyewitness(directory_fd, None)
-    node = Node(tmp_path / "node", ledger, Books(directory_fd, None, book(), place, eyes.attest))
+    node = Node(path, ledger, Books(directory_fd, None, book(), place, eyes.attest))
     custody = Custody(directory_fd, None, node.books, eyes)
     with subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE) as command:
         write_start(node, command.pid)
         node.read()
         custody.look_after([INSTANCE])
         assert custody._keeper.is_alive(INSTANCE)
+        yield node, custody, command
         command.kill()
-        os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
-        custody.abandoned(INSTANCE)
-    for _ in range(LOOKS):
-        custody.take_news()
-    assert INSTANCE not in node.books.accounts
-    assert not custody.has_more
     custody.close()
+
+
+def end(command: subprocess.Popen[bytes]) -> None:
+    command.kill()
+    os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
+
+
+def is_booked(node: Node, custody: Custody) -> bool:
+    custody.take_news()
+    return INSTANCE not in node.books.accounts
+
+
+def test_an_end_that_the_keepers_thread_has_not_seen_at_the_adoption_is_booked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keeper, "_watch", wait_late)
+    with custody_of(tmp_path / "node") as (node, custody, command):
+        end(command)
+        custody.abandoned(INSTANCE)
+        assert any(is_booked(node, custody) for _ in range(LOOKS))
+        assert not custody.has_more
+
+
+@pytest.mark.parametrize(("alive_ns", "unknown_ns"), [(9 * SECOND, 0), (SECOND, 9 * SECOND)])
+def test_a_loop_that_is_late_with_its_heartbeat_leaves_nothing_unknown_as_far_as_the_keeper_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive_ns: int, unknown_ns: int
+) -> None:
+    monkeypatch.setattr(Keeper, "_watch", wait_late)
+    with custody_of(tmp_path / "node") as (node, custody, _):
+        custody.abandoned(INSTANCE)
+        now_ns = node.books.accounts[INSTANCE].instance.sign_ns
+        custody._keeper.tell_again(Ended(INSTANCE, now_ns + 10 * SECOND, 7 << 8, now_ns + alive_ns))
+        assert is_booked(node, custody)
+        node.commit()
+        (record,) = [record["data"] for record in node.usage() if record["type"] == RecordType.PREDICTION]
+    assert record["time"]["unknown_ns"] == unknown_ns
+    assert record["interval"]["end_ns"] == now_ns + 10 * SECOND

@@ -13,6 +13,7 @@ import pytest
 
 from taximeter.agent.keeper import Ended, Keeper, Said
 from tests.require import require_path
+from tests.system.agents import wait_until
 
 PATIENCE_S = 20
 NAME = "one"
@@ -76,6 +77,27 @@ def test_an_end_is_told_with_its_time(keeper: Keeper) -> None:
         (end,) = told(keeper)
         assert isinstance(end, Ended)
         assert before_ns < end.at_ns < time.monotonic_ns()
+
+
+def test_an_end_says_when_the_command_was_last_seen_to_live(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taximeter.agent.keeper._LOOK_S", 0.005)
+    with sleeper() as process:
+        before_ns = time.monotonic_ns()
+        keeper.hold(NAME, os.pidfd_open(process.pid), -1)
+        held_ns = time.monotonic_ns()
+        wait_until(lambda: keeper._looked_ns > held_ns, "a look")
+        killed_ns = time.monotonic_ns()
+        process.kill()
+        (end,) = told(keeper)
+    assert isinstance(end, Ended)
+    assert held_ns < end.alive_ns <= end.at_ns
+    with sleeper() as process:
+        keeper.hold("another", os.pidfd_open(process.pid), -1)
+        process.kill()
+        process.wait()
+        another = keeper.end_of("another")
+    assert another is not None
+    assert before_ns < killed_ns < another.alive_ns <= another.at_ns
 
 
 def test_what_lives_is_alive_until_it_ends(keeper: Keeper) -> None:

@@ -16,7 +16,7 @@ from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.agent.owners import Owners
 from taximeter.agent.seeker import Seeker
 from taximeter.agent.speech import Speech
-from taximeter.agent.testimony import alive, exited
+from taximeter.agent.testimony import alive, exited, lived
 from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.events import BecameReady, Event, Exited, Lost, OwnerEnded, OwnersHeld
@@ -258,7 +258,7 @@ class Custody:
         """Close it by what was seen of its end: the kernel's stamp, the agent's own, or nothing but the last sign."""
         seen = self._eyes.end_of(instance)
         told = None if end is None and seen is None else exited(end, seen)
-        events: list[Event] = [*self._speech.last(name, self._latest_ns(instance, end))]
+        events: list[Event] = [*lived(instance, end, seen), *self._speech.last(name, self._latest_ns(instance, end))]
         if told is not None:
             events.append(told)
         self._book(name, events)

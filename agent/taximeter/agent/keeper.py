@@ -24,15 +24,20 @@ _READ_BYTES = 65_536
 _MOST_BYTES = 262_144
 #: So often as much is read of what an ended command left behind: a pipe holds a MiB.
 _PIPEFULS = 5
+#: So often it is looked who lives, so that an end that was shown is known to be no older, however busy the loop is.
+_LOOK_S = 0.5
+#: What one look shows at most; where there is more, who was not shown may have ended all the same.
+_MOST_SHOWN = 1023
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A command's end was shown at `at_ns`; its wait status, where the kernel tells."""
+    """A command's end was shown at `at_ns`; its wait status, where the kernel tells; and when it still lived."""
 
     instance: str
     at_ns: int
     status: int | None
+    alive_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class _Held:
     instance: str
     pidfd: int  #: -1: the command cannot be held
     fifo: int  #: -1: there is none
+    since_ns: int = 0  #: since when; it lived then
     listens: bool = False
     heard: Heard = field(default_factory=lambda: Heard(-1, 0))
     waiting_bytes: int = 0  #: told, and not dealt with
@@ -67,6 +73,7 @@ class Keeper:
         self._news: deque[Ended | Said] = deque()
         self._epoll = select.epoll()
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  #: readable when there is news
+        self._looked_ns = 0  # when the thread began to look, the last time that it has seen who lives
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._stop, select.EPOLLIN)
         self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
@@ -87,10 +94,11 @@ class Keeper:
 
         What has ended already is not held: nobody saw when.
         """
+        since_ns = time.monotonic_ns()
         if pidfd >= 0 and _is_readable(pidfd):
             os.close(pidfd)
             pidfd = -1
-        held = _Held(instance, pidfd, fifo)
+        held = _Held(instance, pidfd, fifo, since_ns)
         with self._lock:
             self._held[instance] = held
             if pidfd >= 0:
@@ -225,7 +233,8 @@ class Keeper:
 
     def _watch(self) -> None:
         while True:
-            ready = self._epoll.poll()
+            looked_ns = time.monotonic_ns()
+            ready = self._epoll.poll(_LOOK_S, _MOST_SHOWN)
             at_ns = time.monotonic_ns()
             with self._lock:
                 for fd, _ in ready:
@@ -239,10 +248,13 @@ class Keeper:
                             self._read(held, at_ns)
                     elif _is_readable(fd):
                         self._end(held, at_ns)
+                if len(ready) < _MOST_SHOWN:
+                    self._looked_ns = looked_ns
 
     def _end(self, held: _Held, at_ns: int) -> None:
         if held.end is None:
-            held.end = Ended(held.instance, at_ns, kernel.exit_status(held.pidfd))
+            alive_ns = max(held.since_ns, self._looked_ns)
+            held.end = Ended(held.instance, at_ns, kernel.exit_status(held.pidfd), alive_ns)
             self._tell(held.end)
 
     def _read(self, held: _Held, at_ns: int) -> None:

@@ -20,6 +20,16 @@ def alive(instance: Instance) -> Alive:
     return Alive(clock.monotonic, clock, usage)
 
 
+def lived(instance: Instance, end: Ended | None, seen: "kernel.End | None") -> list[Alive]:
+    """The last sign of life before an end, where that is later than what was booked: as the loop was busy.
+
+    The kernel's stamp is of an end of that very process, which lived until then.
+    """
+    stamps = [stamp.at_ns for stamp in (end, seen) if stamp is not None]
+    at_ns = min(stamps) if seen is not None else end.alive_ns if end is not None else 0
+    return [Alive(at_ns, kernel.read_clock(), Usage())] if at_ns > instance.sign_ns else []
+
+
 def exited(end: Ended | None, seen: "kernel.End | None") -> Exited:
     """The end as the agent saw it; the status from whoever knows one."""
     clock = kernel.read_clock()
