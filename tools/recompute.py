@@ -21,6 +21,7 @@ import argparse
 import copy
 import hashlib
 import json
+import operator
 import re
 import shutil
 import sys
@@ -222,6 +223,9 @@ class Due(NamedTuple):
         return rounded((self.quantity if quantity is None else quantity) * (self.rate or 0) * self.multiplier)
 
 
+_BY_EFFECT = operator.attrgetter("effective_ns")
+
+
 class Dues(NamedTuple):
     """All that is due; `unrated`: there is no price for it."""
 
@@ -252,6 +256,7 @@ class Piece(NamedTuple):
     last_id: str
     interval: Json
     freed: Mapping[str, int] = {}  #: by how much its phases turned out to be others
+    slices: Sequence[tuple[Json, Json, Json]] = ()  #: interval, time and totals of each of its records
 
 
 class Run:
@@ -272,21 +277,23 @@ class Run:
         self.known: list[Card] = []  #: cards that were known at its last record
         self.base: Mapping[str, int] = {}  #: totals where the card in force took effect
         self.freed: Mapping[str, int] = {}  #: since then
+        self.slices: list[tuple[Json, Json, Json]] = []  #: since then, of what is sold online: each record's times
 
     def change_card(self, data: Json, card: Card | None) -> None:
         """From the last record on it is under another card: an instance that is sold online."""
         if self.state is not None:
             since = _since(self.begun, self.told)
-            self.pieces.append(Piece(self.card, self.base, self.state, self.last_id, since, self.freed))
+            piece = Piece(self.card, self.base, self.state, self.last_id, since, self.freed, self.slices)
+            self.pieces.append(piece)
             boot_ns = self.state.ns["boot_ns"] if self.state.counts else self.base.get("boot_ns", 0)
-            self.base, self.freed = {**self.state.ns, "boot_ns": boot_ns}, {}
+            self.base, self.freed, self.slices = {**self.state.ns, "boot_ns": boot_ns}, {}, []
         self.card, self.card_hash, self.begun = card, data["billing"]["rate_card"], data["interval"]
 
     def at(self, piece: Piece) -> "Run":
         """The same, as if only that stretch of it were told."""
         run = copy.copy(self)
         run.card, run.card_hash = piece.card, piece.card.hash if piece.card else None
-        run.base, run.freed, run.pieces = piece.base, piece.freed, []
+        run.base, run.freed, run.pieces, run.slices = piece.base, piece.freed, [], list(piece.slices)
         run.begun = run.told = piece.interval
         return run
 
@@ -571,7 +578,7 @@ class Kept(NamedTuple):
     state: State
     interval: Json  #: of the corrections of it
     less: State | None = None  #: of what was taken back: the totals before that
-    paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]] = {}  #: of what had no price: rated after all so far
+    paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]] | None = None  #: since it was rerated
     left: State | None = None  #: of what something was taken back of: the totals since
 
 
@@ -755,6 +762,8 @@ class Recomputation:
         self._billed(life, run, state, event)
         run.state, run.last_id = state, event["id"]
         run.told, run.slept_ns = data["interval"], data["time"]["suspended_ns"]
+        if run.name is None and run.online:
+            run.slices.append((data["interval"], data["time"], data["to_date"]))
         if event["type"] == PREDICTION:
             life.share_ns += data["time"]["share_ns"]
         else:
@@ -1147,13 +1156,19 @@ class Recomputation:
         state, wrong = known._replace(units=units), ""
         for rules in kept.life.rules:
             run.card, run.card_hash = card, card.hash
-            if book.whole and book.cards:
+            if run.name is not None and book.whole and book.cards:
                 run.card, run.card_hash = self._first_that_prices(book, run, state, rules)
-            if run.card_hash != card.hash:
+            if run.name is not None and run.card_hash != card.hash:
                 wrong = wrong or f"billing.rate_card is {card.hash}, expected {run.card_hash}"
                 continue
             due = run.dues(state, rules) or Dues([], card.currency, card.hash)
-            expected, paid = _settled(due, kept.paid)
+            if run.name is None and book.whole and book.cards:
+                due = self._due_of_parts(book, kept, state, rules)
+                if due.card != card.hash:
+                    wrong = wrong or f"billing.rate_card is {card.hash}, expected {due.card}"
+                    continue
+            paid = _paid(kept, rules) if kept.paid is None else kept.paid
+            expected, paid = _settled(due, paid)
             found = differences(told._replace(lines=tuple(sorted(told.lines))), expected)
             if not found:
                 book.kept[corrects] = kept._replace(paid=paid)
@@ -1177,6 +1192,39 @@ class Recomputation:
             ):
                 return card, card.hash
         return None, None
+
+    def _due_of_parts(self, book: Book, kept: Kept, state: State, rules: Rules) -> Dues:
+        """What a stretch of online time costs, cut where cards took effect: each part as if it had begun there."""
+        run, whole = kept.run, _freed(state, kept.run.freed)
+        begun, ended = utc_ns(run.begun["start_utc"]), utc_ns(run.told["end_utc"])
+        later = {card.effective_ns for card in book.cards if begun < card.effective_ns < ended}
+        starts = [begun, *sorted(later if run.online else ())]
+        unrated = run.card is None or bool((due := run.dues(state, rules)) and due.unrated)
+        under = [self.cards.get(_in_force(book.cards, at) or "") for at in starts]
+        if run.card is not None and not unrated:
+            under = [one if one and one.effective_ns > run.card.effective_ns else run.card for one in under]
+        lines, last, since = list[Due](), Dues([], None, None), run.base
+        for at, start_ns in enumerate(starts):
+            until = whole
+            if at + 1 < len(starts):
+                prices = [card.tiers.get(state.tier) if card else None for card in under[at : at + 2]]
+                least = None in prices or not (prices[0] or 0) < (prices[1] or 0)
+                until = _until(run, state, starts[at + 1], rules.classes[run.kind], least=least)
+            part = copy.copy(run)
+            part.base, part.freed, part.pieces = since, {}, []
+            own = under[at]
+            others = sorted(
+                (one for one in book.cards if one.effective_ns > start_ns), key=lambda one: one.effective_ns
+            )
+            for card in [own, *others] if own else others:
+                part.card, part.card_hash = card, card.hash
+                due = part.dues(until, rules) or Dues([], card.currency, card.hash)
+                if not due.unrated:
+                    break
+            else:
+                return Dues([], None, None, unrated=True)
+            lines, last, since = [*lines, *due.lines], due, until.ns
+        return last._replace(lines=lines)
 
     def _as_of(self, event: Json, interval: Json) -> None:
         """A correction is of the whole that it corrects, and of no time of its own."""
@@ -1260,6 +1308,39 @@ def _settled(
             lines.append((meter, text_of(abs(n - was)), unit, rate, by, text_of(amount - cost)))
     total = sum((Fraction(line[5]) for line in lines), Fraction(0))
     return Bill("rated", tuple(sorted(lines)), text_of(total), due.currency), now
+
+
+def _paid(kept: Kept, rules: Rules) -> Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]:
+    """What was paid before anything was rerated: nothing of what had no price."""
+    due = kept.run.dues(kept.left or kept.state, rules)
+    return {} if due is None or due.unrated else _settled(due, {})[1]
+
+
+def _until(run: Run, state: State, at_ns: int, terms: Json, *, least: bool) -> State:
+    """A stretch's totals at an instant within it; what its records leave open favours the payer.
+
+    A boot comes first, a teardown last. Idle and active time, sleep, and what nobody saw may come in any order: as
+    little of it is before the instant as can be (`least`: what comes then is no dearer), or as much.
+    """
+    interval, time, to_date = next(one for one in run.slices if at_ns < utc_ns(one[0]["start_utc"]) + one[1]["wall_ns"])
+    passed_ns = max(0, at_ns - utc_ns(interval["start_utc"]))
+    nobodys_ns = time["suspended_ns"] + time["unknown_ns"]
+    left_ns = max(0, passed_ns - nobodys_ns) if least else min(passed_ns, time["wall_ns"] - nobodys_ns)
+    middle = sorted(("idle", "active"), key=lambda phase: terms[phase])
+    ns: dict[str, int] = {}
+    for phase in ("boot", *(middle if least else reversed(middle)), "teardown"):
+        before_ns = min(time[f"{phase}_ns"], left_ns)
+        ns[f"{phase}_ns"] = to_date[f"{phase}_ns"] - time[f"{phase}_ns"] + before_ns
+        left_ns -= before_ns
+    ready = state.counts and ns["boot_ns"] >= state.ns["boot_ns"]
+    ns["boot_ns"] = state.ns["boot_ns"] if ready else run.base.get("boot_ns", 0)
+    freed_ns = run.freed.get("idle_ns", 0) + run.freed.get("teardown_ns", 0)
+    freed_ns = max(0, freed_ns - (state.ns["active_ns"] - ns["active_ns"]))  # it was the last of the active time
+    idle_ns = min(run.freed.get("idle_ns", 0), freed_ns)
+    ns["active_ns"] -= freed_ns
+    ns["idle_ns"] += idle_ns
+    ns["teardown_ns"] += freed_ns - idle_ns
+    return state._replace(ns=ns)
 
 
 def _since(first: Json, last: Json) -> Json:

@@ -1,14 +1,16 @@
-"""Rerating of what an instance is billed for itself: online time that had no price, once its card has come. Pure.
+"""Rerating of what an instance is billed for itself: online time that had no price, or whose card came late. Pure.
 
 Owns which stretches of its time those are, and by which card each is billed. A stretch is what lies under one rate card
-by its records, for the instance was cut where a card took effect that was known then. It is billed whole, by the card
-that was in force at its start, as the ledger knows the cards now; only where there was none then, or that one has no
-price for its tier, by the first later one that has. Refuses to know whose records are read, and when.
+by its records, for the instance was cut where a card took effect that was known then. Where one took effect within it
+that came later, it is cut there now (recutting). Each part is billed by the card that was in force at its start, as the
+ledger knows the cards now; only where there was none then, or that one has no price for its tier, by the first later
+one that has. Refuses to know whose records are read, and when.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from taximeter.billing.classes import ONLINE, Terms
 from taximeter.billing.dues import Dues
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.charging import due_of_stretch, truly
@@ -16,6 +18,7 @@ from taximeter.events import ServiceClass, Status
 from taximeter.instance import Freed, Phases
 from taximeter.recall import realtime_ns
 from taximeter.records import FREED, BillingStatus, RecordType
+from taximeter.recutting import freed_until, phases_until
 from taximeter.rulebook import Rules
 from taximeter.values import replace
 
@@ -63,17 +66,77 @@ def stretches(events: Iterable[Json]) -> Iterator[Stretch]:
         since = until
 
 
-def due_of(stretch: Stretch, end: Json, cards: Sequence[RateCard], rules: Rules) -> Iterator[tuple[RateCard, Dues]]:
-    """What a stretch costs by each card that may count, the first of them first; `end`: the instance's last record."""
-    start_utc_ns = realtime_ns(stretch.own[0]["data"]["interval"]["start_utc"])
-    own = card_in_force(tuple(cards), start_utc_ns)
+class Part(NamedTuple):
+    """What of a stretch is under one card, as the cards are known now."""
+
+    start_utc_ns: int
+    card: RateCard | None
+    since: Phases
+    until: Phases
+
+
+def parts_of(stretch: Stretch, end: Json, cards: tuple[RateCard, ...], rules: Rules) -> list[Part]:
+    """The parts of a stretch, in order; none where nothing is to be billed anew. `end`: its instance's last record.
+
+    What has its price keeps it, unless a card came late that was in force by then.
+    """
+    service_class, tier = ServiceClass(end["data"]["class"]), end["data"]["hardware"]["tier"]
+    begun, over = stretch.own[0]["data"]["interval"], stretch.own[-1]["data"]["interval"]
+    start_utc_ns, end_utc_ns = realtime_ns(begun["start_utc"]), realtime_ns(over["end_utc"])
+    later = {card.effective_utc_ns for card in cards if start_utc_ns < card.effective_utc_ns < end_utc_ns}
+    starts = (start_utc_ns, *sorted(later if service_class in ONLINE else ()))
+    own = None if stretch.unrated else _named(stretch, cards)
+    under = [in_force(cards, at_utc_ns, own) for at_utc_ns in starts]
+    if not stretch.unrated and (own is None or all(card is own for card in under)):
+        return []
+    parts: list[Part] = []
+    since, terms = stretch.since, rules.classes.terms[service_class]
+    for at, start in enumerate(starts):
+        until = truly(stretch.until, stretch.freed)
+        if at + 1 < len(starts):
+            least = not _is_cheaper(under[at], under[at + 1], tier)
+            until = _until_instant(stretch, starts[at + 1], terms, least=least)
+        parts.append(Part(start, under[at], since, until))
+        since = until
+    return parts
+
+
+def in_force(cards: tuple[RateCard, ...], at_utc_ns: int, own: RateCard | None) -> RateCard | None:
+    """The card in force at an instant; the `own` one of what has a price, unless one that takes effect later was."""
+    card = card_in_force(cards, at_utc_ns)
+    return card if own is None or (card and card.effective_utc_ns > own.effective_utc_ns) else own
+
+
+def due_of(part: Part, end: Json, cards: Sequence[RateCard], rules: Rules) -> Iterator[tuple[RateCard, Dues]]:
+    """What a part costs by each card that may count, the first of them first; `end`: the instance's last record."""
     later = sorted(
-        (card for card in cards if card.effective_utc_ns > start_utc_ns), key=lambda card: card.effective_utc_ns
+        (card for card in cards if card.effective_utc_ns > part.start_utc_ns), key=lambda card: card.effective_utc_ns
     )
     how = ServiceClass(end["data"]["class"]), Status(end["data"]["status"])
-    spent = stretch.since, truly(stretch.until, stretch.freed)
-    for card in later if own is None else (own, *later):
+    for card in later if part.card is None else (part.card, *later):
+        spent = part.since, part.until
         yield card, due_of_stretch(spent, how, (end["data"]["hardware"]["tier"], card), rules)
+
+
+def _named(stretch: Stretch, cards: Iterable[RateCard]) -> RateCard | None:
+    """The card that has billed it, if it is known; None, too, where another record bills its time."""
+    billing = stretch.own[0]["data"]["billing"]
+    if billing["status"] == BillingStatus.INFORMATIVE:
+        return None
+    return next((card for card in cards if card.hash == billing["rate_card"]), None)
+
+
+def _is_cheaper(one: RateCard | None, other: RateCard | None, tier: str) -> bool:
+    price, next_ = (card.tiers.get(tier) if card else None for card in (one, other))
+    return price is not None and next_ is not None and price < next_
+
+
+def _until_instant(stretch: Stretch, at_utc_ns: int, terms: Terms, *, least: bool) -> Phases:
+    """Its phases to date at an instant within it; a boot counts from when it led to ready."""
+    until = phases_until(stretch.own, at_utc_ns, terms, least=least)
+    ready = until.boot >= stretch.own[-1]["data"]["to_date"]["boot_ns"]
+    until = replace(until, boot=stretch.until.boot if ready else stretch.since.boot)
+    return truly(until, freed_until(stretch.freed, stretch.until.active - until.active))
 
 
 def _freed(events: Iterable[Json]) -> Freed:

@@ -3,9 +3,10 @@
 Owns which card that is, and the correction. It is worked out from an instance's records alone, those corrections
 included, so doing it again changes nothing. Refuses to know whose records are read, and when.
 
-A prediction keeps the card that was in force at its start, as the ledger knows the cards now. Only where there was none
-then, or that card has no price for its tier, the first later one that has counts. Where units are missing that its
-model is priced by, they have to be told. What an instance is billed for itself: online_rerating.
+A prediction keeps the card that was in force at its start, as the ledger knows the cards now: where another has billed
+it, for that one came late, it is billed anew. Only where there was none then, or that card has no price for its tier,
+the first later one that has counts. Where units are missing that its model is priced by, they have to be told. What an
+instance is billed for itself: online_rerating.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,12 +16,12 @@ from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.dues import Dues
 from taximeter.billing.outcome import sold_ns
 from taximeter.billing.rates import RateCard, card_in_force
-from taximeter.billing.settling import settle
+from taximeter.billing.settling import settle_all
 from taximeter.booking import record_id
 from taximeter.charging import due_of_ended
 from taximeter.events import ServiceClass
 from taximeter.instance import Ended
-from taximeter.online_rerating import Stretch, due_of, stretches
+from taximeter.online_rerating import Stretch, due_of, in_force, parts_of, stretches
 from taximeter.predictions import added
 from taximeter.recall import ended_as_told, number_of, realtime_ns
 from taximeter.records import (
@@ -34,6 +35,7 @@ from taximeter.records import (
     Line,
     RecordType,
     UsageRecord,
+    utc_text,
 )
 from taximeter.rulebook import Rulebook, Rules
 from taximeter.values import replace
@@ -53,14 +55,32 @@ class Outcome(NamedTuple):
     left: tuple[str, ...]  #: why each of the others has no price still, a bounded word each
 
 
-def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -> Outcome:
-    """Corrections of an instance that is over, by all of its records."""
+class LateCards:
+    """By which cards something may have been billed for which another came late."""
+
+    def __init__(self, cards: Sequence[RateCard]) -> None:
+        self._since: dict[str, str] = {}
+        for card in cards:
+            later = [one.effective_utc_ns for one in cards if one.effective_utc_ns > card.effective_utc_ns]
+            if later:
+                self._since[card.hash] = utc_text(min(later))
+
+    def since(self, known_as: str | None) -> str | None:
+        """Since when, as records write it, another card is in force than the one of that hash; None: nothing has."""
+        return self._since.get(known_as or "")
+
+
+def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units, *, late_cards: bool = False) -> Outcome:
+    """Corrections of an instance that is over, by all of its records.
+
+    `late_cards`: also of what has a price, where a card came late that was in force by then.
+    """
     number = 1 + max(number_of(event["id"]) for event in events)
     online = any(event["data"]["class"] in ONLINE for event in events if event["type"] == RecordType.INSTANCE)
     records: list[UsageRecord] = []
     left: list[str] = []
     for run in _runs(events):
-        if not any(event["data"]["billing"]["status"] == BillingStatus.UNRATED for event in run):
+        if not (_is_unrated(run) or (late_cards and _is_late(run, book.cards))):
             continue
         more = units.get(run[0]["data"]["prediction"], {})
         outcome = _rerated(run, (book, rules), more, online=online)
@@ -74,8 +94,8 @@ def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -
             records.append(replace(record, sold_ns=sold))
     own = [event for event in events if event["type"] == RecordType.INSTANCE]
     if own and own[-1]["data"]["final"]:
-        for stretch in stretches(events):
-            said = _of_stretch(stretch, own[-1], (book, rules)) if stretch.unrated else None
+        for stretch in (one for one in stretches(events) if late_cards or one.unrated):
+            said = _of_stretch(stretch, own[-1], (book, rules))
             if isinstance(said, str):
                 left.append(said)
             elif said is not None:
@@ -84,23 +104,39 @@ def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units) -
     return Outcome(tuple(records), tuple(left))
 
 
+def _is_unrated(run: Sequence[Json]) -> bool:
+    return any(event["data"]["billing"]["status"] == BillingStatus.UNRATED for event in run)
+
+
+def _is_late(run: Sequence[Json], cards: tuple[RateCard, ...]) -> bool:
+    """Whether a card came late that was in force at the start of a run, and not yet when its own took effect."""
+    known_as = run[0]["data"]["billing"]["rate_card"]
+    own = next((card for card in cards if card.hash == known_as), None)
+    return own is not None and in_force(cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), own) is not own
+
+
 def _of_stretch(stretch: Stretch, end: Json, by: tuple[Rulebook, Rules]) -> Billing | str | None:
     """What is to be billed of a stretch of an instance's own time; a word, where it cannot be."""
     book, rules = by
-    reason = NO_CARD
-    for _, dues in due_of(stretch, end, book.cards, rules):
-        if dues.reason is None:
-            return _settled(dues, stretch.records)
-        reason = NO_TIER
-    return reason
+    due: list[Dues] = []
+    for part in parts_of(stretch, end, book.cards, rules):
+        reason = NO_CARD
+        for _, dues in due_of(part, end, book.cards, rules):
+            if dues.reason is None:
+                due.append(dues)
+                break
+            reason = NO_TIER
+        else:
+            return reason
+    return _settled(due, stretch.records) if due else None
 
 
-def _settled(dues: Dues, records: Sequence[Json]) -> Billing | str | None:
+def _settled(due: Sequence[Dues], records: Sequence[Json]) -> Billing | str | None:
     """What makes what these records billed into what is due."""
     currencies = {event["data"]["billing"]["currency"] for event in records if event["data"]["billing"]["lines"]}
-    if currencies - {dues.currency}:
+    if currencies.union(dues.currency for dues in due) - {due[-1].currency}:
         return OTHER_CURRENCY
-    return settle(dues, [Line(**line) for event in records for line in event["data"]["billing"]["lines"]])
+    return settle_all(due, [Line(**line) for event in records for line in event["data"]["billing"]["lines"]])
 
 
 def _runs(events: Iterable[Json]) -> Iterator[list[Json]]:
@@ -137,10 +173,10 @@ def _rerated(
     dues = _dues(ended, rules, book.cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), online=online)
     if isinstance(dues, str):
         return dues
-    billing = _settled(dues, run)
+    billing = _settled((dues,), run)
     if billing is None or isinstance(billing, str):
         return billing
-    already = bool(before) or online  # what was rerated before is sold since then
+    already = bool(before) or online or not _is_unrated(run)  # what has a price, or was rerated, is sold since then
     terms, times = rules.classes.terms[ended.prediction.service_class], ended.prediction.cut_times
     busy_ns = times.share if terms.quantity is Quantity.SHARE else times.active
     return billing, ended, 0 if already else sold_ns(dues, busy_ns)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.events import Event, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
+from taximeter.hardware.inventory import Hardware
 from taximeter.lifecycle import Stage
-from taximeter.records import RecordType, UsageRecord
-from taximeter.rerating import NO_CARD, NO_TIER, NO_UNITS, OTHER_CURRENCY, Outcome, rerate
+from taximeter.meter import fold, open_instance
+from taximeter.records import RecordType, UsageRecord, utc_text
+from taximeter.rerating import NO_CARD, NO_TIER, NO_UNITS, OTHER_CURRENCY, LateCards, Outcome, rerate
 from taximeter.rulebook import Rulebook
 from taximeter.values import replace
 from tests import recomputing
@@ -29,6 +31,7 @@ from tests.core.stories import (
     card,
     exited,
     finish,
+    opened,
     ready,
     spawned,
     start,
@@ -61,6 +64,11 @@ def read(records: Sequence[UsageRecord]) -> list[dict[str, Any]]:
 
 def rerated(told: Told, by: Rulebook, **units: str) -> Outcome:
     return rerate(read(told.records), by, by.rules[by.current], {"p1": units})
+
+
+def anew(records: Sequence[UsageRecord], by: Rulebook) -> Outcome:
+    """The same where cards came late that were in force by then."""
+    return rerate(read(records), by, by.rules[by.current], {}, late_cards=True)
 
 
 def amounts(outcome: Outcome) -> list[Decimal]:
@@ -343,3 +351,184 @@ def tell_units(at_ns: int, units: dict[str, str]) -> Event:
     from taximeter.events import Marked
 
     return Marked(at_ns, UnitsMark("p1", units))
+
+
+# --- A card that comes late ---
+
+
+def late(at_s: int, price: str, **tiers: str) -> RateCard:
+    """A card that takes effect so many seconds after the opening."""
+    return card(price, f"2026-11-22T10:00:{at_s:02d}Z", **tiers)
+
+
+def test_a_card_that_comes_late_cuts_the_stretch_that_was_sold() -> None:
+    before, by = under(card("0.5")), under(card("0.5"), late(6, "2"))
+    told = online(before)
+    assert told.amount() == Decimal(5)
+    outcome = anew(told.records, by)
+    (correction,) = outcome.records
+    assert told.amount() + amount_of(correction) == online(by).amount() == Decimal(11)
+    lines = [(line.quantity, line.rate, line.multiplier, line.amount) for line in billing_of(correction).lines]
+    assert lines == [("4", "0.5", "-1", "-2"), ("4", "2", "1", "8")]
+    assert billing_of(correction).rate_card == by.cards[1].hash
+    assert sound(before, told, by, outcome) == []
+
+
+def billing_of(record: UsageRecord) -> Any:
+    return record.data["billing"]
+
+
+def test_doing_it_again_changes_nothing_until_another_card_comes() -> None:
+    before, by = under(card("0.5")), under(card("0.5"), late(6, "2"))
+    told = online(before)
+    again = [*told.records, *anew(told.records, by).records]
+    assert anew(again, by) == Outcome((), ())
+    third = under(card("0.5"), late(6, "2"), late(8, "3"))
+    outcome = anew(again, third)
+    assert amounts(outcome) == [Decimal(2)]
+    facts = [*recomputing.facts(by, 1)[1:], *again[len(told.records) :], *recomputing.facts(third, 1)[2:]]
+    bodies = recomputing.sealed([*recomputing.facts(before), *told.records, *facts, *outcome.records])
+    assert recomputing.tool().recompute(bodies).findings == []
+
+
+def test_a_prediction_is_billed_by_the_card_of_its_start_even_if_that_came_late() -> None:
+    before, by = under(card("0.5")), under(card("0.5"), late(1, "0.7"))
+    told = ridden(before, None)
+    outcome = anew(told.records, by)
+    assert told.amount() + sum(amounts(outcome)) == ridden(by, None).amount() == Decimal("1.4")
+    assert sound(before, told, by, outcome) == []
+    assert outcome.records[0].sold_ns == 0
+
+
+def test_only_who_asks_for_it_has_billed_anew_what_has_a_price() -> None:
+    by = under(card("0.5"), late(6, "2"), late(1, "0.7"))
+    assert rerated(online(under(card("0.5"))), by) == rerated(ridden(under(card("0.5")), None), by) == Outcome((), ())
+
+
+def test_a_prediction_keeps_the_card_of_its_start_whatever_comes_later() -> None:
+    before, by = under(card("0.5")), under(card("0.5"), late(2, "9"))
+    assert anew(ridden(before, None).records, by) == Outcome((), ())
+
+
+def test_of_cards_that_take_effect_together_the_one_that_has_billed_it_stays() -> None:
+    before, by = under(card("0.5")), under(card("0.5"), card("0.7"))
+    assert anew(online(before).records, by) == Outcome((), ())
+
+
+def test_what_is_billed_by_a_card_that_nobody_knows_any_more_is_left_as_it_is() -> None:
+    told = online(under(card("0.5")))
+    assert anew(told.records, under(late(6, "2"))) == Outcome((), ())
+    assert anew(ridden(under(card("0.5")), None).records, under(late(0, "2"))) == Outcome((), ())
+
+
+def test_a_late_card_of_another_currency_is_left_and_so_is_one_without_a_price_for_its_tier() -> None:
+    told = online(under(card("0.5")))
+    euro = parse_card({**late(6, "2").content(), "currency": "EUR"}, "test")
+    assert anew(told.records, under(card("0.5"), euro)) == Outcome((), (OTHER_CURRENCY,))
+    bare = parse_card({**late(6, "2").content(), "tiers": {"gpu-odd": "1"}}, "test")
+    assert anew(told.records, under(card("0.5"), bare)) == Outcome((), (NO_TIER,))
+
+
+def test_what_is_not_sold_online_is_not_cut_by_a_late_card() -> None:
+    matrix = {"public": {"idle": "1"}}
+    before, by = book(MINUTE, (card("0.5"),), **matrix), book(MINUTE, (card("0.5"), late(6, "2")), **matrix)
+    assert anew(online(before, service_class=ServiceClass.PUBLIC).records, by) == Outcome((), ())
+
+
+def test_of_time_that_nobody_saw_a_late_card_is_given_what_favours_the_payer() -> None:
+    """It was seen up to 4 s and from 9 s on, and ended at 10 s: of 5 s that count, 1 to 5 may have been before 6 s."""
+    events = [spawned(0), ready(0), *(beat(at * SECOND) for at in (1, 2, 3, 4, 9)), exited(10 * SECOND)]
+    options = replace(WORKER, service_class=ServiceClass.PRIVATE, account="cus_7")
+    before = under(card("0.5"))
+    told = tell(options, events, before, silent=True)
+    assert told.amount() == Decimal("2.5")
+    for by, due in (
+        (under(card("0.5"), late(6, "2")), Decimal("2.5")),
+        (under(card("0.5"), late(6, "0.1")), Decimal("0.9")),
+    ):
+        outcome = anew(told.records, by)
+        assert told.amount() + sum(amounts(outcome)) == due
+        assert sound(before, told, by, outcome) == []
+
+
+EFFECTS = st.integers(0, 200)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    histories(),
+    st.tuples(PRICES, PRICES),
+    EFFECTS,
+    st.integers(SECOND, 100 * SECOND),
+    st.sampled_from([ServiceClass.PRIVATE, ServiceClass.DEPLOYMENT, None]),
+    MATRICES,
+)
+def test_a_card_that_came_late_costs_no_more_than_one_that_was_known_and_the_recomputation_agrees(
+    history: tuple[Options, list[Event]],
+    prices: tuple[str, str],
+    effective_s: int,
+    interim_ns: int,
+    service_class: ServiceClass | None,
+    matrix: dict[str, dict[str, str]],
+) -> None:
+    options, events = history
+    options = replace(options, service_class=service_class)
+    cards = card(prices[0]), from_second(effective_s, prices[1])
+    before, by = book(interim_ns, cards[:1], **matrix), book(interim_ns, cards, **matrix)
+    told, whole = (tell(options, events, rules, silent=True) for rules in (before, by))
+    if told.instance.stage is not Stage.CLOSED:
+        return
+    outcome = anew(told.records, by)
+    assert told.amount() + sum(amounts(outcome)) <= whole.amount()
+    assert sound(before, told, by, outcome) == []
+    again = [*told.records, *outcome.records]
+    assert anew(again, by).records == ()
+
+
+def from_second(at_s: int, price: str) -> RateCard:
+    return card(price, f"2026-11-22T10:{at_s // 60:02d}:{at_s % 60:02d}Z")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 99), unique=True, max_size=4),
+    st.permutations(range(3)),
+    st.lists(st.integers(0, 100), min_size=3, max_size=3, unique=True),
+    st.integers(1, 120),
+)
+def test_what_online_time_costs_is_independent_of_when_its_cards_arrive(
+    marks: list[int], order: list[int], arrivals: list[int], interim_s: int
+) -> None:
+    """An instance of a hundred seconds, some of them busy; three cards, each known at some time, in whatever order."""
+    cards = (card("0.5"), from_second(30, "0.25"), from_second(60, "2"))
+    options = replace(WORKER, service_class=ServiceClass.PRIVATE, account="cus_7")
+    busy = [
+        start(at * SECOND, str(n)) if n % 2 == 0 else finish(at * SECOND, str(n - 1))
+        for n, at in enumerate(sorted(marks))
+    ]
+    beats = [beat(at * SECOND) for at in range(1, 100) if at not in marks]
+    middle = sorted([*beats, *busy], key=lambda event: event.at_ns or 0)
+    history: list[Event] = [spawned(0), ready(0), *middle, exited(100 * SECOND)]
+    known = dict(zip(arrivals, (cards[n] for n in order), strict=True))
+
+    def at(arrived_s: int) -> Rulebook:
+        return book(interim_s * SECOND, tuple(one for when, one in sorted(known.items()) if when <= arrived_s))
+
+    instance, records = open_instance(opened(options), at(0), Hardware("cpu", 1, rule="test")), list[UsageRecord]()
+    for event in history:
+        step = fold(instance, [event], at((event.at_ns or 0) // SECOND))
+        instance, records = step.instance, [*records, *step.records]
+    by = at(100)
+    outcome = anew(records, by)
+    told = sum(map(amount_of, [*records, *outcome.records]))
+    assert told == tell(options, history, book(interim_s * SECOND, cards), silent=True).amount()
+
+
+def test_a_card_is_known_to_be_followed_by_the_next_one_that_takes_effect_later() -> None:
+    cards = card("0.5"), card("0.6"), late(6, "2"), late(3, "1")
+    followed = LateCards(cards)
+    assert [followed.since(one.hash) for one in cards] == [utc_text(cards[3].effective_utc_ns)] * 2 + [
+        None,
+        utc_text(cards[2].effective_utc_ns),
+    ]
+    assert followed.since(None) is None

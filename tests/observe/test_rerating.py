@@ -16,6 +16,7 @@ def test_whatever_is_said_narrows_it() -> None:
     said = {"since_utc": "2026-11-22T10:00:00Z", "model": "m", "account": "a", "prediction": "p", "dry_run": True}
     asked = read_asked(json.dumps(said | {"units": {"image": "2.5"}}).encode())
     assert asked == Asked(1_795_341_600_000_000_000, "m", "a", "p", {"image": "2.5"}, dry_run=True)
+    assert read_asked(b'{"late_cards":true}') == Asked(late_cards=True)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ def test_whatever_is_said_narrows_it() -> None:
         b'{"account":"a\\nb"}',
         b'{"prediction":"' + b"p" * 257 + b'"}',
         b'{"dry_run":"yes"}',
+        b'{"late_cards":1}',
         b'{"since_utc":"tomorrow"}',
         b'{"since_utc":7}',
         b'{"units":{"image":"1"}}',

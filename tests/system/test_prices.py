@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
+from taximeter.recall import realtime_ns
 from taximeter.records import RecordType
 from tests.prices.lists import body_of
 from tests.system.agents import Agent, Node, wait_until
@@ -22,6 +24,7 @@ from tests.system.rides import PROGRAM
 
 pytestmark = pytest.mark.system
 
+SECOND = 1_000_000_000
 RATES = 'version = "{version}"\neffective = {effective}\ncurrency = "USD"\n[tiers]\ncpu = "{cpu}"\n'
 LIST = '[hardware]\nnvml = false\n[price_list]\nurl = "{url}"\nkey_file = "key"\npoll_s = 1\n'
 
@@ -210,5 +213,27 @@ def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_
         ("before", "rerated", "0.1"),
         ("bare", "rerated", "0.3"),
     ]
+    with LedgerReader(node.state / "ledger.db") as reader:
+        assert audit(reader).faults == ()
+
+
+def test_a_card_that_comes_late_cuts_what_was_sold_once_somebody_asks_for_that(tmp_path: Path) -> None:
+    node = node_of(tmp_path)
+    write_rates(node, cpu="1")
+    with node.agent() as agent:
+        node.run("--class", "private", "--account", "cus_7", "--", "sleep", "2.5")
+        wait_until(lambda: node.records(RecordType.INSTANCE), "the instance's record")
+        (own,) = (one["data"] for one in node.records(RecordType.INSTANCE))
+        second = realtime_ns(own["interval"]["start_utc"]) // SECOND + 1
+        write_rates(node, version="2", effective=datetime.fromtimestamp(second, UTC).isoformat(), cpu="3")
+        agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: cards(node) == ["1", "2"], "the second card")
+        assert rated(node)["corrected"] == 0
+        assert rated(node, "--late-cards", "--dry-run")["corrected"] == 1
+        assert rated(node, "--late-cards")["corrected"] == 1
+        assert rated(node, "--late-cards")["corrected"] == 0
+    (correction,) = (one["data"] for one in node.records(RecordType.CORRECTION))
+    after_ns = realtime_ns(own["interval"]["end_utc"]) - second * SECOND
+    assert Decimal(correction["billing"]["amount"]) == 2 * Decimal(after_ns) / SECOND
     with LedgerReader(node.state / "ledger.db") as reader:
         assert audit(reader).faults == ()

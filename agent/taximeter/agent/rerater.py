@@ -1,4 +1,4 @@
-"""Rerates what has no price: finds it in the ledger, has it worked out, and books the corrections.
+"""Rerates what has no price, or has another one since: finds it in the ledger, works it out, books the corrections.
 
 Owns one request at a time, and slices between which everybody else has a turn. What still runs, or is being reviewed,
 is left for later: its records are not over. Refuses to know what anything costs.
@@ -18,11 +18,13 @@ import orjson
 from taximeter.agent.books import Books
 from taximeter.agent.inforce import read_known
 from taximeter.agent.scribe import Scribe
+from taximeter.billing.classes import ONLINE
 from taximeter.billing.money import EXACT, plain
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.rerating import Asked, Rerated
+from taximeter.recall import realtime_ns
 from taximeter.records import BillingStatus, RecordType, UsageRecord
-from taximeter.rerating import Outcome, rerate
+from taximeter.rerating import LateCards, Outcome, rerate
 
 #: What may be found a price for: predictions, and what an instance is billed for itself.
 _RATED = (RecordType.PREDICTION, RecordType.INSTANCE)
@@ -32,11 +34,25 @@ _SLICE = 64
 
 class _Billing(msgspec.Struct, gc=False):
     status: str
+    rate_card: str | None
+
+
+class _Interval(msgspec.Struct, gc=False):
+    end_utc: str
+
+
+class _Time(msgspec.Struct, gc=False):
+    wall_ns: int
 
 
 class _Data(msgspec.Struct, gc=False):
     instance: str
     billing: _Billing
+    interval: _Interval
+    to_date: _Time
+    prediction: str | None
+    final: bool
+    class_: str = msgspec.field(name="class")
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -78,7 +94,7 @@ class Rerater:
             return Rerated(corrected, {word: count for word, count in left.items() if count}, amounts, asked.dry_run)
 
     def _unrated(self, asked: Asked) -> list[str]:
-        """The instances that have records without a price, oldest first."""
+        """The instances that have records without a price, or with one that a late card may change; oldest first."""
         wanted = RecordFilter(
             since_utc_ns=asked.since_utc_ns,
             model=asked.model,
@@ -86,11 +102,12 @@ class Rerater:
             prediction=asked.prediction,
         )
         found: dict[str, None] = {}
+        late = LateCards(self._books.book.cards if asked.late_cards else ())
         with LedgerReader(self._path) as reader:
             for kind in _RATED:
                 for body in reader.records(replace(wanted, type=kind)):
                     data = _decode(body).data
-                    if data.billing.status == BillingStatus.UNRATED:
+                    if data.billing.status == BillingStatus.UNRATED or _is_late(data, late):
                         found[data.instance] = None
         return list(found)
 
@@ -105,7 +122,17 @@ class Rerater:
             for name in names:
                 events = [orjson.loads(body) for body in reader.records(RecordFilter(instance=name))]
                 rules = known.rules_at(events[0]["data"]["interval"]["start_utc"]) or book.rules[book.current]
-                yield rerate(events, book, rules, units)
+                yield rerate(events, book, rules, units, late_cards=asked.late_cards)
+
+
+def _is_late(data: _Data, late: LateCards) -> bool:
+    """Whether a card that came late may be that of a prediction which began there, or of online time."""
+    since_utc = late.since(data.billing.rate_card)
+    if since_utc is None or data.interval.end_utc <= since_utc:
+        return False
+    if data.prediction is None and data.class_ in ONLINE:
+        return True
+    return data.final and realtime_ns(data.interval.end_utc) - data.to_date.wall_ns >= realtime_ns(since_utc)
 
 
 def _add(sums: dict[str, Decimal], records: Iterable[UsageRecord]) -> None:

@@ -5,7 +5,7 @@ billed is read from the records themselves, corrections included, so settling tw
 Refuses to know what is due (dues) and where lines come from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from taximeter.billing.dues import Dues
@@ -17,10 +17,15 @@ _Key = tuple[str, str, Decimal]  # meter, unit, rate
 
 
 def settle(due: Dues, billed: Iterable[Line]) -> Billing | None:
-    """The signed lines that make what was `billed` into what is `due`; None where nothing is missing.
+    """The signed lines that make what was `billed` into what is `due`; None where nothing is missing."""
+    return settle_all((due,), billed)
+
+
+def settle_all(due: Sequence[Dues], billed: Iterable[Line]) -> Billing | None:
+    """The same of several that are due, under the card of the last of them.
 
     A line is so many more units (multiplier 1), or less (-1): units here are already times their multipliers. What is
-    not priced is due nothing, so what was billed of it is taken back. The lines must all be of the currency of `due`.
+    not priced is due nothing, so what was billed of it is taken back. All lines must be of one currency.
     """
     owed: dict[_Key, tuple[Decimal, Decimal]] = {}
     for line in billed:
@@ -28,7 +33,7 @@ def settle(due: Dues, billed: Iterable[Line]) -> Billing | None:
         _add(
             owed, (line.meter, line.unit, Decimal(line.rate)), EXACT.minus(quantity), EXACT.minus(Decimal(line.amount))
         )
-    for one in due.lines if due.reason is None else ():
+    for one in (line for part in due if part.reason is None for line in part.lines):
         quantity, rate = EXACT.multiply(one.quantity, one.multiplier), one.rate or _ZERO
         _add(owed, (one.meter, one.unit, rate), quantity, rounded(EXACT.multiply(quantity, rate)))
     lines = tuple(_line(key, quantity, amount) for key, (quantity, amount) in owed.items() if quantity or amount)
@@ -37,7 +42,7 @@ def settle(due: Dues, billed: Iterable[Line]) -> Billing | None:
     total = _ZERO
     for line in lines:
         total = EXACT.add(total, Decimal(line.amount))
-    return Billing(BillingStatus.RATED, lines, plain(total), due.currency, due.card)
+    return Billing(BillingStatus.RATED, lines, plain(total), due[-1].currency, due[-1].card)
 
 
 def _add(owed: dict[_Key, tuple[Decimal, Decimal]], key: _Key, quantity: Decimal, amount: Decimal) -> None:

@@ -1,4 +1,4 @@
-"""`taximeter rerate`: bills what had no price, once its card or its units have come.
+"""`taximeter rerate`: bills what had no price, once its card or its units have come; and what a late card prices anew.
 
 Owns the look. Refuses to work anything out: the agent does, which alone writes the ledger.
 """
@@ -37,6 +37,10 @@ def rerate(  # noqa: PLR0913, PLR0917 -- options, all by name
         list[str] | None,
         typer.Option(metavar="NAME=N", help="What that prediction counted and nobody said; may be repeated."),
     ] = None,
+    late_cards: Annotated[
+        bool,
+        typer.Option("--late-cards", help="Also what was billed before the card came that was in force by then."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> int:
@@ -46,6 +50,7 @@ def rerate(  # noqa: PLR0913, PLR0917 -- options, all by name
     nothing more. Needs the agent.
     """
     asked: dict[str, Any] = {"model": model, "account": account, "prediction": prediction, "dry_run": dry_run}
+    asked["late_cards"] = late_cards
     asked["since_utc"] = None if since is None else since_text(since, time.time_ns())
     asked["units"] = _counted(unit or [])
     done = Source(os.environ).rerate(asked)

@@ -16,7 +16,7 @@ from taximeter.observe.since import requested_ns
 #: A request is at most this long.
 REQUEST_MAX_BYTES = 8_192
 
-_KEYS = ("since_utc", "model", "account", "prediction", "units", "dry_run")
+_KEYS = ("since_utc", "model", "account", "prediction", "units", "late_cards", "dry_run")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 _MOST_UNITS = 64
@@ -36,6 +36,7 @@ class Asked:
     prediction: str | None = None
     units: Mapping[str, str] = field(default_factory=dict)  #: more of what that prediction counted, as exact texts
     dry_run: bool = False  #: only say what would be done
+    late_cards: bool = False  #: also what has a price, by a card that came late and was in force by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,14 @@ def read_asked(body: bytes) -> Asked:
     prediction = _name("prediction", said)
     if units and prediction is None:
         raise RerateError("cannot count units: expected the prediction that they are of")
-    dry_run = said.get("dry_run", False)
-    if not isinstance(dry_run, bool):
-        raise RerateError(f"cannot rerate with dry_run = {str(dry_run)[:40]!r}: expected true or false")
     return Asked(
         requested_ns(said.get("since_utc"), "rerate", RerateError),
         _name("model", said),
         _name("account", said),
         prediction,
         units,
-        dry_run,
+        _flag("dry_run", said),
+        _flag("late_cards", said),
     )
 
 
@@ -86,6 +85,13 @@ def _name(key: str, said: Mapping[str, Any]) -> str | None:
     if value is None or (isinstance(value, str) and _NAME.fullmatch(value)):
         return value
     raise RerateError(f"cannot rerate with {key} = {str(value)[:40]!r}: expected a name of 1 to 256 characters")
+
+
+def _flag(key: str, said: Mapping[str, Any]) -> bool:
+    value = said.get(key, False)
+    if not isinstance(value, bool):
+        raise RerateError(f"cannot rerate with {key} = {str(value)[:40]!r}: expected true or false")
+    return value
 
 
 def _units(value: object) -> Mapping[str, str]:
