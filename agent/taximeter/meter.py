@@ -51,6 +51,7 @@ from taximeter.spans import settle
 from taximeter.turn import (
     KERNEL_NS,
     PIDFD_NS,
+    Paused,
     Turn,
     arrive,
     cut_until,
@@ -68,6 +69,15 @@ _ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 _SIGKILL, _SIGTERM = 9, 15
 
 
+class Pause(Value):
+    """Where facts were left off at, in the midst of a cut of many predictions."""
+
+    rest: tuple[Event, ...]  #: whose first makes that cut, and is to be taken again
+    cut: int  #: so many predictions have their record of it
+    before: Instance
+    records: int  #: so many of them were there before
+
+
 class Step(Value):
     """What facts led to: the instance after them, its records, what was refused of which kind of fact."""
 
@@ -77,6 +87,7 @@ class Step(Value):
     faults: tuple[str, ...] = ()  #: of the clocks, a bounded word each
     doubts: tuple[str, ...] = ()  #: of who called whom, a bounded word each
     mismatch: bool = False  #: it turns out to have used what it did not declare, or the reverse
+    pause: Pause | None = None  #: there is more: `go_on` before all else
 
 
 def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = None) -> Instance:
@@ -96,31 +107,56 @@ def open_instance(opened: Opened, book: Rulebook, hardware: Hardware | None = No
     )
 
 
-def fold(instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock | None = None) -> Step:
+def fold(
+    instance: Instance, events: Iterable[Event], book: Rulebook, now: Clock | None = None, most: int | None = None
+) -> Step:
     """The instance after `events`, with the records that they led to; what is illegal changes nothing and is named.
 
     `now` is what the agent reads of the machine's clocks: the best word on how far UTC labels may be off, where the
-    agent may ask for that; else it is the wrapper's.
+    agent may ask for that; else it is the wrapper's. After `most` interim records of predictions it is left off at.
     """
-    turn = Turn(book)
+    return _fold(Step(instance), Pause(tuple(events), 0, instance, 0), Turn(book, room=most), now)
+
+
+def go_on(step: Step, book: Rulebook, now: Clock | None = None, most: int | None = None) -> Step:
+    """Take on what was left off at, by the same rules: it leads to what it had led to in one piece.
+
+    Until that is whole nothing of it is to be kept, for no fact says that somebody paused.
+    """
+    if step.pause is None:
+        return step
+    turn = Turn(book, list(step.records), faults=list(step.faults), doubts=list(step.doubts), room=most)
+    turn.cut = step.pause.cut
+    return _fold(step, step.pause, turn, now)
+
+
+def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
+    instance, before, records, written = step.instance, left.before, turn.records, left.records
     if now is not None and now.utc_error_ns is not None:
         turn.knows_utc = True
-        instance = reckon(instance, now)
-    records, rejected = turn.records, turn.rejected
-    refused: list[tuple[str, str]] = []
-    known = instance.evidence
-    for event in events:
-        written = len(records)
+        instance, before = reckon(instance, now), reckon(before, now)
+    refused, known, pause = list(step.rejected), instance.evidence, None
+    for taken, event in enumerate(left.rest):
+        if taken:
+            before, written = instance, len(records)
+        faults, doubts = len(turn.faults), len(turn.doubts)
         try:
             instance = _take(instance, event, turn)
         except IllegalInput as illegal:
+            instance = before
             del records[written:]
-            rejected.append(illegal.reason)
-        if rejected:
-            refused.extend((type(event).__name__, reason) for reason in rejected)
-            rejected.clear()
-    mismatch = instance.evidence is Evidence.MISMATCH is not known
-    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), tuple(turn.doubts), mismatch)
+            turn.rejected.append(illegal.reason)
+        except Paused as paused:
+            del turn.faults[faults:], turn.doubts[doubts:], turn.rejected[:]
+            # What the clocks did is marked on what is open, and is found, said and marked again.
+            instance = replace(paused.instance, reading=before.reading, faults=before.faults)
+            pause = Pause(left.rest[taken:], paused.cut, before, written)
+            break
+        if turn.rejected:
+            refused.extend((type(event).__name__, reason) for reason in turn.rejected)
+            turn.rejected.clear()
+    mismatch = step.mismatch or instance.evidence is Evidence.MISMATCH is not known
+    return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), tuple(turn.doubts), mismatch, pause)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
@@ -131,6 +167,7 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     if event.at_ns is not None and event.at_ns < settled_ns and type(event) not in _LOOKS:
         event = replace(event, at_ns=settled_ns)
     turn.moved = 0
+    turn.may_pause = isinstance(event, _PAUSABLE)
     if isinstance(event, _READINGS) and event.clock is not None:
         instance = mark_faults(instance, event.clock, turn)
     return _HANDLERS[type(event)](instance, event, turn)
@@ -304,6 +341,9 @@ _LOOKS = frozenset({Observed, Measured, Held, OwnerEnded, OwnersHeld})
 
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
 _READINGS = (Heartbeat, Alive, Exited, Lost)
+
+#: Facts whose cut may be made in pieces: before it they change nothing but what `_fold` takes back.
+_PAUSABLE = (Heartbeat, Marked, BadMark)
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Opened: _opened_again,

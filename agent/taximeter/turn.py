@@ -10,7 +10,7 @@ from taximeter import clockwork, wire
 from taximeter.billing.classes import ONLINE
 from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Clock, Status
-from taximeter.instance import Cut, Freed, Instance, Prediction
+from taximeter.instance import Cut, Freed, Instance
 from taximeter.lifecycle import Stage
 from taximeter.records import UsageRecord, Witness
 from taximeter.resources import cpu_to_date, told
@@ -42,6 +42,18 @@ class Turn:
     doubts: list[str] = field(default_factory=list)  #: of who called whom, in words
     knows_utc: bool = False  #: the agent itself has told how far off UTC labels may be
     moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
+    room: int | None = None  #: for so many predictions' interim records before others have a turn; None: for all
+    may_pause: bool = False  #: whether the fact that is being taken can be taken again
+    cut: int = 0  #: so many of the open predictions have their record of the cut that was left off at
+
+
+class Paused(Exception):
+    """A cut of many predictions is left off in its midst: the same fact is to be taken again, which goes on there."""
+
+    def __init__(self, instance: Instance, cut: int) -> None:
+        super().__init__()
+        self.instance = instance
+        self.cut = cut
 
 
 def arrive(instance: Instance, at_ns: int, turn: Turn, *, held: bool = False) -> Instance:
@@ -105,11 +117,20 @@ def _under(instance: Instance, card: str) -> Instance:
 
 
 def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
-    """One interim record for every open prediction and for the instance; nothing is settled."""
+    """One interim record for every open prediction and for the instance; nothing is settled.
+
+    Raises Paused where that is more than there is room for.
+    """
     end = End(at_ns, Status.PROCESSING, final=False, witness=Witness(instance.start.source, 0))
-    instance = note_crowd(instance, at_ns)
-    kept: list[Prediction] = []
-    for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
+    done, turn.cut = turn.cut, 0
+    if not done:
+        instance = note_crowd(instance, at_ns)
+    until = len(instance.predictions)
+    if turn.room is not None and turn.may_pause:
+        until = min(until, done + turn.room)
+        turn.room -= until - done
+    kept = list(instance.predictions[:done])
+    for prediction, times in zip(instance.predictions[done:until], times_at(instance, at_ns)[done:until], strict=True):
         hardware = billed_hardware(instance, prediction, turn.book)
         records = prediction_records(instance, prediction, times, end, turn.book)
         turn.records.extend(records)
@@ -128,6 +149,9 @@ def _cut(instance: Instance, at_ns: int, turn: Turn) -> Instance:
                 drawn=told(prediction.drawn),
             )
         )
+    rest = instance.predictions[until:]
+    if rest:
+        raise Paused(replace(instance, predictions=(*kept, *rest)), len(kept))
     phases = phases_at(instance, at_ns)
     records = instance_records(instance, phases, end, None, turn.book)
     turn.records.extend(records)

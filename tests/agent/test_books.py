@@ -14,7 +14,19 @@ from taximeter.kernel import boot_id
 from taximeter.ledger.reader import LedgerReader
 from tests.agent.desks import SECOND, Node, long_run, start, write
 from tests.core.stories import BOOT_ID as OTHER_BOOT
-from tests.journal_samples import BOOT_ID, INSTANCE, OTHER, held, mark_line, open_line, options, sample_lines
+from tests.core.stories import book
+from tests.journal_samples import (
+    BOOT_ID,
+    INSTANCE,
+    OTHER,
+    clock,
+    fact,
+    held,
+    mark_line,
+    open_line,
+    options,
+    sample_lines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -367,3 +379,80 @@ def test_facts_that_the_wrapper_had_to_drop_are_counted(tmp_path: Path) -> None:
     write(node.journal, lines)
     node.read()
     assert node.books.tally.counters().journal_faults == {"dropped": 17}
+
+
+def many_open(count: int) -> list[bytes]:
+    """A worker with so many predictions open, and then a heartbeat with which they are cut."""
+    starts = [mark_line(3 * SECOND + n, {"mark": "start", "prediction": f"p{n}"}) for n in range(count)]
+    beats = [fact("heartbeat", s * SECOND, clock=clock(s * SECOND), usage=None) for s in range(4, 12)]
+    return [*long_run()[:3], *starts, *beats]
+
+
+def test_the_interim_records_of_many_predictions_are_made_in_pieces_and_kept_as_one(tmp_path: Path) -> None:
+    node = start(tmp_path / "node", rules=book(10 * SECOND))
+    lines = many_open(600)
+    with held(write(node.journal, lines[:-2])):
+        node.read()
+        node.commit()
+        write(node.journal, lines)
+        pieces = 0
+        while not node.books.waiting:
+            assert node.books.read(INSTANCE) or node.books.waiting
+            pieces += 1
+        assert pieces == 5
+        assert node.books.waiting == 601
+        node.read()
+        node.commit()
+    assert len(node.usage()) == 601
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 5])
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_crash_between_two_pieces_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, pieces: int, committed: bool
+) -> None:
+    whole, node = (start(tmp_path / name, rules=book(10 * SECOND)) for name in ("whole", "node"))
+    lines = many_open(600)
+    with held(write(whole.journal, lines)), held(write(node.journal, lines[:-2])):
+        whole.read()
+        whole.commit()
+        node.read()
+        node.commit()
+        write(node.journal, lines)
+        for _ in range(pieces):
+            node.books.read(INSTANCE)
+        if committed:
+            node.books.book_heard(INSTANCE, None) if pieces == 1 else node.commit()
+        node.ledger.close()
+        node = start(node.path, rules=book(10 * SECOND))
+        node.read()
+        node.commit()
+        assert node.usage() == whole.usage()
+
+
+@pytest.mark.parametrize("at_once", ["look", "heard", "own", "everything"])
+def test_what_else_is_booked_of_an_instance_comes_behind_what_is_half_folded(tmp_path: Path, at_once: str) -> None:
+    node = start(tmp_path / "node", rules=book(10 * SECOND))
+    lines = many_open(600)
+    with held(write(node.journal, lines[:-2])):
+        node.read()
+        node.commit()
+        write(node.journal, lines)
+        assert node.books.read(INSTANCE)
+        book_it = {
+            "look": lambda: node.books.book_look(INSTANCE, []),
+            "heard": lambda: node.books.book_heard(INSTANCE, 7),
+            "own": lambda: node.books.book_own(INSTANCE, []),
+            "everything": lambda: None,
+        }
+        book_it[at_once]()
+        last = node.books.take_everything()
+        assert last is not None
+        node.ledger.commit(last)
+        assert len(node.usage()) == 601
+        node.ledger.close()
+        node = start(node.path, rules=book(10 * SECOND))
+        node.read()
+        assert node.books.accounts[INSTANCE].position.offset == node.journal.stat().st_size
+        node.commit()
+    assert len(node.usage()) == 601

@@ -27,7 +27,7 @@ from taximeter.events import (
 )
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
-from taximeter.meter import fold, open_instance
+from taximeter.meter import Step, fold, go_on, open_instance
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rulebook import Rulebook, Rules, make_rules
 
@@ -179,6 +179,14 @@ def tell(
     instance = open_instance(opened(options), rules, on or Hardware(tier, 1, rule="test"))
     step = fold(instance, events, rules)
     return Told(step.instance, list(step.records), [reason for _, reason in step.rejected])
+
+
+def in_pieces(instance: Instance, events: Iterable[Event], rules: Rulebook, at_once: int) -> list[Step]:
+    """Fold so that no more predictions than that are cut at once: where each piece got."""
+    steps = [fold(instance, events, rules, most=at_once)]
+    while steps[-1].pause is not None:
+        steps.append(go_on(steps[-1], rules, most=at_once))
+    return steps
 
 
 WORKER = Options(worker=True)

@@ -75,7 +75,7 @@ from tests.core.draws import (
 )
 from tests.core.reading_back import taken_up
 from tests.core.stopwatch import BEAT_NS, ONLINE, Life, Row
-from tests.core.stories import BOOT_ID, MS, REALTIME_AT_ZERO, SECOND, book, card
+from tests.core.stories import BOOT_ID, MS, REALTIME_AT_ZERO, SECOND, book, card, in_pieces
 from tests.core.verdict import billed, check, data_of
 
 SOAK = int(os.environ.get("TAXIMETER_SOAK", "0"))
@@ -346,7 +346,9 @@ class Histories(RuleBasedStateMachine):
         self.read(self.ride(which), most)
 
     def read(self, ride: Ride, most: int) -> None:
-        step = fold(ride.state, ride.facts[ride.taken : ride.taken + most], self.rules)
+        facts = ride.facts[ride.taken : ride.taken + most]
+        step = fold(ride.state, facts, self.rules)
+        assert in_pieces(ride.state, facts, self.rules, at_once=1 + most % 3)[-1] == step
         ride.taken = min(ride.taken + most, len(ride.facts))
         ride.state = step.instance
         ride.records.extend(step.records)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ServiceClass, UnitsMark
+from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ReadyMark, ServiceClass, UnitsMark
+from taximeter.lifecycle import Stage
+from taximeter.lineage import OWN_PARENT
 from taximeter.meter import fold, open_instance
 from taximeter.records import UsageRecord
 from taximeter.values import replace
@@ -21,6 +23,7 @@ from tests.core.stories import (
     book,
     exited,
     finish,
+    in_pieces,
     opened,
     ready,
     spawned,
@@ -181,3 +184,35 @@ def test_of_three_days_no_moment_leaves_more_untold_than_an_interval_and_a_heart
             told_ns[record.prediction] += data_of(record)["time"]["active_ns"]
         assert min(told_ns["a"], told_ns[None]) >= (second - 60) * SECOND
     assert told_ns == {"a": 3 * 24 * 3600 * SECOND, None: 3 * 24 * 3600 * SECOND}
+
+
+# --- a cut of many is made in pieces ---
+
+
+def test_a_cut_of_many_predictions_is_made_in_pieces_of_so_many_records_which_lead_to_what_one_leads_to() -> None:
+    starts = [start((1 + n) * MS, f"p{n}", account=f"cus_{n % 3}") for n in range(10)]
+    events = [spawned(0), ready(0), *starts, *[beat(at * SECOND) for at in range(1, 61)], beat(61 * SECOND)]
+    begun = open_instance(opened(WORKER), book())
+    steps = in_pieces(begun, events, book(), at_once=4)
+    assert [len(step.records) for step in steps] == [4, 8, 11]
+    assert [step.instance.cut.at_ns == MINUTE for step in steps] == [False, False, True]
+    assert steps[-1] == fold(begun, events, book())
+
+
+def test_a_fact_that_is_refused_behind_its_cut_takes_the_cut_back_however_it_was_made() -> None:
+    """It changes nothing: so the cut is made by the next one."""
+    events = [spawned(0), start(0, "a"), start(0, "b"), *[beat(at * SECOND) for at in range(1, 60)]]
+    instance = fold(open_instance(opened(WORKER), book()), events, book()).instance
+    stopped = replace(instance, stage=Stage.PENDING)
+    facts = [Marked(MINUTE, ReadyMark()), beat(MINUTE)]
+    steps = in_pieces(stopped, facts, book(), at_once=1)
+    assert [len(step.records) for step in steps] == [1, 0, 1, 3]
+    assert steps[-1] == fold(stopped, facts, book())
+    assert fold(stopped, facts[:1], book()).instance == stopped
+
+
+def test_what_a_fact_says_beside_its_cut_is_said_once() -> None:
+    odd = start(MINUTE, "a", parent="a")
+    events = [spawned(0), start(0, "b"), start(0, "c"), *[beat(at * SECOND) for at in range(1, 60)], odd]
+    begun = open_instance(opened(WORKER), book())
+    assert in_pieces(begun, events, book(), at_once=1)[-1].doubts == fold(begun, events, book()).doubts == (OWN_PARENT,)

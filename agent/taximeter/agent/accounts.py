@@ -10,16 +10,28 @@ from functools import lru_cache
 import msgspec
 
 from taximeter.errors import LedgerError
-from taximeter.events import Event
+from taximeter.events import Clock, Event
 from taximeter.hardware.inventory import Hardware
 from taximeter.instance import Instance
 from taximeter.journal import Position
 from taximeter.ledger.marked import is_as_written, marked, unmarked
 from taximeter.ledger.values import JournalState
 from taximeter.lifecycle import Stage
+from taximeter.meter import Step
+from taximeter.values import Value
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Instance | None] = msgspec.json.Decoder(Instance | None).decode
+
+
+class Half(Value):
+    """News of an instance that may be half folded: nothing of it is kept until it is whole."""
+
+    step: Step
+    now: Clock  #: as it was when that began
+    position: Position  #: where the account goes on to then
+    seen: tuple[Event, ...]  #: what of it the agent saw itself, and is to keep
+    has_more: bool  #: whether there is more in the journal
 
 
 @dataclass(slots=True)
@@ -31,6 +43,7 @@ class Account:
     stuck: str | None = None  #: why nothing more of it is read
     seen_ns: int = 0  #: when something new was last read, by the agent's CLOCK_MONOTONIC
     is_behind: bool = False  #: whether more of its journal lies there than was read
+    half: Half | None = None  #: what was read beyond that, and makes more records than others should wait for
 
     @property
     def pid_is_open(self) -> bool:

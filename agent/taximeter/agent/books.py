@@ -9,7 +9,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from taximeter.agent.accounts import Account, Closed, own, placed, state_of
+from taximeter.agent.accounts import Account, Closed, Half, own, placed, state_of
 from taximeter.agent.belief import Attest, Belief
 from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
@@ -24,7 +24,7 @@ from taximeter.journal import Chunk, Position, read_on
 from taximeter.late import review, take_over
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
-from taximeter.meter import Step, fold, open_instance
+from taximeter.meter import Step, fold, go_on, open_instance
 from taximeter.observe.tally import Tally
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
@@ -35,6 +35,8 @@ _CHUNK_BYTES = 1 << 16
 #: So much is folded before anybody else has a turn: some 15 ms. It is counted in open predictions, since a mark may
 #: settle the times of all that are; a fact counts as so many more.
 TURN, _FACT = 4_096, 8
+#: Of so many predictions a cut is made before anybody else has a turn: some 6 ms.
+AT_ONCE = 128
 #: So many of the facts that are read at once may be starts, each of which makes one more.
 _STARTS = 24
 _BEGINNING = Position()
@@ -125,6 +127,11 @@ class Books:
             account = self.accounts.get(name)
             if account is None:
                 account = self.accounts[name] = Account(_BEGINNING)
+            if account.half is not None:
+                left = 0
+                if self._go_on(name, account, account.half):
+                    due.insert(0, name)
+                continue
             most = most_facts(account, left)
             try:
                 chunk = read_on(self._directory_fd, name, account.position, self._owners, _CHUNK_BYTES, most)
@@ -135,7 +142,12 @@ class Books:
                 self._have_wait(name, chunk.owner)
                 continue
             left -= cost(account) * (len(chunk.events) + len(chunk.faults))
-            found.append((name, account, chunk))
+            if account.open_predictions <= AT_ONCE or chunk.ended:
+                found.append((name, account, chunk))
+                continue
+            left = 0  # whether it makes a cut or not
+            if self._begin_half(name, account, chunk):
+                due.insert(0, name)
         return names, found
 
     def _have_wait(self, name: str, owner: int) -> None:
@@ -156,6 +168,42 @@ class Books:
         self._page.note(name, map(own, seen))
         return self._with_last_words(name, account, events)
 
+    def _begin_half(self, name: str, account: Account, chunk: Chunk) -> bool:
+        """Fold the news of an instance that has many predictions open, or a part; whether there is more."""
+        before = account.position
+        believed = self._belief.of(name, account, chunk)
+        if believed is None or account.instance is None:
+            self.early.add(name)
+            account.is_behind = True
+            return False
+        (events, seen), now = believed, self._clocks.lately()
+        half = Half(
+            fold(account.instance, events, self.book, now, AT_ONCE), now, account.position, tuple(seen), chunk.more
+        )
+        account.position = before
+        return self._keep_half(name, account, half)
+
+    def _go_on(self, name: str, account: Account, half: Half, most: int | None = AT_ONCE) -> bool:
+        """Fold on what is half folded; whether there is more."""
+        return self._keep_half(name, account, replace(half, step=go_on(half.step, self.book, half.now, most)))
+
+    def _keep_half(self, name: str, account: Account, half: Half) -> bool:
+        """What is half folded is kept beside the account, what is whole goes into it; whether there is more."""
+        if half.step.pause is not None:
+            account.half, account.is_behind = half, True
+            return True
+        account.half, account.position, account.is_behind = None, half.position, half.has_more
+        self._page.note(name, map(own, half.seen))
+        self._file(name, account, half.step)
+        return half.has_more
+
+    def _complete(self, name: str) -> Account:
+        """The account of an instance, of which something else is to be booked: what is half folded comes first."""
+        account = self.accounts[name]
+        if account.half is not None:
+            self._go_on(name, account, account.half, None)
+        return account
+
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
         self.accounts.pop(instance, None)
@@ -169,7 +217,7 @@ class Books:
 
         `heard_bytes` is how far that was in the file of what it heard.
         """
-        account = self.accounts[instance]
+        account = self._complete(instance)
         account.seen_ns = time.monotonic_ns()
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
@@ -181,14 +229,14 @@ class Books:
 
     def book_heard(self, instance: str, heard_bytes: int | None) -> None:
         """Keep how far what the agent heard of an open instance is booked; None: as far as before."""
-        account = self.accounts[instance]
+        account = self._complete(instance)
         if heard_bytes is not None and account.instance is not None:
             account.instance = replace(account.instance, heard_bytes=heard_bytes)
         self._page.keep(instance)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:
         """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""
-        account = self.accounts[instance]
+        account = self._complete(instance)
         self._page.note(instance, map(own, events))
         self._fold(instance, account, events)
         self._page.keep(instance)
@@ -204,7 +252,7 @@ class Books:
 
     def reviewed(self, instance: str, ended: Iterable[tuple[int, Ended]], at: int) -> None:
         """Book the corrections of what has ended, as its records up to `at` say, and how far that got."""
-        account = self.accounts.get(instance) or self.settling[instance]
+        account = self._complete(instance) if instance in self.accounts else self.settling[instance]
         if account.instance is None:
             return
         account.instance, records = review(account.instance, ended, at, self.book)
@@ -222,7 +270,7 @@ class Books:
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
-        account = self.accounts[instance]
+        account = self._complete(instance)
         if account.instance is None:
             return
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
@@ -251,8 +299,8 @@ class Books:
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
-        for name, account in self.accounts.items():
-            if account.instance is not None:
+        for name in self.accounts:
+            if self._complete(name).instance is not None:
                 self._page.keep(name)
         return self.take_batch()
 
