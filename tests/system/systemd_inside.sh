@@ -18,6 +18,9 @@ charged() { # ACCOUNT [TYPE]: how its records call the end
     $taximeter records --json --type "${2:-prediction}" --account "$1" | sed -n 's/.*"status":"\([a-z]*\)","final":true.*/\1/p' | tr '\n' ' '
 }
 
+# The container has a boot id of its own, which units with ProtectKernelTunables= do not see: no machine is like that.
+umount /proc/sys/kernel/random/boot_id; said one_boot $?
+
 cd /root && sh ./units; said units $?
 said user "$(id -un taximeter)"
 said dropbox "$(stat -c '%a %U %G' /var/lib/taximeter/journal)"
@@ -56,6 +59,15 @@ as_alice $taximeter run --account cus_broke -- true; said alice_admitted $?
 # A worker under the meter, started by systemd, that says itself when it is ready.
 systemctl start example-worker.service
 said worker "$(systemctl is-active example-worker.service)"
+
+# With KillMode=mixed a command ends with its wrapper.
+systemd-run --quiet --unit mixed --property KillMode=mixed $taximeter run --account cus_mixed -- sleep 600
+mixed() { pgrep --parent "$(shown MainPID mixed.service)" --exact sleep; }
+within 10 mixed; command=$(mixed)
+systemctl kill --signal KILL --kill-who main mixed.service
+gone() { ! kill -0 "$command"; }
+within 10 gone; said mixed_command "$([ -n "$command" ] && gone 2>/dev/null && echo gone)"
+within 10 booked cus_mixed; said mixed "$(charged cus_mixed)"
 
 before=$(shown MainPID)
 systemctl kill --signal KILL --kill-who main taximeter.service

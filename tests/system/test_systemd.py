@@ -77,6 +77,7 @@ def test_exposure_is_at_most_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fact", "value"),
     [
+        pytest.param("one_boot", "0", id="the container is of one boot with its units"),
         pytest.param("verified", "yes", id="systemd finds nothing wrong with the units"),
         pytest.param("units", "0", id="the documented commands install them"),
         pytest.param("user", "taximeter", id="sysusers makes the user"),
@@ -96,6 +97,8 @@ def test_exposure_is_at_most_2(tmp_path: Path) -> None:
         pytest.param("denied_after", "711", id="what is refused outlives the service"),
         pytest.param("worker", "active", id="a wrapped worker's own READY=1 reaches systemd"),
         pytest.param("worker_result", "success", id="a wrapped worker stops cleanly"),
+        pytest.param("mixed_command", "gone", id="with KillMode=mixed a command ends with its wrapper"),
+        pytest.param("mixed", "failed ", id="and is booked"),
         pytest.param("after_kill", "running", id="killed -9 it is started again"),
         pytest.param("new_pid", "yes", id="as a new process"),
         pytest.param("after_kill_booked", "succeeded ", id="and goes on booking"),
