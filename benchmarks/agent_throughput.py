@@ -75,11 +75,11 @@ SETTINGS = '[listen]\naddress = "127.0.0.1:0"\n[ledger]\ncheckpoint_s = 1\n'
 
 
 @contextlib.contextmanager
-def agent(state: Path, *, ship: bool) -> Iterator[subprocess.Popen[bytes]]:
-    """A real agent on `state`, held to one core."""
+def agent(state: Path, *, ship: bool, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A real agent on `state`, held to one core; `more` are further tables of its settings."""
     state.mkdir(parents=True, exist_ok=True)
     config = state / "agent.toml"
-    config.write_text(("" if ship else "sinks = []\n") + SETTINGS)
+    config.write_text(("" if ship else "sinks = []\n") + SETTINGS + more)
     environment = {**os.environ, "TAXIMETER_STATE_DIR": str(state), "TAXIMETER_RUN_DIR": str(state / "run")}
     code = "import sys; from taximeter.cli import main; sys.exit(main())"
     process = subprocess.Popen(

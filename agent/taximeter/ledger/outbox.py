@@ -8,6 +8,7 @@ to know what a record says.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taximeter.ledger import cursors as marks
 from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Stored
 
@@ -31,7 +32,7 @@ ORDER BY seq LIMIT ?4
 _NEWEST = """
 SELECT seq, body FROM records WHERE seq > (SELECT seq FROM sinks WHERE name = ?) ORDER BY seq DESC LIMIT 1
 """
-_MOVE = "UPDATE sinks SET seq = max(seq, ?2) WHERE name = ?1"
+_MOVE = "UPDATE sinks SET seq = max(seq, ?2) WHERE name = ?1 RETURNING seq"
 _SET_ASIDE = """
 INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, 0)
 ON CONFLICT (sink, seq) DO UPDATE SET reason = ?3, said = ?4, at_utc_ns = ?5, again = 0
@@ -64,7 +65,13 @@ class DeadLetter(NamedTuple):
 
 def register(connection: "apsw.Connection", sink: str) -> None:
     """Ship to `sink` from now on; one that is new begins with the first record."""
-    connection.execute(_REGISTER, (sink,))
+    with transaction(connection):
+        connection.execute(_REGISTER, (sink,))
+        said = connection.execute("SELECT seq FROM sinks WHERE name = ?", (sink,)).get
+        seq = marks.settled(connection, sink, said)
+        if seq != said:
+            connection.execute("UPDATE sinks SET seq = ? WHERE name = ?", (seq, sink))
+        marks.keep(connection, sink, seq)
 
 
 def drop_sink(connection: "apsw.Connection", sink: str) -> None:
@@ -72,6 +79,7 @@ def drop_sink(connection: "apsw.Connection", sink: str) -> None:
     with transaction(connection):
         connection.execute("DELETE FROM sinks WHERE name = ?", (sink,))
         connection.execute("DELETE FROM dead_letters WHERE sink = ?", (sink,))
+        marks.forget(connection, sink)
 
 
 def cursors(connection: "apsw.Connection") -> dict[str, int]:
@@ -104,13 +112,16 @@ def shipped(
 ) -> None:
     """Move the cursor of `sink`, and keep what it refused on the way: number, reason, what was said."""
     with transaction(connection):
-        connection.execute(_MOVE, (sink, seq))
+        move(connection, sink, seq)
         connection.executemany(_SET_ASIDE, [(sink, *one, now_utc_ns) for one in refused])
 
 
 def move(connection: "apsw.Connection", sink: str, seq: int) -> None:
-    """Move the cursor of `sink`."""
-    connection.execute(_MOVE, (sink, seq))
+    """Move the cursor of `sink`; a cursor never goes back."""
+    with transaction(connection):
+        row = connection.execute(_MOVE, (sink, seq)).fetchone()
+        if row is not None:
+            marks.keep(connection, sink, row[0])
 
 
 def keep(connection: "apsw.Connection", letters: Iterable[tuple[Any, ...]]) -> None:

@@ -15,7 +15,7 @@ import apsw
 import msgspec
 
 from taximeter.billing.money import decimal_of
-from taximeter.ledger import accounts, chain
+from taximeter.ledger import accounts, chain, cursors
 from taximeter.ledger.damage import is_open_state
 from taximeter.ledger.values import JournalState
 
@@ -123,7 +123,11 @@ def records(path: Path, after: int) -> Iterator[Found]:
 def _read_small(connection: apsw.Connection, found: Salvage) -> None:
     meta = dict(_all(connection, "SELECT key, value FROM meta", found, str, str))
     found.ledger_id, found.node_id = meta.get("ledger_id"), meta.get("node_id")
-    found.cursors = dict(_all(connection, "SELECT name, seq FROM sinks", found, str, int))
+    said = dict(_all(connection, "SELECT name, seq FROM sinks", found, str, int))
+    marked = cursors.marked_in(meta)
+    found.cursors = {name: min(said.get(name, seq), seq) for name, seq in marked.items()} | {
+        name: seq for name, seq in said.items() if name not in marked
+    }
     open_ = [*_all(connection, "SELECT instance, segment, offset, state FROM journals", found)]
     found.journals = [JournalState(*row) for row in open_ if is_open_state(row)]
     found.broken = {str(row[0]) for row in open_ if not is_open_state(row)}
