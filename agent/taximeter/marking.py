@@ -35,9 +35,9 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
     mark = event.mark
     worker = instance.opened.options.worker
     if isinstance(mark, StartMark) and worker:
-        return arrive(_started(instance, event, mark, turn), event.at_ns, turn, held=event.held)
+        return _arrived(_started(instance, event, mark, turn), event, turn)
     if isinstance(mark, FinishMark) and worker:
-        return arrive(_finished(instance, event, mark, turn), event.at_ns, turn, held=event.held)
+        return _arrived(_finished(instance, event, mark, turn), event, turn)
     said_ns = _said_ns(instance, event)
     instance = arrive(instance, event.at_ns, turn, held=event.held)
     if isinstance(mark, ReadyMark):
@@ -52,6 +52,12 @@ def marked(instance: Instance, event: Marked, turn: Turn) -> Instance:
         return _activated(instance, event.at_ns, said_ns, turn, mark)
     turn.rejected.append("not_a_worker")
     return instance
+
+
+def _arrived(instance: Instance, event: Marked, turn: Turn) -> Instance:
+    """Go on to when a mark was read, whose word is done: not again, should a cut on the way be left off at."""
+    turn.done = (event.at_ns, event.held)
+    return arrive(instance, event.at_ns, turn, held=event.held)
 
 
 def _kept(instance: Instance, outcome: Instance | str, turn: Turn) -> Instance:

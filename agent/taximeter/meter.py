@@ -72,10 +72,11 @@ _SIGKILL, _SIGTERM = 9, 15
 class Pause(Value):
     """Where facts were left off at, in the midst of a cut of many predictions."""
 
-    rest: tuple[Event, ...]  #: whose first makes that cut, and is to be taken again
+    rest: tuple[Event, ...]  #: whose first makes that cut, and is to be taken again, or has only to arrive (`done`)
     cut: int  #: so many predictions have their record of it
     before: Instance
     records: int  #: so many of them were there before
+    done: tuple[int, bool] | None = None
 
 
 class Step(Value):
@@ -135,26 +136,34 @@ def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
     if now is not None and now.utc_error_ns is not None:
         turn.knows_utc = True
         instance, before = reckon(instance, now), reckon(before, now)
-    refused, known, pause = list(step.rejected), instance.evidence, None
+    refused, known = list(step.rejected), instance.evidence
+    pause: Pause | None = None
     for taken, event in enumerate(left.rest):
         if taken:
             before, written = instance, len(records)
         faults, doubts = len(turn.faults), len(turn.doubts)
         try:
-            instance = _take(instance, event, turn)
+            if left.done is not None and not taken:
+                turn.done, turn.may_pause = left.done, True
+                instance = arrive(instance, left.done[0], turn, held=left.done[1])
+            else:
+                instance = _take(instance, event, turn)
         except IllegalInput as illegal:
             instance = before
             del records[written:]
             turn.rejected.append(illegal.reason)
         except Paused as paused:
-            del turn.faults[faults:], turn.doubts[doubts:], turn.rejected[:]
-            # What the clocks did is marked on what is open, and is found, said and marked again.
-            instance = replace(paused.instance, reading=before.reading, faults=before.faults)
-            pause = Pause(left.rest[taken:], paused.cut, before, written)
-            break
+            instance = paused.instance
+            pause = Pause(left.rest[taken:], paused.cut, before, written, turn.done)
+            if turn.done is None:
+                del turn.faults[faults:], turn.doubts[doubts:], turn.rejected[:]
+                # What the clocks did is marked on what is open, and is found, said and marked again.
+                instance = replace(instance, reading=before.reading, faults=before.faults)
         if turn.rejected:
             refused.extend((type(event).__name__, reason) for reason in turn.rejected)
             turn.rejected.clear()
+        if pause is not None:
+            break
     mismatch = step.mismatch or instance.evidence is Evidence.MISMATCH is not known
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), tuple(turn.doubts), mismatch, pause)
 
@@ -166,7 +175,7 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     settled_ns = max(instance.sign_ns, instance.since_ns)
     if event.at_ns is not None and event.at_ns < settled_ns and type(event) not in _LOOKS:
         event = replace(event, at_ns=settled_ns)
-    turn.moved = 0
+    turn.moved, turn.done = 0, None
     turn.may_pause = isinstance(event, _PAUSABLE)
     if isinstance(event, _READINGS) and event.clock is not None:
         instance = mark_faults(instance, event.clock, turn)

@@ -44,11 +44,12 @@ class Turn:
     moved: int = 0  #: what this event's reading found, as bits: a cut on its way does not end that
     room: int | None = None  #: for so many predictions' interim records before others have a turn; None: for all
     may_pause: bool = False  #: whether the fact that is being taken can be taken again
+    done: tuple[int, bool] | None = None  #: of a mark whose word is done: when it arrives, and whether it was held
     cut: int = 0  #: so many of the open predictions have their record of the cut that was left off at
 
 
 class Paused(Exception):
-    """A cut of many predictions is left off in its midst: the same fact is to be taken again, which goes on there."""
+    """A cut of many predictions is left off in its midst: the same fact is to be taken on, which goes on there."""
 
     def __init__(self, instance: Instance, cut: int) -> None:
         super().__init__()

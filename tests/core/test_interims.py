@@ -216,3 +216,14 @@ def test_what_a_fact_says_beside_its_cut_is_said_once() -> None:
     events = [spawned(0), start(0, "b"), start(0, "c"), *[beat(at * SECOND) for at in range(1, 60)], odd]
     begun = open_instance(opened(WORKER), book())
     assert in_pieces(begun, events, book(), at_once=1)[-1].doubts == fold(begun, events, book()).doubts == (OWN_PARENT,)
+
+
+@pytest.mark.parametrize("late", [0, 1, 20 * MS])
+def test_a_mark_of_before_a_cut_that_it_passes_is_done_once(late: int) -> None:
+    marks = [finish(MINUTE + MS, "b", said_ns=MINUTE - late), start(MINUTE + MS, "e", said_ns=MINUTE - late)]
+    begun = [start(SECOND, name) for name in "abcd"]
+    for mark in marks:
+        events = [spawned(0), *begun, *[beat(at * SECOND) for at in range(2, 60)], mark, mark, beat(61 * SECOND)]
+        instance = open_instance(opened(WORKER), book())
+        assert in_pieces(instance, events, book(), at_once=1)[-1] == fold(instance, events, book())
+        assert len(in_pieces(instance, events, book(), at_once=1)) >= 3
