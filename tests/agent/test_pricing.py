@@ -178,6 +178,19 @@ async def test_a_bad_list_changes_nothing(tmp_path: Path, body: bytes, reason: s
     assert kept.body == ONE.decode()
 
 
+@pytest.mark.parametrize("body", [b"[]", b'{"data":[]}'])
+async def test_a_list_that_has_no_model_any_more_is_an_outage_and_no_price(tmp_path: Path, body: bytes) -> None:
+    force = Force()
+    async with serving(ONE) as platform:
+        made = prices(tmp_path, platform.url)
+        await made.begin()
+        platform.body = body
+        await ran(made, force, lambda: made.view and made.view.failures)
+    assert force.cards == []
+    assert made.view is not None
+    assert set(made.view.failures) == {"bad_list"}
+
+
 async def test_a_list_older_than_the_one_in_force_changes_nothing(tmp_path: Path) -> None:
     force = Force()
     async with serving(ONE, last_modified="Thu, 26 Nov 2026 07:00:00 GMT") as platform:

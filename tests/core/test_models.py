@@ -81,6 +81,33 @@ def test_a_key_said_twice_is_named() -> None:
     assert caught.value.faults == ("models.json: [0].pricing.amount: said more than once: expected it once",)
 
 
+def test_a_key_that_is_said_more_than_once_is_found_among_very_many() -> None:
+    """Each by its own search of all the others would take hours, for an answer that anybody may give."""
+    text = "{" + ",".join(f'"k{number % 100_000}":1' for number in range(200_000)) + "}"
+    with pytest.raises(ConfigError) as caught:
+        exact.loads(text, "x")
+    assert len(caught.value.faults) == 100_000
+
+
+@pytest.mark.parametrize("number", ["1e-999999999999999999999", "1E+999999999999999999999", "0e99999999999999999999"])
+def test_an_exponent_that_no_number_can_have_is_a_fault_of_its_key(number: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        exact.loads(f'{{"amount": {number}}}', "models.json")
+    assert caught.value.faults == (f"models.json: amount = {number}: expected a plain number",)
+
+
+@pytest.mark.parametrize("text", ['{"a": "x\\ud800"}', '{"a": ["\\udfff"]}', '{"\\ud800": 1}'])
+def test_half_a_character_is_a_fault_for_nobody_could_write_it_down(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected whole characters"):
+        exact.loads(text, "models.json")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "\x7f", "\x9b"])
+def test_a_name_has_no_control_characters(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a name of 1 to 256 characters, none of them a control character"):
+        parsed({"name": name, "amount": "1", "unit": "image"})
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[1,]", "[" * 40 + "]" * 40, "[" * 100_000, '{"a":' * 40 + "1" + "}" * 40, "nul"]
 )

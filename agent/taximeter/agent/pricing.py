@@ -146,6 +146,8 @@ class Prices:
             before = None if known is None else _card(self._own, known)
         except ConfigError as error:
             raise Refusal("bad_list", str(error)) from error
+        if before is not None and _is_emptied(before, card, self._own):
+            raise Refusal("bad_list", f"cannot take the price list of {source}: expected a model, as before")
         if known is not None and before is not None and before.models == card.models:
             self._copy, card = replace(known, etag=answer.etag, modified=answer.modified), before
             return None
@@ -184,6 +186,11 @@ class Prices:
 def _card(own: RateCard, copy: Copy) -> RateCard:
     listed = exact.loads(copy.body, copy.url)
     return card_with(own, Document(listed, copy.url), copy.tag, copy.since_utc_ns)
+
+
+def _is_emptied(before: RateCard, card: RateCard, own: RateCard) -> bool:
+    """Whether a list has no model any more: an outage rather than a price, by which each run would cost its time."""
+    return card.models.keys() <= own.models.keys() < before.models.keys() | own.models.keys()
 
 
 def _is_older(answer: Answer, known: Copy) -> bool:

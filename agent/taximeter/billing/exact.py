@@ -5,8 +5,10 @@ proportion (1E999999), or said twice in one object is a fault that names its key
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from taximeter.billing.money import plain
 from taximeter.errors import ConfigError
@@ -14,6 +16,7 @@ from taximeter.errors import ConfigError
 #: A number has at most so many digits, before and after its point together, written without exponent.
 _MOST_DIGITS = 60
 _DEEPEST = 32
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class _Odd:
@@ -63,7 +66,10 @@ def dumps(value: object) -> str:
 def _number(text: str) -> object:
     if len(text) > _MOST_DIGITS:
         return _Odd(text[:_MOST_DIGITS] + "…")
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        return _Odd(text)
     if abs(number.adjusted()) > _MOST_DIGITS:
         return _Odd(text)
     return int(text) if text.lstrip("-").isdigit() else number
@@ -73,9 +79,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
-    keys = [key for key, _ in pairs]
+    counts = Counter(key for key, _ in pairs)
     twice = _Twice(made)
-    twice.said_twice = tuple(key for key in made if keys.count(key) > 1)
+    twice.said_twice = tuple(key for key, count in counts.items() if count > 1)
     return twice
 
 
@@ -87,12 +93,25 @@ def _faults(value: object, path: str, depth: int) -> Iterator[str]:
         yield f"{path or '(document)'} = {value.text}: expected a plain number"
     elif isinstance(value, dict):
         if isinstance(value, _Twice):
-            yield from (f"{join(path, key)}: said more than once: expected it once" for key in value.said_twice)
+            yield from (f"{join(path, _shown(key))}: said more than once: expected it once" for key in value.said_twice)
         for key, item in value.items():
-            yield from _faults(item, join(path, key), depth + 1)
+            if not _is_whole(key):
+                yield f"{join(path, ascii(key))}: expected whole characters"
+            yield from _faults(item, join(path, _shown(key)), depth + 1)
+    elif isinstance(value, str) and not _is_whole(value):
+        yield f"{path or '(document)'} = {ascii(value)[:60]}: expected whole characters"
     elif isinstance(value, list):
         for at, item in enumerate(value):
             yield from _faults(item, f"{path}[{at}]", depth + 1)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether it has no half of a character, which JSON can escape and nobody can write down."""
+    return text.isascii() or not _HALVES.search(text)
+
+
+def _shown(key: str) -> str:
+    return key if _is_whole(key) else ascii(key)
 
 
 def join(path: str, key: str) -> str:

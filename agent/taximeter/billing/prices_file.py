@@ -3,6 +3,7 @@
 Refuses to know models.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from taximeter.billing.money import decimal_of, plain
 from taximeter.billing.units import HARDWARE, PREDICTION, UNITS
 
 _LONGEST = 256
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PRICE = ("amount", "unit", "counts", "above", "up_to")
 _CRITERIA = ("field", "operator", "value", *_PRICE)
 _THEIR_CRITERIA = ("field", "operator", "value", "billable_price", "unit")
@@ -139,9 +141,9 @@ def _value(value: object, path: str, faults: Faults) -> str:
 
 def name_of(value: object, path: str, faults: Faults) -> str | None:
     """A name that is not too long, None where it is none."""
-    if isinstance(value, str) and 0 < len(value) <= _LONGEST:
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST and not _CONTROL.search(value):
         return value
-    faults.add(path, value, f"a name of 1 to {_LONGEST} characters")
+    faults.add(path, value, f"a name of 1 to {_LONGEST} characters, none of them a control character")
     return None
 
 
