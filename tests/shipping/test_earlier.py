@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taximeter.shipping.sinks import earlier
+from taximeter.shipping.sinks.earlier import Earlier
 from taximeter.shipping.sinks.file import FileSink
 from taximeter.shipping.sinks.filled import numbered, reached
 
@@ -71,6 +73,7 @@ async def test_it_is_looked_for_once_an_instance(path: Path, monkeypatch: pytest
     looked: list[set[bytes]] = []
     real = "taximeter.shipping.sinks.earlier._look_back"
     monkeypatch.setattr(real, lambda _, instances: looked.append(set(instances)) or dict.fromkeys(instances, -1))
+    await FileSink("usage", path).send([body(2_500, 0, 1, OLD)])
     sink = FileSink("usage", path)
     for seq in range(1, 4):
         await sink.send([body(2_000, seq, seq, NEW)])
@@ -83,8 +86,36 @@ async def test_a_younger_instance_is_looked_for_nowhere(path: Path, monkeypatch:
         raise AssertionError("looked back")
 
     monkeypatch.setattr("taximeter.shipping.sinks.earlier._look_back", refuse)
+    await FileSink("usage", path).send([body(2_500, 0, 1, OLD)])
     await FileSink("usage", path).send([body(6_000, 0, 1, NEW), body(5_000, 0, 2, NEW)])
-    assert len(ids(path)) == 2
+    assert len(ids(path)) == 3
+
+
+async def test_where_a_ledger_is_the_first_its_own_lines_are_not_read_however_old_the_instances_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = FileSink("usage", path)
+    await sink.send([body(2_000, 0, 1, NEW)])
+    read: list[object] = []
+    monkeypatch.setattr("taximeter.shipping.sinks.earlier._note", lambda *given: read.append(given))
+    asked: list[bytes] = []
+    real = earlier._named
+    monkeypatch.setattr(earlier, "_named", lambda body: asked.append(body) or real(body))
+    for seq in range(2, 9):
+        await sink.send([body(2_000 + seq, 0, seq, NEW)])
+    assert (read, len(asked)) == ([], 1)
+
+
+async def test_of_many_instances_it_is_not_remembered_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taximeter.shipping.sinks.earlier._MOST", 3)
+    await FileSink("usage", path).send([body(2_000 + at, 0, at, OLD) for at in range(1, 9)])
+    kept = Earlier()
+    for _ in range(2):
+        for at in range(1, 9):
+            assert kept.news(path, [body(2_000 + at, 0, at, NEW), body(2_000 + at, 1, at, NEW)], NEW) == [
+                body(2_000 + at, 1, at, NEW)
+            ]
+    assert len(kept._reached) <= 4
 
 
 async def test_files_of_long_before_an_instance_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +127,7 @@ async def test_files_of_long_before_an_instance_are_not_read(path: Path, monkeyp
     real: Callable[..., Any] = Path.open
     monkeypatch.setattr(Path, "open", lambda self, *args: opened.append(self.name) or real(self, *args))
     await FileSink("usage", path).send([body(now_ms, 0, 1, uuid_at(now_ms + 1))])
-    assert opened == ["usage.ndjson"]
+    assert opened == []
 
 
 @pytest.mark.parametrize(("ledger", "expected"), [(OLD, 2), (NEW, None)])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from taximeter.shipping.sinks.ndjson import Place, find, first_place, holds, last_place, whole_bytes
+from taximeter.shipping.sinks.ndjson import Place, find, first_behind, first_place, holds, last_place, whole_bytes
 
 
 def put_by(path: Path, keep: int | None) -> None:
@@ -46,6 +46,13 @@ def first_of(path: Path, ledger_id: str) -> int | None:
         if first is not None:
             return first[1]
     return None
+
+
+def begin_of(path: Path, ledger_id: str) -> tuple[int, int]:
+    """Where in that file the lines of a ledger begin, and where its whole lines end."""
+    with _reading(path) as descriptor:
+        end = whole_bytes(descriptor)
+        return first_behind(descriptor, end, (ledger_id, 0))[0], end
 
 
 def reached(path: Path, ledger_id: str) -> int | None:

@@ -42,20 +42,23 @@ def last_place(descriptor: int, end: int) -> Place | None:
 
 def first_place(descriptor: int, end: int, ledger_id: str) -> Place | None:
     """Read what the first line says that holds a record of a ledger."""
-    line = _first_behind(descriptor, end, (ledger_id, 0))
-    place = None if line is None else place_of(line)
-    return place if place is not None and place[0] == ledger_id else None
+    _, line = first_behind(descriptor, end, (ledger_id, 0))
+    return None if line is None else place_of(line)
 
 
 def find(descriptor: int, end: int, place: Place) -> bytes | None:
     """Find the line that holds the record at `place`."""
-    line = _first_behind(descriptor, end, place)
+    _, line = first_behind(descriptor, end, place)
     return line if line is not None and place_of(line) == place else None
 
 
-def _first_behind(descriptor: int, end: int, place: Place) -> bytes | None:
-    """Find the first line at `place` or behind it, halving: a ledger's lines are in the order of its numbers."""
-    low, high, best = 0, end, None
+def first_behind(descriptor: int, end: int, place: Place) -> tuple[int, bytes | None]:
+    """Find the first line at `place` or behind it, and where it begins; `end` where there is none.
+
+    It halves: a ledger's lines are in the order of its numbers.
+    """
+    low, high = 0, end
+    best: bytes | None = None
     while low < high:
         middle = (low + high) // 2
         start, behind = _line_start(descriptor, middle), _line_end(descriptor, middle, end)
@@ -64,7 +67,7 @@ def _first_behind(descriptor: int, end: int, place: Place) -> bytes | None:
             high, best = start, line
         else:
             low = behind
-    return best
+    return low, best
 
 
 def _line_end(descriptor: int, begin: int, end: int) -> int:
