@@ -63,7 +63,11 @@ def _grown(now: Dues, before: Dues) -> tuple[list[Line], Decimal]:
         if not quantity or quantity == was:
             continue
         more = _subtract(quantity, was) if was else quantity
-        amount = _price(item, quantity, was, more)
+        quantum = item.quantum
+        if quantum is not None and more.same_quantum(quantum):  # both are as coarse as this, so neither is rounded
+            amount = _multiply(more, item.each)
+        else:
+            amount = _difference(item.each, quantity, was)
         sum_ = _add(sum_, amount) if lines else amount
         lines.append(Line(item.meter, plain(more), item.unit, item.rate_text, item.multiplier_text, plain(amount)))
     return lines, sum_
@@ -82,11 +86,8 @@ def _both(now: Dues, before: Dues) -> Iterable[tuple[Item, Decimal, Decimal]]:
     return zip(tariff.items, quantities, found, strict=False)
 
 
-def _price(item: Item, quantity: Decimal, was: Decimal, more: Decimal) -> Decimal:
-    """What `more` costs that is due now, beyond what was before: of two prices, each rounded once, the difference."""
-    each, quantum = item.each, item.quantum
-    if quantum is not None and more.same_quantum(quantum):
-        return _multiply(more, each)  # for as fine as the finer of both is, neither price is rounded
+def _difference(each: Decimal, quantity: Decimal, was: Decimal) -> Decimal:
+    """Of two prices, each rounded once."""
     price = rounded(_multiply(quantity, each))
     return _subtract(price, rounded(_multiply(was, each))) if was else price
 

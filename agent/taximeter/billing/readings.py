@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from taximeter.billing.models import ModelPrice, Price
 from taximeter.billing.money import EXACT
-from taximeter.billing.units import NANO, ONE, PREDICTION, UNITS, priced
+from taximeter.billing.units import MILLIONTH, NANO, ONE, PREDICTION, UNITS, priced, quantum_of
 from taximeter.events import Status
 
 _ZERO = Decimal(0)
@@ -67,6 +67,7 @@ def counting(price: Price, model: ModelPrice, status: Status) -> Reading:
     unit = UNITS[price.unit]
     first, *others = model.names_of(unit.base) if price.counts is None else (price.counts,)
     needed, size = status is Status.SUCCEEDED and bool(price.amount), unit.size
+    millions = quantum_of(price.unit) is MILLIONTH
 
     def counted(totals: Totals) -> Decimal | None:
         _, _, units, processed, ended = totals
@@ -79,6 +80,10 @@ def counting(price: Price, model: ModelPrice, status: Status) -> Reading:
                 total = Decimal(units[name]) if total is None else _add(total, Decimal(units[name]))
         if total is None:
             return None if ended and needed else _ZERO
-        return total if size == 1 else priced(total, size)
+        if size == 1:
+            return total
+        if millions and total.same_quantum(ONE):  # as tokens mostly come: nothing is to be rounded
+            return _multiply(total, MILLIONTH)
+        return priced(total, size)
 
     return part_of(price, counted)

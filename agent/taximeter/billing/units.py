@@ -63,6 +63,5 @@ def priced(counted: Decimal, size: int) -> Decimal:
     if size == 1:
         return counted
     if size == _MILLION:
-        part = EXACT.multiply(counted, MILLIONTH)  # the same as to divide, at half the cost
-        return part if counted.same_quantum(ONE) else rounded(part)
+        return rounded(EXACT.multiply(counted, MILLIONTH))  # the same as to divide, at half the cost
     return rounded(EXACT.divide(counted, Decimal(size)))
