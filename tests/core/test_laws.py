@@ -28,6 +28,7 @@ from taximeter.events import (
     ReadyMark,
     ServiceClass,
     Signaled,
+    StartMark,
     Status,
     Stopping,
     StoppingMark,
@@ -40,6 +41,8 @@ from taximeter.records import OWNER_UNSEEN, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
 from taximeter.values import replace
 from tests.core.stories import (
+    MINUTE,
+    MS,
     SECOND,
     Told,
     amount_of,
@@ -166,11 +169,16 @@ def _data(record: UsageRecord) -> Any:
     return record.data
 
 
-def _said_in_time(event: Event) -> Event:
+def _said_in_time(event: Event, since_ns: int, interim_ns: int) -> Event:
+    """The same, told at once if it ends something, and not believed back over a cut if it begins something."""
     if isinstance(event, OwnerEnded):
         return replace(event, ended_ns=event.at_ns)
-    late = isinstance(event, Marked) and isinstance(event.mark, FinishMark)
-    return replace(event, said_ns=None) if late else event
+    if not isinstance(event, Marked) or event.said_ns is None:
+        return event
+    if isinstance(event.mark, StartMark) and event.at_ns >= since_ns:
+        cut_ns = event.at_ns - (event.at_ns - since_ns) % interim_ns
+        return replace(event, said_ns=max(event.said_ns, cut_ns))
+    return replace(event, said_ns=None) if isinstance(event.mark, FinishMark) else event
 
 
 def _by_prediction(told: Told) -> dict[tuple[str, int], list[UsageRecord]]:
@@ -244,14 +252,17 @@ def test_record_ids_number_an_instances_records_without_a_gap(history: tuple[Opt
 def test_no_cut_changes_time_or_price(history: tuple[Options, list[Event]], data: st.DataObject) -> None:
     """Interim records of any length tell the same totals and the same money as none at all.
 
-    But for an end that is known long after, of a time that was told already: of a share, cut or not, nobody knows how
-    much lies beyond it. A cut is in the payer's favour then; of what is sold online, it changes nothing (test_freed).
+    But for what is known only behind a cut of a time that was told already: an end (of a share, cut or not, nobody
+    knows how much lies beyond it), and a start. A cut is in the payer's favour then (below); of what is sold online, an
+    end changes nothing (test_freed).
     """
-    options, events = history[0], [_said_in_time(event) for event in history[1]]
+    options, interim_ns = history[0], data.draw(st.integers(SECOND // 3, 30 * SECOND))
+    since_ns = tell(*history, book(interim_ns=10**18)).instance.start_ns
+    events = [_said_in_time(event, since_ns, interim_ns) for event in history[1]]
     whole = tell(options, events, book(interim_ns=10**18))
     if not _ended(whole):
         return
-    cut = tell(options, events, book(interim_ns=data.draw(st.integers(SECOND // 3, 30 * SECOND))))
+    cut = tell(options, events, book(interim_ns))
     if any(_data(record)["reason"] == OWNER_UNSEEN for record in cut.of(RecordType.CORRECTION)):
         in_favour = cut.amount() <= whole.amount()
         assert cut.amount() == whole.amount() if options.service_class in ONLINE else in_favour
@@ -381,6 +392,36 @@ def test_an_end_that_is_told_late_changes_no_other_bill(
     until_then = tell(Options(worker=True), [*others[:at], finish(ended_ns, "a"), *others[at:]])
     for name in ran.keys() - {"a"}:
         assert told.amount(name) == until_then.amount(name)
+
+
+@given(overlaps(), st.integers(SECOND // 3, 12 * SECOND))
+def test_a_cut_before_a_late_end_is_told_raises_nobodys_bill_and_lowers_it_by_no_more_than_was_told(
+    overlap: tuple[list[Event], int, dict[str, tuple[int, int]]], interim_ns: int
+) -> None:
+    """Whoever ran beside it keeps the share that a record told, which is less than without the cut."""
+    events, _, ran = overlap
+    whole, cut = (tell(Options(worker=True), events, book(by_ns)) for by_ns in (10**18, interim_ns))
+    told_ns = max(_data(record)["interval"]["end_ns"] for record in cut.predictions("a"))
+    slack = Decimal("1e-13") * len(cut.records)  # each cut of a share by a number is off by less than a nanosecond
+    for name in ran:
+        less = whole.amount(name) - cut.amount(name)
+        most = told_ns - ran["a"][1] if name != "a" else told_ns - ran["a"][0]
+        assert -slack <= less <= seconds(most) * Decimal("0.0001") + slack
+
+
+@given(st.integers(0, 50 * MS), st.integers(0, 50 * MS), st.booleans())
+def test_a_start_that_is_believed_back_over_a_cut_begins_there(before_ns: int, behind_ns: int, alone: bool) -> None:
+    """What was told until there stays with whom it was told of: of what it may be believed, 50 ms, no more is moved."""
+    begun = start(MINUTE + behind_ns, "b", said_ns=MINUTE - before_ns)
+    ends = [finish(70 * SECOND, "b"), *([] if alone else [finish(71 * SECOND, "a")]), exited(72 * SECOND)]
+    first = [spawned(0), ready(0), *([] if alone else [start(0, "a")]), beat(MINUTE)]
+    whole, cut = (tell_story(Options(worker=True), [*first, begun, *ends], book(by)) for by in (10**18, MINUTE))
+    is_believed = before_ns + behind_ns <= 50 * MS
+    first_ns = min(_data(record)["interval"]["start_ns"] for record in cut.predictions("b"))
+    assert first_ns == MINUTE if is_believed else MINUTE + behind_ns
+    less = whole.amount("b") - cut.amount("b")
+    assert 0 <= less <= seconds(50 * MS) * Decimal("0.0001")
+    assert alone or cut.amount() == whole.amount()
 
 
 def _ends(event: Event, name: str) -> bool:
