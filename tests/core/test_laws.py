@@ -36,7 +36,7 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.hardware.inventory import Device, Hardware
-from taximeter.meter import fold, open_instance
+from taximeter.meter import fold, fold_all, open_instance
 from taximeter.records import OWNER_UNSEEN, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
 from taximeter.values import replace
@@ -246,6 +246,13 @@ def test_every_prediction_that_ends_has_one_final_record(history: tuple[Options,
 @given(histories())
 def test_record_ids_number_an_instances_records_without_a_gap(history: tuple[Options, list[Event]]) -> None:
     assert [int(record.id[-8:]) for record in tell(*history).records] == list(range(len(tell(*history).records)))
+
+
+@given(st.lists(histories(), max_size=5))
+def test_who_is_told_of_together_is_told_as_alone(told: list[tuple[Options, list[Event]]]) -> None:
+    by = book()
+    begun = [(open_instance(opened(options), by), events) for options, events in told]
+    assert fold_all(begun, by) == [fold(instance, events, by) for instance, events in begun]
 
 
 @given(histories(), st.data())
