@@ -78,22 +78,35 @@ def test_a_run_in_a_pid_namespace_is_found_by_its_wrappers_lock(node: Node) -> N
 
 
 def test_an_orphan_in_a_pid_namespace_is_adopted_by_its_pid_here(node: Node) -> None:
-    """The first process of the namespace is a shell, so that the namespace outlives the wrapper."""
-    unshare = require_program("unshare", "util-linux")
-    script = f"{node.program} run -- cat & read line; wait"
-    words = [unshare, "--pid", "--fork", "--mount-proc", "sh", "-c", f"exec 3<&0; {script.replace('cat', 'cat <&3')}"]
+    """The first process of the namespace is a shell, so that the namespace outlives the wrapper.
+
+    Whoever exits may lose its core before the kernel stamps that: more than 10 ms later what the agent saw itself is
+    nearer. So it may take another try to see that the kernel tells of the right one.
+    """
     with node.agent() as agent:
-        with subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE) as shell:
-            is_active(agent)
-            (first,) = children_of(shell.pid)
-            wrapper = wait_until(lambda: wrapper_below(first), "the wrapper")
-            os.kill(wrapper, signal.SIGKILL)
-            wait_until(lambda: "instance.adopted" in agent.log.read_text(), "the adoption")
-            assert shell.stdin is not None
-            shell.stdin.close()
-            shell.wait(20)
-        (data,) = wait_until(lambda: final(node), "the record")
-    assert (data["timing"]["end"]["source"], data["time"]["unknown_ns"]) == ("kernel", 0)
+        for tries in range(1, 5):
+            orphan_in_a_pid_namespace(node, agent, tries)
+            records = wait_until(lambda tries=tries: len(final(node)) == tries and final(node), "the record")
+            assert {data["time"]["unknown_ns"] for data in records} == {0}
+            if records[-1]["timing"]["end"]["source"] == "kernel":
+                break
+    assert records[-1]["timing"]["end"]["source"] == "kernel"
+
+
+def orphan_in_a_pid_namespace(node: Node, agent: Agent, adoptions: int) -> None:
+    """A run there whose wrapper is killed, and which ends once it was adopted."""
+    unshare = require_program("unshare", "util-linux")
+    script = f"exec 3<&0; {node.program} run -- cat <&3 & read line; wait"
+    words = [unshare, "--pid", "--fork", "--mount-proc", "sh", "-c", script]
+    with subprocess.Popen(words, env=node.environment(), stdin=subprocess.PIPE) as shell:
+        is_active(agent)
+        (first,) = children_of(shell.pid)
+        wrapper = wait_until(lambda: wrapper_below(first), "the wrapper")
+        os.kill(wrapper, signal.SIGKILL)
+        wait_until(lambda: agent.log.read_text().count("instance.adopted") == adoptions, "the adoption")
+        assert shell.stdin is not None
+        shell.stdin.close()
+        shell.wait(20)
 
 
 def wrapper_below(pid: int) -> int | None:
