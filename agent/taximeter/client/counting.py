@@ -33,7 +33,7 @@ class Counted:
         _end_line: bytes
         _state: int
         _held: marks.Units
-        _due_ns: int  #: when the units that are held are to be told, where there are some
+        _due_ns: int
     else:
         __slots__ = ()
 

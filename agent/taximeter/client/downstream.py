@@ -8,7 +8,7 @@ from taximeter.client.text import is_name
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from taximeter.client.predictions import Prediction
+    from taximeter.client.telling import Telling
 
 #: Names of the headers by which a call says for which prediction it is made.
 HEADER_PARENT = "taximeter-parent"
@@ -17,7 +17,7 @@ HEADER_ACCOUNT = "taximeter-account"
 HEADER_TRACEPARENT = "traceparent"
 
 
-def environment(of: "Prediction") -> dict[str, str]:
+def environment(of: "Telling") -> dict[str, str]:
     """Variables by which a run under the meter has it as its parent."""
     said = {
         wire.ENV_PARENT: of.id,
@@ -28,7 +28,7 @@ def environment(of: "Prediction") -> dict[str, str]:
     return {name: value for name, value in said.items() if value is not None and is_name(value)}
 
 
-def headers(of: "Prediction") -> dict[str, str]:
+def headers(of: "Telling") -> dict[str, str]:
     """Headers by which a prediction elsewhere has it as its parent: what HTTP has room for."""
     said = {
         HEADER_PARENT: of.id,

@@ -1,7 +1,8 @@
 """One prediction of a worker, from its start to its end, told in marks.
 
-Owns what a prediction is called, whose it is and how it ended, and when what is told of it. Refuses to raise into the
-code that it measures, and to know how marks leave the process (outlet). A worker pays for this with each prediction,
+Owns what it is called, whose it is, and the way in and out of its block; what else is said of it is a base of it
+(telling, counting). Refuses to raise into the code that it measures, and to know how marks leave the process (outlet).
+A worker pays for this with each prediction,
 and most after it was busy with something else, when every line of it has to be fetched from afar: so what is said of
 most predictions is made in few steps (`prediction`, `__enter__`, `__exit__`), and what is said of few out of their way.
 """
@@ -12,17 +13,15 @@ from time import monotonic_ns
 
 from taximeter.client import marks
 from taximeter.client.around import AROUND, begin_ids, begin_second, ending
-from taximeter.client.counting import ENDED, NEW, UNTOLD, Counted
+from taximeter.client.counting import ENDED, NEW, UNTOLD
 from taximeter.client.outlet import OUTLET
+from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Token
     from typing import Any, Self, TypeVar, Unpack
-
-    from taximeter.client.around import Outside
 
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -33,7 +32,7 @@ _GIVEN, _MADE = marks.GIVEN, marks.MADE
 _common, _until_ns, _count = begin_ids()
 
 
-class Prediction(Counted):
+class Prediction(Telling):
     """A prediction on this worker: `with`, `async with`, a decorator of functions, or `start` and `finish`.
 
     Nothing here waits or raises, but for `Refused` where that is asked for (`admit`). An exception in a `with` block or
@@ -41,97 +40,7 @@ class Prediction(Counted):
     Ctrl-C, a generator that nobody reads on) as canceled; SystemExit by its status.
     """
 
-    __slots__ = (
-        *("account", "_id", "_name", "_rest", "_end_line", "_kind", "_more"),
-        *("_state", "_token", "_active", "_held", "_due_ns", "__weakref__"),
-    )
-
-    account: "str | None"  #: who is billed, if that is known here
-    _id: "str | None"  #: None: it was made here, and is only in _name
-    _name: bytes  #: the id in JSON; of one that was made here without what follows
-    _rest: "bytes | int"  #: which is a number
-    _end_line: bytes  #: how it will most likely end; both, and the time, are missing
-    _kind: "marks.Kind"
-    _more: "marks.More | None"  #: what is said of few
-    _state: int
-    _token: "Token[Prediction | Outside] | None"  #: of a `with` block
-    _active: bool
-    _held: "marks.Units"
-    _due_ns: int  #: when the units that are held are to be told, where there are some
-
-    @property
-    def id(self) -> str:
-        """What it is called, all over the fleet."""
-        return self._quoted()[1:-1].decode() if self._id is None else self._id
-
-    @property
-    def parent(self) -> "str | None":
-        """The id of the prediction that asked for this one."""
-        return self._more.parent if self._more else None
-
-    @property
-    def root(self) -> str:
-        """The id of the first of that chain; its own, where nobody asked for it."""
-        more = self._more
-        return (more and (more.root or more.parent)) or self.id
-
-    @property
-    def traceparent(self) -> "str | None":
-        """W3C's, as it came."""
-        return self._more.traceparent if self._more else None
-
-    def start(self) -> "Self":
-        """Begin, once; what follows is active, but for class fast_boot, which is in load until `active`.
-
-        Raises Refused, with `admit`, and nothing else.
-        """
-        if self._state == NEW:
-            self._begin()
-        return self
-
-    def active(self) -> None:
-        """Of class fast_boot: the fine-tune is loaded, processing begins. Of others, which load nothing: nothing."""
-        if self._state > 0 and not self._active:
-            self._active = True
-            if self._kind[3] in (None, "fast_boot"):
-                OUTLET.tell(marks.ACTIVE % (self._quoted(), monotonic_ns()), needed=True)
-
-    def finish(self, status: str = "succeeded") -> None:
-        """End it, once: `succeeded`, `failed` or `canceled`. Another word is taken for failed, and counted."""
-        at_ns = monotonic_ns()
-        how = marks.STATUSES.get(word(status))
-        if self._state > 0:
-            self._end(how or b"failed", at_ns)
-            OUTLET.dropped += how is None
-        else:
-            OUTLET.dropped += self._state == NEW and not OUTLET.off
-            self._state = ENDED
-
-    def fail(self) -> None:
-        """End it as failed, now: what follows in the `with` block is no part of it."""
-        self.finish("failed")
-
-    def cancel(self) -> None:
-        """End it as canceled, now, as `fail` does."""
-        self.finish("canceled")
-
-    def environment(self) -> dict[str, str]:
-        """Variables for a process that works for this prediction: a run under the meter there has it as its parent.
-
-        `subprocess.run([...], env=os.environ | prediction.environment())`
-        """
-        from taximeter.client import downstream
-
-        return downstream.environment(self)
-
-    def headers(self) -> dict[str, str]:
-        """Headers for a call to another model: the prediction there has this one as its parent.
-
-        What is not printable ASCII is left out, for HTTP has no room for it.
-        """
-        from taximeter.client import downstream
-
-        return downstream.headers(self)
+    __slots__ = ()
 
     def __enter__(self) -> "Self":
         outlet = OUTLET
@@ -199,35 +108,6 @@ class Prediction(Counted):
     def __setstate__(self, state: "tuple[Any, ...]") -> None:
         self.account, self._id, self._name, self._rest, self._end_line, self._kind, self._more, self._state = state
         self._token, self._active, self._held = None, False, []
-
-    def _begin(self) -> None:
-        """Start what is not like the others, or finds no room."""
-        outlet, more = OUTLET, self._more
-        self._state = UNTOLD
-        if outlet.off:
-            return
-        if more is not None and more.admit:
-            from taximeter.client import admission
-
-            model = self._kind[1]
-            refused = admission.refusal(outlet.path, self.account, None if model is None else word(model))
-            if refused is not None:
-                self._state = NEW
-                raise refused
-        try:
-            head, left_out = marks.head(self._kind, outlet.pid, self._quoted(), more)
-            outlet.dropped += left_out
-            if outlet.tell(head % (self._name, self._rest, monotonic_ns())):
-                self._state = outlet.pid
-        except Exception:  # whatever was given here, the model goes on
-            outlet.dropped += 1
-
-    def _end(self, how: bytes, at_ns: int) -> None:
-        self._state = ENDED
-        if self._held:
-            self._tell_units(at_ns, how)
-        else:
-            OUTLET.tell(marks.FINISH % (self._quoted(), how, at_ns), needed=True)
 
 
 _new = Prediction.__new__

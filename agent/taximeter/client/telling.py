@@ -1,0 +1,145 @@
+"""What can be said of a prediction beside its `with` block, and of one that is not like most.
+
+Owns when a start, an end and what is between are told, whatever there is no room for, or is refused. Most predictions
+need only the way in and out of their block (predictions).
+"""
+
+from time import monotonic_ns
+
+from taximeter.client import marks
+from taximeter.client.counting import ENDED, NEW, UNTOLD, Counted
+from taximeter.client.outlet import OUTLET
+from taximeter.client.text import word
+
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from contextvars import Token
+    from typing import Self
+
+    from taximeter.client.around import Outside
+    from taximeter.client.predictions import Prediction
+
+
+class Telling(Counted):
+    """The part of a Prediction that is not its `with` block."""
+
+    __slots__ = (
+        *("account", "_id", "_name", "_rest", "_end_line", "_kind", "_more"),
+        *("_state", "_token", "_active", "_held", "_due_ns", "__weakref__"),
+    )
+
+    account: "str | None"  #: who is billed, if that is known here
+    _id: "str | None"  #: None: it was made here, and is only in _name
+    _name: bytes  #: the id in JSON; of one that was made here without what follows
+    _rest: "bytes | int"  #: which is a number
+    _end_line: bytes  #: how it will most likely end; both, and the time, are missing
+    _kind: "marks.Kind"
+    _more: "marks.More | None"  #: what is said of few
+    _state: int
+    _token: "Token[Prediction | Outside] | None"  #: of a `with` block
+    _active: bool
+    _held: "marks.Units"
+    _due_ns: int  #: when the units that are held are to be told, where there are some
+
+    @property
+    def id(self) -> str:
+        """What it is called, all over the fleet."""
+        return self._quoted()[1:-1].decode() if self._id is None else self._id
+
+    @property
+    def parent(self) -> "str | None":
+        """The id of the prediction that asked for this one."""
+        return self._more.parent if self._more else None
+
+    @property
+    def root(self) -> str:
+        """The id of the first of that chain; its own, where nobody asked for it."""
+        more = self._more
+        return (more and (more.root or more.parent)) or self.id
+
+    @property
+    def traceparent(self) -> "str | None":
+        """W3C's, as it came."""
+        return self._more.traceparent if self._more else None
+
+    def start(self) -> "Self":
+        """Begin, once; what follows is active, but for class fast_boot, which is in load until `active`.
+
+        Raises Refused, with `admit`, and nothing else.
+        """
+        if self._state == NEW:
+            self._begin()
+        return self
+
+    def active(self) -> None:
+        """Of class fast_boot: the fine-tune is loaded, processing begins. Of others, which load nothing: nothing."""
+        if self._state > 0 and not self._active:
+            self._active = True
+            if self._kind[3] in (None, "fast_boot"):
+                OUTLET.tell(marks.ACTIVE % (self._quoted(), monotonic_ns()), needed=True)
+
+    def finish(self, status: str = "succeeded") -> None:
+        """End it, once: `succeeded`, `failed` or `canceled`. Another word is taken for failed, and counted."""
+        at_ns = monotonic_ns()
+        how = marks.STATUSES.get(word(status))
+        if self._state > 0:
+            self._end(how or b"failed", at_ns)
+            OUTLET.dropped += how is None
+        else:
+            OUTLET.dropped += self._state == NEW and not OUTLET.off
+            self._state = ENDED
+
+    def fail(self) -> None:
+        """End it as failed, now: what follows in the `with` block is no part of it."""
+        self.finish("failed")
+
+    def cancel(self) -> None:
+        """End it as canceled, now, as `fail` does."""
+        self.finish("canceled")
+
+    def environment(self) -> dict[str, str]:
+        """Variables for a process that works for this prediction: a run under the meter there has it as its parent.
+
+        `subprocess.run([...], env=os.environ | prediction.environment())`
+        """
+        from taximeter.client import downstream
+
+        return downstream.environment(self)
+
+    def headers(self) -> dict[str, str]:
+        """Headers for a call to another model: the prediction there has this one as its parent.
+
+        What is not printable ASCII is left out, for HTTP has no room for it.
+        """
+        from taximeter.client import downstream
+
+        return downstream.headers(self)
+
+    def _begin(self) -> None:
+        """Start what is not like the others, or finds no room."""
+        outlet, more = OUTLET, self._more
+        self._state = UNTOLD
+        if outlet.off:
+            return
+        if more is not None and more.admit:
+            from taximeter.client import admission
+
+            model = self._kind[1]
+            refused = admission.refusal(outlet.path, self.account, None if model is None else word(model))
+            if refused is not None:
+                self._state = NEW
+                raise refused
+        try:
+            head, left_out = marks.head(self._kind, outlet.pid, self._quoted(), more)
+            outlet.dropped += left_out
+            if outlet.tell(head % (self._name, self._rest, monotonic_ns())):
+                self._state = outlet.pid
+        except Exception:  # whatever was given here, the model goes on
+            outlet.dropped += 1
+
+    def _end(self, how: bytes, at_ns: int) -> None:
+        self._state = ENDED
+        if self._held:
+            self._tell_units(at_ns, how)
+        else:
+            OUTLET.tell(marks.FINISH % (self._quoted(), how, at_ns), needed=True)
