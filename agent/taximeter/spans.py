@@ -5,7 +5,7 @@ A stretch begins at the instance's `since_ns` and lasts while nobody joins or le
 how a nanosecond is shared. Refuses to know events, records and money.
 """
 
-from taximeter.instance import Instance, Phases, Times
+from taximeter.instance import Instance, Phases, Prediction, Times
 from taximeter.lifecycle import PHASES, Phase
 from taximeter.values import replace
 
@@ -64,13 +64,19 @@ def settle(instance: Instance, at_ns: int) -> Instance:
     """The same instance with all times settled to `at_ns`: a new stretch begins."""
     if at_ns <= instance.since_ns:
         return instance
-    instance = note_crowd(instance, at_ns)
     phases = phases_at(instance, at_ns)
     if not instance.predictions:
         return replace(instance, phases=phases, since_ns=at_ns, lag_ns=0)
-    settled = zip(instance.predictions, times_at(instance, at_ns), strict=True)
-    predictions = tuple([replace(prediction, times=times) for prediction, times in settled])
-    return replace(instance, phases=phases, predictions=predictions, since_ns=at_ns, lag_ns=0)
+    crowd = _new_crowd(instance, at_ns)
+    predictions: list[Prediction] = []
+    for prediction, times in zip(instance.predictions, times_at(instance, at_ns), strict=True):
+        if prediction.crowd_max < crowd and prediction.active:
+            predictions.append(replace(prediction, times=times, crowd_max=crowd))
+        else:
+            predictions.append(replace(prediction, times=times))
+    crowd_max = max(crowd, instance.crowd_max)
+    settled = tuple(predictions)
+    return replace(instance, phases=phases, predictions=settled, since_ns=at_ns, lag_ns=0, crowd_max=crowd_max)
 
 
 def settle_late(instance: Instance, at_ns: int, true_ns: int) -> Instance:
@@ -80,20 +86,21 @@ def settle_late(instance: Instance, at_ns: int, true_ns: int) -> Instance:
 
 
 def note_crowd(instance: Instance, at_ns: int) -> Instance:
-    """Note how many are active together until `at_ns`, where some of that time is new since the last cut.
+    """Note how many are active together until `at_ns`, where some of that time is new since the last cut."""
+    crowd = _new_crowd(instance, at_ns)
+    predictions = [
+        replace(prediction, crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
+        for prediction in instance.predictions
+    ]
+    return replace(instance, predictions=tuple(predictions), crowd_max=max(instance.crowd_max, crowd))
+
+
+def _new_crowd(instance: Instance, at_ns: int) -> int:
+    """How many are active together until `at_ns`; 0 where none of that time is new since the last cut.
 
     Whoever came and went at one and the same instant was nobody's company.
     """
-    crowd = instance.crowd
-    if not crowd or instance.lost or at_ns <= max(instance.since_ns, instance.cut.at_ns):
-        return instance
-    if any(prediction.crowd_max < crowd for prediction in instance.predictions if prediction.active):
-        noted = [
-            replace(prediction, crowd_max=crowd) if prediction.active and prediction.crowd_max < crowd else prediction
-            for prediction in instance.predictions
-        ]
-        return replace(instance, predictions=tuple(noted), crowd_max=max(instance.crowd_max, crowd))
-    return replace(instance, crowd_max=crowd) if instance.crowd_max < crowd else instance
+    return 0 if instance.lost or at_ns <= max(instance.since_ns, instance.cut.at_ns) else instance.crowd
 
 
 def suspend(instance: Instance, passed_ns: int) -> Instance:
