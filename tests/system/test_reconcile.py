@@ -79,12 +79,14 @@ def test_what_a_receiver_lost_is_found_and_sent_again(taximeter_program: str, tm
 def test_what_a_file_lost_is_found_and_written_beside_it(taximeter_program: str, tmp_path: Path) -> None:
     node = Node(taximeter_program, tmp_path / "node", config="[hardware]\nnvml = false\n")
     path, beside = node.state / "usage.ndjson", node.state / "usage.ndjson.resent"
+
+    def is_whole() -> bool:
+        return len(node.predictions()) == 3 and len(path.read_bytes().splitlines()) == len(node.records())
+
     with node.agent():
         for name in ("one", "two", "three"):
             node.run("--prediction", name, "--", "true")
-        wait_until(
-            lambda: node.predictions() and len(path.read_bytes().splitlines()) == len(node.records()), "all of it"
-        )
+        wait_until(is_whole, "all of it")
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join([*lines[:2], *lines[4:]]))
         looked_at = node.taximeter("reconcile", "usage", "--dry-run")
