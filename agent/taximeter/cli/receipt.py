@@ -119,14 +119,26 @@ def _price(found: Json, sheet: "Sheet | Paper") -> None:
         left, _, right = line["text"].rpartition(" = ")
         sheet.leader(text.safe(line["meter"]), text.safe(left), text.safe(right))
     for correction in billing["corrections"]:
-        known = correction["amount"] is not None
-        amount = f"{text.safe(correction['amount'])} {text.safe(correction['currency'])}" if known else "no money"
-        sheet.leader("correction", text.safe(correction["reason"]), amount, "magenta")
+        _correction(correction, sheet)
     total = found["total"]
     if total["amount"] is not None:
         sheet.total("TOTAL", f"{text.safe(total['amount'])} {text.safe(total['currency'])}")
     if total.get("invoiced") is not None:
         sheet.leader("invoiced", "rounded", f"{text.safe(total['invoiced'])} {text.safe(total['currency'])}")
+
+
+def _correction(correction: Json, sheet: "Sheet | Paper") -> None:
+    """Write why something was corrected, and each of its lines, which add up to what that comes to."""
+    reason = text.safe(correction["reason"])
+    for line in correction["lines"]:
+        left, _, right = line["text"].rpartition(" = ")
+        sheet.leader(
+            "correction", f"{reason}: {text.safe(line['meter'])} {text.safe(left)}", text.safe(right), "magenta"
+        )
+    if not correction["lines"]:
+        known = correction["amount"] is not None
+        amount = f"{text.safe(correction['amount'])} {text.safe(correction['currency'])}" if known else "no money"
+        sheet.leader("correction", reason, amount, "magenta")
 
 
 def _others(name: str, runs: Iterable[Json], sheet: "Sheet | Paper") -> None:
