@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ReadyMark, ServiceClass, UnitsMark
 from taximeter.lifecycle import Stage
 from taximeter.lineage import OWN_PARENT
-from taximeter.meter import fold, open_instance
+from taximeter.meter import fold, go_on, open_instance
 from taximeter.records import UsageRecord
 from taximeter.values import replace
 from tests.core.stories import (
@@ -197,6 +197,7 @@ def test_a_cut_of_many_predictions_is_made_in_pieces_of_so_many_records_which_le
     assert [len(step.records) for step in steps] == [4, 8, 11]
     assert [step.instance.cut.at_ns == MINUTE for step in steps] == [False, False, True]
     assert steps[-1] == fold(begun, events, book())
+    assert go_on(steps[-1], book()) is steps[-1]
 
 
 def test_a_fact_that_is_refused_behind_its_cut_takes_the_cut_back_however_it_was_made() -> None:
