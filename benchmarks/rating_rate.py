@@ -86,7 +86,7 @@ def main() -> None:
         whole, cut = (
             statistics.median(timed(card, is_cut, told.ratings) for _ in range(told.rounds)) for is_cut in (False, True)
         )
-        print(f"{name:<40}{whole:>12,.0f}{cut:>14,.0f}{'' if whole >= GOAL else f'   (goal {GOAL:,})'}")
+        print(f"{name:<40}{whole:>12,.0f}{cut:>14,.0f}{'' if min(whole, cut) >= GOAL else f'   (goal {GOAL:,})'}")
 
 
 if __name__ == "__main__":
