@@ -14,6 +14,7 @@ from taximeter.events import (
     ActiveMark,
     Alive,
     BadMark,
+    Clock,
     Event,
     Exited,
     FinishMark,
@@ -248,11 +249,11 @@ def test_record_ids_number_an_instances_records_without_a_gap(history: tuple[Opt
     assert [int(record.id[-8:]) for record in tell(*history).records] == list(range(len(tell(*history).records)))
 
 
-@given(st.lists(histories(), max_size=5))
-def test_who_is_told_of_together_is_told_as_alone(told: list[tuple[Options, list[Event]]]) -> None:
+@given(st.lists(histories(), max_size=5), st.sampled_from([None, replace(clock(SECOND), utc_error_ns=5)]))
+def test_who_is_told_of_together_is_told_as_alone(told: list[tuple[Options, list[Event]]], now: Clock | None) -> None:
     by = book()
     begun = [(open_instance(opened(options), by), events) for options, events in told]
-    assert fold_all(begun, by) == [fold(instance, events, by) for instance, events in begun]
+    assert fold_all(begun, by, now) == [fold(instance, events, by, now) for instance, events in begun]
 
 
 @given(histories(), st.data())

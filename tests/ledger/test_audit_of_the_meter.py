@@ -99,10 +99,11 @@ def test_nor_do_models_with_a_price_of_their_own(
 def test_no_cut_changes_what_a_model_with_a_price_of_its_own_costs(
     history: tuple[Options, list[Event]], model: dict[str, object], interim_ns: int
 ) -> None:
-    options, events = replace(history[0], model="m"), [_said_in_time(event) for event in history[1]]
+    options, by = replace(history[0], model="m"), book(10**18, (parsed({"name": "m", **model}),))
+    since_ns = tell(options, history[1], by).instance.start_ns
+    events = [_said_in_time(event, since_ns, interim_ns) for event in history[1]]
     if options.service_class not in ONLINE:  # whom nobody held has ended at its last word: late
         events.insert(-1, OwnersHeld(events[-1].at_ns or 0, (12,)))
-    rates = (parsed({"name": "m", **model}),)
-    whole = tell(options, events, book(10**18, rates))
+    whole = tell(options, events, by)
     if _ended(whole):
-        assert tell(options, events, book(interim_ns, rates)).amount() == whole.amount()
+        assert tell(options, events, book(interim_ns, by.cards)).amount() == whole.amount()
