@@ -196,7 +196,8 @@ def test_a_pid_that_is_used_again_in_a_pid_namespace_is_another_process(events: 
     """They have one pid in there and two here, which the events of the forks say."""
     life = live(*in_namespaces("--pid", "--fork", "--mount-proc", "--kill-child"), lives, "same-pid")
     assert life.status == 0
-    init = start_of(events, life.pid, life.before_ns, life.said["first"][0]).pid
+    outside = start_of(events, os.getpid(), life.before_ns, life.at_ns)  # who had its pid before is another parent
+    init = start_of(events, life.pid, outside.fork_ns, life.said["first"][0]).pid
     ends: list[End] = []
     pids: list[int] = []
     for before_ns, after_ns in list(zip(life.said["before"], life.said["after"], strict=True))[-2:]:
