@@ -22,8 +22,9 @@ from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.ledger.values import HOUR_NS, PoolHour, PoolTime
 from taximeter.observe import api, server
+from taximeter.observe.filters import FILTERS
 from taximeter.observe.guard import OPEN_PATHS, is_local
-from taximeter.observe.queries import FILTERS, Queries
+from taximeter.observe.queries import Queries
 from taximeter.observe.snapshot import Snapshot
 from taximeter.records import utc_text
 from tests.core.stories import SECOND, card

@@ -15,7 +15,8 @@ from taximeter.ledger.distribution import Distribution, Spread
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.store import Batch
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, estimate, prices_of
-from taximeter.observe.queries import Queries, QuestionError, kind_of
+from taximeter.observe.filters import QuestionError, kind_of
+from taximeter.observe.queries import Queries
 from tests.core.stories import MS, SECOND, classes
 from tests.ledger.samples import opened
 from tests.observe.nodes import LedgerReader

@@ -19,8 +19,9 @@ from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
 from taximeter.observe import api
 from taximeter.observe.experience import Experience
+from taximeter.observe.filters import FILTERS
 from taximeter.observe.guard import is_open
-from taximeter.observe.queries import FILTERS, Queries
+from taximeter.observe.queries import Queries
 from tests.core.stories import card, classes
 from tests.observe import histories
 from tests.observe.nodes import BUSY, TOKEN

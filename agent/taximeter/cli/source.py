@@ -202,7 +202,7 @@ class Source:
             return None
 
     def _from_ledger(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
-        from taximeter.observe.queries import filter_of  # noqa: PLC0415 - SQLite, only where it is read
+        from taximeter.observe.filters import filter_of  # noqa: PLC0415 - SQLite, only where it is read
 
         wanted = replace(filter_of(asked), limit=None, newest=newest)
         with self._ledger() as queries:

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp
 
 from taximeter.billing.credit import Grant
 from taximeter.errors import LedgerError, SinkError, TaximeterError
+from taximeter.observe.filters import QuestionError, filter_of, kind_of
 from taximeter.observe.granting import (
     REQUEST_MAX_BYTES,
     ConflictError,
@@ -37,7 +38,7 @@ from taximeter.observe.guard import TRUSTED, Guard, problem
 from taximeter.observe.letters import LetterError, Order, read_order
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
-from taximeter.observe.queries import Queries, QuestionError, filter_of, kind_of
+from taximeter.observe.queries import Queries
 from taximeter.observe.reconciling import Looked, ReconcileError, looked_view, read_request
 from taximeter.observe.reconciling import Request as WhatToLookAt
 from taximeter.observe.rerating import Asked, Rerated, RerateError, read_asked, rerated_view

@@ -4,8 +4,6 @@ Owns what each answer is made of: the ledger for what is written, the snapshot (
 runs. Blocks on the ledger, so the API calls it in a thread, one question at a time. Refuses to write.
 """
 
-import re
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,45 +14,27 @@ import orjson
 
 from taximeter.billing.credit import Grant
 from taximeter.billing.invoice import Rounding
-from taximeter.errors import TaximeterError
 from taximeter.hardware.tiers import match
 from taximeter.ledger.audit import audit, unsealed
-from taximeter.ledger.chain import hash_of
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.runs import Kind
-from taximeter.ledger.values import HOUR_NS, POOL_PHASES, PoolTime
+from taximeter.ledger.values import HOUR_NS
 from taximeter.observe import models, tree
-from taximeter.observe import receipt as receipts
 from taximeter.observe.accounts import account_view
-from taximeter.observe.calling import Calls, all_calls, calls_of
+from taximeter.observe.calling import all_calls
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, chosen, estimate, names_of, prices_of
 from taximeter.observe.explained import explained
+from taximeter.observe.finding import Receipts
 from taximeter.observe.letters import letter_view
 from taximeter.observe.offers import offers
-from taximeter.observe.since import since_ns
-from taximeter.observe.snapshot import InstanceView, PredictionView, SinkView, Snapshot
-from taximeter.observe.sums import Item, Run, fold, fold_each
+from taximeter.observe.snapshot import InstanceView, SinkView, Snapshot
+from taximeter.observe.state import by_phase, instance_view, pool_view, rates_view, sink_view
 from taximeter.records import RecordType, utc_text
 
 #: Status tells of pools since the hour that began so many hours before this one.
 POOL_HOURS = 24
 
-LIMIT_DEFAULT = 100
-LIMIT_MAX = 1000
-SEQ_MAX = 2**63 - 1
-#: What records are filtered by; each narrows the answer.
-FILTERS = ("since", "account", "model", "prediction", "instance", "root", "type", "limit", "newest", "after")
-
-#: An id that somebody cut short has at least as much: fewer characters would name half the ledger.
-_BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
-#: Short for the records' types, so that a person can type them.
-_TYPES = {name.rsplit(".", 2)[1]: name for name in (kind.value for kind in RecordType)}
-
 Json = dict[str, Any]
-
-
-class QuestionError(TaximeterError):
-    """A question that cannot be answered as it was put."""
 
 
 class Queries:
@@ -70,6 +50,7 @@ class Queries:
         self._reader = reader
         self._snapshot = snapshot
         self._invoice = invoice or {}
+        self._receipts = Receipts(reader, snapshot, self._invoice)
 
     def at(self, view: Snapshot) -> "Queries":
         """Answer from this one view: what runs is looked at in the event loop, the ledger in a thread."""
@@ -87,10 +68,10 @@ class Queries:
             "ready": view.ready,
             "node": {"id": view.node, "region": view.region, "tier": view.node_tier},
             "ledger": ledger,
-            "sinks": [_sink(sink) for sink in view.sinks],
+            "sinks": [sink_view(sink) for sink in view.sinks],
             "witness": asdict(view.witness),
-            "instances": _by_phase(view),
-            "rates": _rates(view),
+            "instances": by_phase(view),
+            "rates": rates_view(view),
             "pools": self._pools(),
             "reader_lag_s": view.reader_lag_s,
             "problems": list(view.problems),
@@ -101,7 +82,7 @@ class Queries:
         node = {"id": self._reader.node_id, "region": None, "tier": None}
         letters = Counter(letter.sink for letter in self._reader.dead_letters())
         pending = self._reader.sinks().items()
-        sinks = [_sink(SinkView(name, None, count, dead_letters=letters[name])) for name, count in pending]
+        sinks = [sink_view(SinkView(name, None, count, dead_letters=letters[name])) for name, count in pending]
         problems = ["no agent is running: what runs now is measured, and booked when one starts"]
         nothing = {
             "agent": None,
@@ -121,51 +102,27 @@ class Queries:
         """Tell how the time of pools was used in the last 24 hours and some minutes, the largest first."""
         since_hour = time.time_ns() // HOUR_NS - POOL_HOURS
         pools = sorted(self._reader.pools(since_hour).items(), key=lambda pair: (-pair[1].wall, pair[0]))
-        return [_pool(name, used, utc_text(since_hour * HOUR_NS)) for name, used in pools]
+        return [pool_view(name, used, utc_text(since_hour * HOUR_NS)) for name, used in pools]
 
     def instances(self) -> list[Json]:
         """List what runs now; nothing, where no agent lives to see it."""
-        return [_instance(view) for view in self._views()]
+        return [instance_view(view) for view in self._views()]
 
     def records(self, wanted: RecordFilter) -> Iterator[bytes]:
         """Give the stored bytes of the records that `wanted` names, oldest first."""
         return self._reader.records(wanted)
 
     def receipt(self, asked: str, *, calls: bool = True) -> Json | None:
-        """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it.
-
-        Without `calls`, whom it called and who called it is left out, which may be much. An instance's id is its own:
-        a worker can call its predictions anything, and shall not hide another's receipt.
-        """
-        found = self._of_prediction(asked, calls=calls)
-        if found is None or found["instances"] != [asked]:
-            found = self._of_instance(asked) or found or self._of_record(asked)
-        return found if found is None else found | {"total": receipts.with_invoiced(found["total"], self._invoice)}
+        """Explain the run of a prediction, of an instance, or of a record's id; None if none is known by it."""
+        return self._receipts.receipt(asked, calls=calls)
 
     def last_run(self, asked: str) -> Json | None:
-        """Explain one run, so that its time and price fit its cost: the last, where several bear the id."""
-        whole = self.receipt(asked, calls=False)
-        if whole is None or whole["pending"] or len(whole["instances"]) < 2:
-            return whole
-        own = fold(self._items(prediction=asked, instance=whole["instance"]))
-        return whole | receipts.of_prediction(asked, own, self._instance_of(own)) | {"runs": whole["runs"]}
+        """Explain one run: the last, where several bear the id."""
+        return self._receipts.last_run(asked)
 
     def unknown(self, asked: str) -> str:
         """Say that no receipt is known by `asked`, and what may have been meant."""
-        if not asked:
-            return "cannot find a receipt: expected the id of a prediction or an instance, got an empty word"
-        said = f"cannot find {asked[:256]!r}: "
-        if next(self._reader.of_root(asked), None):
-            called = (
-                f"predictions that it called have, `taximeter records --root {shlex.quote(asked[:256])}` lists them"
-            )
-            return f"{said}it has no record here, and {called}"
-        begun = self._reader.begun_by(asked) if _BEGINNING.fullmatch(asked) else ()
-        if len(begun) > 1:
-            return f"{said}ambiguous: it begins the ids of at least {len(begun)} instances; expected one id in full"
-        if begun:
-            return f"{said}expected an id in full, as in {begun[0]}"
-        return f"{said}expected the id of a prediction or an instance; `taximeter records` lists them"
+        return self._receipts.unknown(asked)
 
     def account(self, asked: str) -> Json | None:
         """Tell what an account spent, crossed and has; None where this node knows nothing of it."""
@@ -265,171 +222,3 @@ class Queries:
 
     def _views(self) -> tuple[InstanceView, ...]:
         return self._snapshot().instances if self._snapshot else ()
-
-    def _items(self, **wanted: Any) -> Iterator[Item]:
-        for body in self._reader.records(RecordFilter(**wanted)):
-            yield Item(orjson.loads(body), hash_of(body))
-
-    def _of_prediction(self, asked: str, *, calls: bool) -> Json | None:
-        own = fold(self._items(prediction=asked))
-        seen = _find(self._views(), asked)
-        if own.last is None and seen is None:
-            return None
-        kin = calls_of(self._reader, self._views(), asked) if calls else None
-        if own.last is None and seen is not None:
-            return self._pending(asked, kin, *seen)
-        built = receipts.of_prediction(asked, own, self._instance_of(own), kin)
-        return self._explained(built, running=seen is not None)
-
-    def _instance_of(self, prediction: Run) -> Run:
-        """Add up the instance that a prediction ran on, the last of them."""
-        return fold(self._items(instance=(prediction.last or {})["instance"], type=RecordType.INSTANCE))
-
-    def _of_instance(self, asked: str) -> Json | None:
-        items = (item for item in self._items(instance=asked) if item.event["type"] != RecordType.FACT)
-        own, predictions, total = fold_each(items)
-        view = next((view for view in self._views() if view.instance == asked), None)
-        if own.last is None and not predictions:
-            return self._pending(asked, None, view) if view else None
-        built = receipts.of_instance(asked, own, predictions, total)
-        return self._explained(built, running=view is not None)
-
-    def _of_record(self, asked: str) -> Json | None:
-        instance = next((item.data.get("instance") for item in self._items(id=asked)), None)
-        return self._of_instance(instance) if instance else None
-
-    def _pending(
-        self, asked: str, calls: Calls | None, view: InstanceView, prediction: PredictionView | None = None
-    ) -> Json:
-        lead, kind = prediction or view, "prediction" if prediction else "instance"
-        seen = {
-            "instance": view.instance,
-            "prediction": prediction.prediction if prediction else None,
-            "parent": prediction.parent if prediction else None,
-            "root": prediction.root if prediction else None,
-            **{name: getattr(lead, name) for name in ("account", "model", "version", "pool", "started_utc")},
-            "class": lead.service_class,
-            "hardware": {"tier": view.tier, "count": len(view.devices), "rule": view.rule},
-        }
-        return self._explained(receipts.of_pending(asked, kind, seen, calls), running=True)
-
-    def _explained(self, receipt: Json, *, running: bool) -> Json:
-        if not receipt["pending"]:
-            return receipt
-        if running:
-            why = "it still runs: sums are of the records so far, the final record comes when it ends"
-        elif self._snapshot is None:
-            why = "the final record is not written yet, and no agent runs that would write it: start one"
-        else:
-            why = "the final record is not written yet"
-        return receipt | {"pending_why": why}
-
-
-def filter_of(asked: Mapping[str, str]) -> RecordFilter:
-    """Read the filters of a question for records, written as in a query string; QuestionError names what is wrong."""
-    unknown = sorted(set(asked) - set(FILTERS))
-    if unknown:
-        raise QuestionError(f"cannot filter by {unknown[0][:40]!r}: expected some of {', '.join(FILTERS)}")
-    kind = asked.get("type")
-    if kind is not None and kind not in _TYPES and kind not in _TYPES.values():
-        raise QuestionError(f"cannot filter by type = {kind[:40]!r}: expected one of {', '.join(_TYPES)}")
-    return RecordFilter(
-        since_utc_ns=_since_ns(asked["since"], time.time_ns()) if "since" in asked else None,
-        account=asked.get("account"),
-        model=asked.get("model"),
-        prediction=asked.get("prediction"),
-        instance=asked.get("instance"),
-        root=asked.get("root"),
-        type=None if kind is None else _TYPES.get(kind, kind),
-        limit=_number(
-            "limit", asked.get("limit", str(LIMIT_MAX if "newest" in asked else LIMIT_DEFAULT)), 1, LIMIT_MAX
-        ),
-        newest=_number("newest", asked["newest"], 1, LIMIT_MAX) if "newest" in asked else None,
-        after_seq=_number("after", asked.get("after", "0"), 0, SEQ_MAX),
-    )
-
-
-def kind_of(model: str, asked: Mapping[str, str]) -> Kind:
-    """Read of what an estimate is wanted, and what it is narrowed to; QuestionError names what is wrong."""
-    unknown = sorted(set(asked) - {"version", "tier"})
-    if unknown:
-        raise QuestionError(f"cannot estimate by {unknown[0][:40]!r}: expected version or tier")
-    return Kind(model, asked.get("version", ""), asked.get("tier", ""))
-
-
-def _since_ns(text: str, now_ns: int) -> int:
-    try:
-        return since_ns(text, now_ns)
-    except ValueError as error:
-        raise QuestionError(f"cannot filter by since = {text[:40]!r}: {error}") from error
-
-
-def _number(name: str, text: str, least: int, most: int) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most:
-        return int(text)
-    raise QuestionError(f"cannot use {name} = {text[:40]!r}: expected a number from {least} to {most}")
-
-
-def _find(views: tuple[InstanceView, ...], prediction: str) -> tuple[InstanceView, PredictionView] | None:
-    pairs = ((view, own) for view in views for own in view.predictions)
-    return next((pair for pair in pairs if pair[1].prediction == prediction), None)
-
-
-def _by_phase(view: Snapshot) -> Json:
-    phases: Json = {}
-    for instance in view.instances:
-        phases[instance.phase] = phases.get(instance.phase, 0) + 1
-    return phases
-
-
-def _instance(view: InstanceView) -> Json:
-    written = asdict(view)
-    written["class"] = written.pop("service_class")
-    for prediction in written["predictions"]:
-        prediction["class"] = prediction.pop("service_class")
-    return written
-
-
-def _pool(name: str, used: PoolTime, since_utc: str) -> Json:
-    """What is sold may exceed what ran: where predictions are billed by their active time, and overlap."""
-    sold = used.sold - used.returned
-    return {
-        "pool": name,
-        "since_utc": since_utc,
-        "wall_ns": used.wall,
-        **{f"{part}_ns": getattr(used, part) for part in (*POOL_PHASES, "load")},
-        "sold_ns": sold,
-        "sold_ratio": round(sold / used.wall, 4) if used.wall else None,
-    }
-
-
-def _rates(view: Snapshot) -> Json:
-    """Say which prices are in force, and how the list that they come from is doing."""
-    card, listed = view.card, view.price_list
-    shown = None
-    if listed is not None:
-        shown = {
-            "url": listed.url,
-            "tag": listed.tag,
-            "checked_utc": _utc(listed.checked_unix_s),
-            "last_error": listed.last_error,
-        }
-    if card is None:
-        return {"version": None, "effective": None, "currency": None, "models": 0, "hash": None, "list": shown}
-    return {
-        "version": card.version,
-        "effective": utc_text(card.effective_utc_ns),
-        "currency": card.currency,
-        "models": len(card.models),
-        "hash": card.hash,
-        "list": shown,
-    }
-
-
-def _utc(unix_s: float | None) -> str | None:
-    return None if unix_s is None else utc_text(int(unix_s * 1e9))
-
-
-def _sink(view: SinkView) -> Json:
-    names = ("name", "kind", "pending", "shipped", "last_error", "dead_letters")
-    return {name: getattr(view, name) for name in names} | {"failures": dict(view.failures)}
