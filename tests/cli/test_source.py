@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taximeter.cli.source import living_agent
+from taximeter.cli.living import living_agent
 from tests.cli import agent
 from tests.cli.node import instance, taximeter
 

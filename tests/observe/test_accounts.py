@@ -12,7 +12,7 @@ from taximeter.billing.thresholds import begin_of, period_of
 from taximeter.errors import LedgerError
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch, Ledger
-from taximeter.observe import api, granting
+from taximeter.observe import answers, api, granting
 from taximeter.observe.queries import Queries
 from tests.ledger.samples import BEGAN_UTC_NS, opened
 from tests.ledger.spending import paying, put_in_force, rules
@@ -234,7 +234,7 @@ async def test_other_methods_are_told_which_are_allowed(node: Node) -> None:
 
 
 async def test_a_body_that_drips_in_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_BODY_S", 0.05)
+    monkeypatch.setattr(answers, "_BODY_S", 0.05)
     patience: Any = iter([b"{"])
 
     async def drip() -> AsyncIterator[bytes]:

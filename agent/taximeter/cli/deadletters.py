@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from taximeter.cli import text
-from taximeter.cli.source import Source, SourceError
+from taximeter.cli.living import SourceError
+from taximeter.cli.source import Source
 
 Json = Mapping[str, Any]
 

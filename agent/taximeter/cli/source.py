@@ -4,22 +4,20 @@
     records                     the ledger, which has everything; else (not readable for this user) the agent
     verify                      the ledger
 
-Owns finding and asking the agent. Both sides give the same JSON-able values (observe/queries). Refuses to know
+Owns whom to ask; living.py asks the agent. Both sides give the same JSON-able values (observe/queries). Refuses to know
 how they look.
 """
 
-import http.client
-import json
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
+from taximeter.cli import living
+from taximeter.cli.living import Agent, NotFoundError, SourceError, living_agent
 from taximeter.cli.text import safe
 from taximeter.config.files import Directories, directories
 from taximeter.errors import TaximeterError
@@ -29,29 +27,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_TIMEOUT_S = 5.0
 #: For a receiver to be asked for some dozen records.
 _RECONCILE_S = 600.0
-_MOST_BYTES = 64 << 20
-_PAGE = 1000
-_NDJSON = "application/x-ndjson"
-
-
-#: Answers that say what is wrong with the request, and need no more words.
-_ITS_OWN_WORDS = (http.client.BAD_REQUEST, http.client.CONFLICT, http.client.BAD_GATEWAY)
-
-
-class SourceError(TaximeterError):
-    """Nobody could answer; the text says who was asked, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """Where a living agent listens, and the word that opens its API."""
-
-    url: str
-    token: str
-    pid: int
 
 
 class Source:
@@ -75,15 +52,15 @@ class Source:
             with self._ledger() as queries:
                 answer = queries.status()
             if self.agent is not None:
-                answer |= {"silent_pid": self.agent.pid, "problems": [_silent(self.agent.pid)]}
+                answer |= {"silent_pid": self.agent.pid, "problems": [living.silent(self.agent.pid)]}
         return answer
 
     def receipt(self, asked: str) -> Json | None:
         """Explain one run; None if it is not known."""
         if self.agent is not None:
             try:
-                return _json(*_get(self.agent, f"/v1/receipts/{quote(asked, safe='')}"))
-            except _NotFoundError as error:
+                return living.get(self.agent, f"/v1/receipts/{quote(asked, safe='')}")
+            except NotFoundError as error:
                 self.unknown = str(error)
                 return None
             except SourceError as error:
@@ -97,8 +74,8 @@ class Source:
         """Tell what an account spent and has; None if it is not known."""
         if self.agent is not None:
             try:
-                return _json(*_get(self.agent, f"/v1/accounts/{quote(asked, safe='')}"))
-            except _NotFoundError as error:
+                return living.get(self.agent, f"/v1/accounts/{quote(asked, safe='')}")
+            except NotFoundError as error:
                 self.unknown = str(error)
                 return None
             except SourceError as error:
@@ -114,14 +91,14 @@ class Source:
             expected = "a living `taximeter agent`, which alone writes the ledger; start it, and grant again"
             raise SourceError(f"cannot grant without an agent: expected {expected}")
         path = f"/v1/accounts/{quote(account, safe='')}/grants"
-        return _json(*_ask(self.agent, ("POST", path, json.dumps(asked).encode()), (200, 201)))
+        return living.post(self.agent, path, asked, (200, 201))
 
     def rerate(self, asked: Mapping[str, Any]) -> Json:
         """Have the agent rate what is unrated: it alone writes the ledger. Raises SourceError."""
         if self.agent is None:
             expected = "a living `taximeter agent`, which alone writes the ledger; start it, and rerate again"
             raise SourceError(f"cannot rerate without an agent: expected {expected}")
-        return _json(*_ask(self.agent, ("POST", "/v1/rerate", json.dumps(asked).encode()), (200,)))
+        return living.post(self.agent, "/v1/rerate", asked)
 
     def dead_letters(self, sink: str | None) -> list[Json]:
         """List what a sink, or any, refused though it takes others."""
@@ -133,7 +110,7 @@ class Source:
         if self.agent is None:
             expected = "a living `taximeter agent`, which alone ships; start it, and try again"
             raise SourceError(f"cannot {order['do']} dead letters without an agent: expected {expected}")
-        return _json(*_ask(self.agent, ("POST", "/v1/deadletters", json.dumps(order).encode()), (200,)))
+        return living.post(self.agent, "/v1/deadletters", order)
 
     def reconcile(self, asked: Mapping[str, Any]) -> Json:
         """Have the agent look at some of what a receiver has: it alone ships. Raises SourceError."""
@@ -141,14 +118,13 @@ class Source:
             raise SourceError(
                 "cannot reconcile without an agent: expected a living `taximeter agent`, which alone ships"
             )
-        request = ("POST", "/v1/reconcile", json.dumps(asked).encode())
-        return _json(*_ask(self.agent, request, (200,), timeout_s=_RECONCILE_S))
+        return living.post(self.agent, "/v1/reconcile", asked, timeout_s=_RECONCILE_S)
 
     def hurry(self) -> None:
         """Have the agent ship at once, whatever it waits for. Raises SourceError."""
         if self.agent is None:
             raise SourceError("cannot drain without an agent: expected a living `taximeter agent`, which alone ships")
-        _ask(self.agent, ("POST", "/v1/drain", b""), (202,))
+        living.drain(self.agent)
 
     def devices(self) -> Json | None:
         """Tell what the agent found; None where no agent has looked."""
@@ -180,7 +156,7 @@ class Source:
     def records(self, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
         """Give the bodies of the records that the filters name, oldest first; only the last `newest` of them."""
         if self.agent and not os.access(self.directories.ledger, os.R_OK):
-            return _from_agent(self.agent, asked, newest)
+            return living.records_of(self.agent, asked, newest)
         return self._from_ledger(asked, newest)
 
     def verify(
@@ -213,7 +189,7 @@ class Source:
         if self.agent is None:
             return None
         try:
-            return _json(*_get(self.agent, path))
+            return living.get(self.agent, path)
         except SourceError as error:
             self.complaint = str(error)
             return None
@@ -233,106 +209,3 @@ class Source:
             yield Queries(reader)
         finally:
             reader.close()
-
-
-class _NotFoundError(SourceError):
-    """The agent answered that there is no such thing."""
-
-
-def living_agent(path: Path) -> Agent | None:
-    """Return what the run directory says of the agent, if that process lives; a file that was left behind is none."""
-    try:
-        said = json.loads(path.read_bytes())
-        agent = Agent(str(said["url"]), str(said["token"]), int(said["pid"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return agent if _lives(agent.pid) else None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True  # there is one, of another user
-    except (OSError, OverflowError):
-        return False
-    return pid > 0
-
-
-def _silent(pid: int) -> str:
-    """Say what to do about an agent that lives and gave no answer that can be used."""
-    stopped = f"if it is stopped (state T in `ps -o stat= -p {pid}`), `kill -CONT {pid}` wakes it"
-    return f"the agent (pid {pid}) does not answer: {stopped}; else see its log, and restart it: nothing is lost"
-
-
-def _from_agent(agent: Agent, asked: Mapping[str, str], newest: int | None) -> Iterator[bytes]:
-    """Ask for the end in one piece where it fits one, else for everything, page by page."""
-    if newest is not None and newest <= _PAGE:
-        return iter(_page(agent, {**asked, "newest": newest}))
-    bodies = _pages(agent, asked)
-    return bodies if newest is None else iter(deque(bodies, maxlen=newest))
-
-
-def _pages(agent: Agent, asked: Mapping[str, str]) -> Iterator[bytes]:
-    after = 0
-    while True:
-        lines = _page(agent, {**asked, "limit": _PAGE, "after": after})
-        yield from lines
-        if len(lines) < _PAGE:
-            return
-        after = json.loads(lines[-1])["data"]["ledger"]["seq"]
-
-
-def _page(agent: Agent, query: Mapping[str, str | int]) -> list[bytes]:
-    _, body = _get(agent, f"/v1/records?{urlencode(query)}", accept=_NDJSON)
-    return [line for line in body.split(b"\n") if line]
-
-
-def _get(agent: Agent, path: str, accept: str = "application/json") -> tuple[str, bytes]:
-    """Return whom was asked, and the body of an answer; SourceError names who did not give one."""
-    return _ask(agent, ("GET", path, None), accept=accept)
-
-
-def _ask(
-    agent: Agent,
-    request: tuple[str, str, bytes | None],
-    good: Sequence[int] = (200,),
-    accept: str = "application/json",
-    timeout_s: float = _TIMEOUT_S,
-) -> tuple[str, bytes]:
-    """The same of any request: its method, path and body, and the statuses of a good answer."""
-    where = urlsplit(agent.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout_s)
-    who = f"cannot ask the agent (pid {agent.pid}) at {agent.url}"
-    try:
-        connection.request(*request, headers={"Authorization": f"Bearer {agent.token}", "Accept": accept})
-        response = connection.getresponse()
-        body = response.read(_MOST_BYTES)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SourceError(f"{who}: expected an answer within {timeout_s:g} s ({error})") from error
-    finally:
-        connection.close()
-    if response.status == http.client.NOT_FOUND:
-        raise _NotFoundError(_detail(body))
-    if response.status in _ITS_OWN_WORDS:
-        raise SourceError(_detail(body))
-    if response.status not in good:
-        raise SourceError(f"{who}: expected {good[0]}, got {response.status} ({_detail(body)})")
-    return who, body
-
-
-def _detail(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["detail"])
-    except (ValueError, TypeError, KeyError):
-        return "no reason given"
-
-
-def _json(who: str, body: bytes) -> Json:
-    try:
-        answer = json.loads(body)
-    except ValueError as error:
-        raise SourceError(f"{who}: expected JSON ({error})") from error
-    if not isinstance(answer, dict):
-        raise SourceError(f"{who}: expected an object as answer")
-    return answer

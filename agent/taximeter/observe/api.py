@@ -8,55 +8,43 @@ at a time; the loop never waits for the disk.
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
-import msgspec
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from taximeter.billing.credit import Grant
-from taximeter.errors import LedgerError, SinkError, TaximeterError
-from taximeter.observe.filters import QuestionError, filter_of, kind_of
+from taximeter.observe.answers import HANDLERS, PLAIN, as_json, body_of, encoded, in_a_line, priced
+from taximeter.observe.filters import filter_of, kind_of
 from taximeter.observe.granting import (
-    REQUEST_MAX_BYTES,
-    ConflictError,
-    GrantError,
     agree,
     granted_view,
     read_grant,
 )
-from taximeter.observe.guard import TRUSTED, Guard, problem
-from taximeter.observe.letters import LetterError, Order, read_order
+from taximeter.observe.guard import TRUSTED, Guard
+from taximeter.observe.letters import Order, read_order
 from taximeter.observe.metrics import render
 from taximeter.observe.models import found_by
 from taximeter.observe.queries import Queries
-from taximeter.observe.reconciling import Looked, ReconcileError, looked_view, read_request
+from taximeter.observe.reconciling import Looked, looked_view, read_request
 from taximeter.observe.reconciling import Request as WhatToLookAt
-from taximeter.observe.rerating import Asked, Rerated, RerateError, read_asked, rerated_view
+from taximeter.observe.rerating import Asked, Rerated, read_asked, rerated_view
 from taximeter.observe.server import is_loopback, serve
 from taximeter.observe.snapshot import Snapshot
-from taximeter.observe.summary import line_of
 
 __all__ = ["build", "is_loopback", "serve"]
 
 NDJSON = "application/x-ndjson"
-PLAIN = "text/plain"
 #: The list of models is so old at most, or, where reading it takes long, so many times older than that took.
 MODELS_KEPT_S = 5.0
 _MODELS_SHARE = 20
-_PRICED = msgspec.json.Encoder(decimal_format="number")
-
-#: How long a request's body may take.
-_BODY_S = 10.0
 
 #: Grants credit; gives the grant of that id as it is kept, and whether it is new.
 GrantCredit = Callable[[Grant], Awaitable[tuple[Grant, bool]]]
@@ -127,10 +115,7 @@ def build(
         Route("/v1/models/{slug:path}", faces.model),
         Route("/v1/model/{slug:path}", faces.model),
     ]
-    handlers: dict[Any, Any] = {HTTPException: _refused, QuestionError: _misput, LedgerError: _unread}
-    handlers |= dict.fromkeys((GrantError, RerateError, LetterError, ReconcileError), _misput)
-    handlers |= {ConflictError: _conflicting, ClientDisconnect: _gone, SinkError: _unreached}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False
     return Guard(app, token, loopback=loopback)
 
@@ -143,7 +128,7 @@ class _Listed(NamedTuple):
 
     @staticmethod
     def of(models: Sequence[dict[str, Any]]) -> "_Listed":
-        return _Listed(models, _PRICED.encode(models))
+        return _Listed(models, encoded(models))
 
 
 class _Faces:
@@ -165,30 +150,30 @@ class _Faces:
 
     async def healthz(self, _: Request) -> Response:
         alive = self._snapshot().alive
-        return _json({"alive": alive}, 200 if alive else 503)
+        return as_json({"alive": alive}, 200 if alive else 503)
 
     async def readyz(self, _: Request) -> Response:
         view = self._snapshot()
-        return _json({"ready": view.ready}, 200 if view.ready else 503)
+        return as_json({"ready": view.ready}, 200 if view.ready else 503)
 
     async def openapi(self, _: Request) -> Response:
         document = (files("taximeter") / "schema" / "openapi.json").read_bytes()
         return Response(document, media_type="application/json")
 
     async def status(self, _: Request) -> Response:
-        return _json(await self._ask(Queries.status))
+        return as_json(await self._ask(Queries.status))
 
     async def instances(self, _: Request) -> Response:
-        return _json(self._queries.at(self._snapshot()).instances())
+        return as_json(self._queries.at(self._snapshot()).instances())
 
     async def devices(self, _: Request) -> Response:
-        return _json(self._queries.at(self._snapshot()).devices())
+        return as_json(self._queries.at(self._snapshot()).devices())
 
     async def hardware(self, _: Request) -> Response:
-        return _priced(self._queries.at(self._snapshot()).hardware())
+        return priced(self._queries.at(self._snapshot()).hardware())
 
     async def explained(self, _: Request) -> Response:
-        return _json(self._queries.at(self._snapshot()).explained())
+        return as_json(self._queries.at(self._snapshot()).explained())
 
     async def records(self, request: Request) -> Response:
         wanted = filter_of(dict(request.query_params))
@@ -204,8 +189,8 @@ class _Faces:
         if receipt is None:
             raise HTTPException(404, await self._ask(lambda queries: queries.unknown(asked)))
         if plain:
-            return _in_a_line(receipt)
-        return _json(receipt)
+            return in_a_line(receipt)
+        return as_json(receipt)
 
     async def models(self, request: Request) -> Response:
         return Response((await self._listed(request)).body, media_type="application/json")
@@ -215,7 +200,7 @@ class _Faces:
         found = found_by((await self._listed(request)).models, slug)
         if found is None:
             raise HTTPException(404, f"cannot find model {slug[:256]!r}: expected one that /v1/models lists")
-        return _priced(found)
+        return priced(found)
 
     async def _listed(self, request: Request) -> "_Listed":
         """The models that whoever asks may know of. They are open to all, so they are not read anew for each."""
@@ -231,17 +216,17 @@ class _Faces:
 
     async def estimate(self, request: Request) -> Response:
         wanted = kind_of(request.path_params["asked"], dict(request.query_params))
-        return _json(await self._ask(lambda queries: queries.estimate(wanted)))
+        return as_json(await self._ask(lambda queries: queries.estimate(wanted)))
 
     async def account(self, request: Request) -> Response:
         asked = request.path_params["account"]
         view = await self._ask(lambda queries: queries.account(asked))
         if view is None:
             raise HTTPException(404, f"cannot find account {asked[:256]!r}: expected one that this node has records of")
-        return _json(view)
+        return as_json(view)
 
     async def grant(self, request: Request) -> Response:
-        asked = read_grant(request.path_params["account"], await _body(request), time.time_ns())
+        asked = read_grant(request.path_params["account"], await body_of(request), time.time_ns())
         if self._doing.grant is None:
             raise HTTPException(503, "cannot grant here: expected an agent that writes the ledger")
         if asked.expires_utc_ns is not None and asked.expires_utc_ns <= asked.granted_utc_ns:
@@ -251,31 +236,31 @@ class _Faces:
         else:
             kept, is_new = await self._doing.grant(asked)
         agree(asked, kept)
-        return _json(granted_view(kept, is_new=is_new), 201 if is_new else 200)
+        return as_json(granted_view(kept, is_new=is_new), 201 if is_new else 200)
 
     async def rerate(self, request: Request) -> Response:
-        asked = read_asked(await _body(request))
+        asked = read_asked(await body_of(request))
         if self._doing.rerate is None:
             raise HTTPException(503, "cannot rerate here: expected an agent that writes the ledger")
-        return _json(rerated_view(await self._doing.rerate(asked)))
+        return as_json(rerated_view(await self._doing.rerate(asked)))
 
     async def letters(self, request: Request) -> Response:
         if request.method == "POST":
             return await self._treat_letters(request)
         sink = request.query_params.get("sink")
-        return _json(await self._ask(lambda queries: queries.dead_letters(sink, _MOST_LETTERS)))
+        return as_json(await self._ask(lambda queries: queries.dead_letters(sink, _MOST_LETTERS)))
 
     async def _treat_letters(self, request: Request) -> Response:
-        order = read_order(await _body(request))
+        order = read_order(await body_of(request))
         if self._doing.letters is None:
             raise HTTPException(503, "cannot treat dead letters here: expected an agent that ships")
-        return _json({"do": order.deed, "sink": order.sink, "records": await self._doing.letters(order)})
+        return as_json({"do": order.deed, "sink": order.sink, "records": await self._doing.letters(order)})
 
     async def reconcile(self, request: Request) -> Response:
-        asked = read_request(await _body(request))
+        asked = read_request(await body_of(request))
         if self._doing.reconcile is None:
             raise HTTPException(503, "cannot reconcile here: expected an agent that ships")
-        return _json(looked_view(await self._doing.reconcile(asked)))
+        return as_json(looked_view(await self._doing.reconcile(asked)))
 
     async def drain(self, _: Request) -> Response:
         self._doing.drain()
@@ -284,62 +269,3 @@ class _Faces:
     async def _ask(self, question: Callable[[Queries], _T]) -> _T:
         queries = self._queries.at(self._snapshot())
         return await anyio.to_thread.run_sync(question, queries, limiter=self._one_at_a_time)
-
-
-def _in_a_line(receipt: dict[str, Any]) -> Response:
-    """A receipt in plain words, for whoever has no use for more; 202 while its last record is not written yet."""
-    if receipt["pending"]:
-        return Response(f"pending: {receipt['pending_why']}\n", 202, media_type=PLAIN)
-    return Response(line_of(receipt) + "\n", media_type=PLAIN)
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
-def _priced(value: object) -> Response:
-    """As JSON in which an amount is a number, as the platforms write it, with all of its digits."""
-    return Response(_PRICED.encode(value), media_type="application/json")
-
-
-async def _refused(request: Request, error: HTTPException) -> Response:
-    detail = error.detail
-    if detail == HTTPStatus(error.status_code).phrase:  # the router's own word
-        allowed = " or ".join(sorted((error.headers or {}).get("Allow", "GET, HEAD").split(", ")))
-        expected = {404: "a path that this node has, such as /v1/status", 405: allowed}.get(error.status_code, detail)
-        detail = f"cannot {request.method[:20]} {request.url.path[:256]!r}: expected {expected}"
-    return problem(error.status_code, detail, dict(error.headers or {}))
-
-
-async def _body(request: Request) -> bytes:
-    """What was sent, if it is short and comes soon."""
-    body = b""
-    with anyio.move_on_after(_BODY_S) as patience:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > REQUEST_MAX_BYTES:
-                close = {"connection": "close"}
-                raise HTTPException(413, f"expected a body of at most {REQUEST_MAX_BYTES} bytes", close)
-    if patience.cancelled_caught:
-        raise HTTPException(408, f"expected the body within {_BODY_S:g} s", {"connection": "close"})
-    return body
-
-
-async def _misput(_: Request, error: TaximeterError) -> Response:
-    return problem(400, str(error))
-
-
-async def _unreached(_: Request, error: SinkError) -> Response:
-    return problem(502, str(error))
-
-
-async def _conflicting(_: Request, error: ConflictError) -> Response:
-    return problem(409, str(error))
-
-
-async def _gone(_: Request, __: ClientDisconnect) -> Response:
-    return problem(400, "expected a whole body", {"connection": "close"})
-
-
-async def _unread(_: Request, error: LedgerError) -> Response:
-    return problem(503, str(error))
