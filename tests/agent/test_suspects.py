@@ -12,7 +12,9 @@ from taximeter import kernel
 from taximeter.agent.suspects import Suspects
 from taximeter.events import Opened, Options
 from taximeter.journal import journal_name, open_directory
+from taximeter.values import replace
 from tests.journal_samples import INSTANCE
+from tests.require import lacking
 from tests.system.agents import wait_until
 
 SECOND = 1_000_000_000
@@ -84,6 +86,20 @@ def test_nobody_else_may(suspects: Suspects, command: subprocess.Popen[bytes]) -
     for said, others in cases:
         suspects.look_for(INSTANCE, said, 0, others)
         assert not suspects.live(INSTANCE)
+
+
+def test_what_the_kernel_begins_for_itself_is_nobodys_command(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins a thread now and then, root's and in session 0; so is a wrapper whose session leads from outside."""
+    thread = kernel.look_at(2)
+    if thread is None or not kernel.is_kernels_own(2):
+        lacking("needs to see the kernel's threads: outside of a pid namespace")
+    monkeypatch.setattr(kernel, "everybody", lambda: {2: thread})
+    began_ns = thread.ticks * (SECOND // os.sysconf("SC_CLK_TCK"))
+    said = replace(opened(session=0), at_ns=began_ns, uid=0)
+    suspects.look_for(INSTANCE, said, 7, ())  # a journal that is gone was of whom it said: of root
+    assert not suspects.live(INSTANCE)
 
 
 def test_of_another_user_it_is_not(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from taximeter import kernel
+from tests.require import lacking
 from tests.system.agents import wait_until
 
 
@@ -93,3 +94,21 @@ def test_everybody_may_see_whose_a_process_is_and_in_which_session(sleeper: subp
     sleeper.kill()
     sleeper.wait()
     assert kernel.whose(sleeper.pid) is None
+
+
+def test_a_thread_of_the_kernel_is_told_from_a_process(sleeper: subprocess.Popen[bytes]) -> None:
+    threads = [pid for pid in kernel.everybody() if "\nKthread:\t1\n" in status_of(pid)]
+    if not threads:
+        lacking("needs to see the kernel's threads: Linux 6.8, outside of a pid namespace")
+    assert {kernel.is_kernels_own(pid) for pid in threads if status_of(pid)} == {True}
+    assert not kernel.is_kernels_own(sleeper.pid)
+    sleeper.kill()
+    sleeper.wait()
+    assert not kernel.is_kernels_own(sleeper.pid)
+
+
+def status_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""

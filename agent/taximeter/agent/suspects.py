@@ -68,8 +68,11 @@ def _may_be(pid: int, owner: int, opened: Opened) -> bool:
     """Whether it is in the wrapper's session, or leads one of its own and was begun by words that end as the command's.
 
     A command that goes to another session leads it; and of its words the last are left where it is a script, or was run
-    by another program (setsid python3 worker.py). In the middle of an exec it shows none.
+    by another program (setsid python3 worker.py). In the middle of an exec it shows none. What the kernel begins for
+    itself, at any moment, is in the session of a wrapper whose leader is outside of its pid namespace: both say 0.
     """
+    if kernel.is_kernels_own(pid):
+        return False
     whose = kernel.whose(pid)
     if whose == (owner, opened.session):
         return True

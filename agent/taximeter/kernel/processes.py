@@ -19,16 +19,14 @@ _PIDFD_INFO = struct.Struct("=Q52xi")
 _PIDFD_INFO_EXIT = 1 << 3
 #: _IOWR(0xFF, 11, struct pidfd_info): the size in the number is the version, and newer kernels know older ones.
 _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
+#: In field 9 of a stat: a thread of the kernel's own.
+_PF_KTHREAD = 0x0020_0000
 
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` was started, in clock ticks since boot (field 22 of its stat); None where it is gone or hidden."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The command's name may hold anything, spaces and parentheses included: count from its last parenthesis.
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
 
 
 def open_process(pid: int, ticks: int) -> int | None:
@@ -106,6 +104,12 @@ def words(pid: int) -> list[str]:
     return [word.decode("utf-8", "surrogateescape") for word in shown.split(b"\0")[:-1]]
 
 
+def is_kernels_own(pid: int) -> bool:
+    """Whether it is a thread of the kernel, which runs no command; it says that it is root's, and in session 0."""
+    fields = _stat(pid)
+    return bool(fields) and int(fields[6]) & _PF_KTHREAD != 0
+
+
 def whose(pid: int) -> tuple[int, int] | None:
     """The real user of a process, and its session: the pid of that one's leader as the process itself knows it.
 
@@ -144,6 +148,16 @@ def _children(pid: int) -> Iterator[int]:
 def _namespace_pids(pid: int) -> list[int]:
     """The pids of one process: here, and in each pid namespace that it is in, down to its own."""
     return _numbers(_status(pid), b"NSpid")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of its stat from the third on; none where it is gone or hidden."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return []
+    # The command's name may hold anything, spaces and parentheses included: count from its last parenthesis.
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def _status(pid: int) -> bytes:
