@@ -293,7 +293,7 @@ def test_law_a_journal_with_any_one_bit_turned_says_some_of_what_it_said_in_its_
         turned[bit // 8] ^= 1 << bit % 8
         path.write_bytes(turned)
         rest = iter(said)
-        assert all(event in rest for event in read()), f"bit {bit}"
+        assert all(event in rest for event in read() if event != events.Unread()), f"bit {bit}"
     os.close(directory_fd)
 
 

@@ -1,12 +1,15 @@
 """Reading journals on: each whole line once, whatever the file is cut, grown, replaced or filled with."""
 
 import os
+import random
 import stat
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taximeter import events, wire
 from taximeter.errors import JournalFault
@@ -24,7 +27,8 @@ from taximeter.journal import (
     sync,
     writer_pid,
 )
-from tests.journal_samples import INSTANCE, NAME, OTHER, fact, held, open_line, sample, sample_lines
+from taximeter.journal.mending import mended
+from tests.journal_samples import INSTANCE, NAME, OTHER, fact, held, open_line, sample, sample_lines, sealed_anew
 from tests.require import require_root
 
 MINE = frozenset({os.geteuid()})
@@ -109,7 +113,7 @@ def test_a_torn_line_in_the_middle_costs_that_line_only(tmp_path: Path, director
     lines = sample_lines()
     (tmp_path / NAME).write_bytes(lines[0] + b"\n" + lines[1][:20] + b"\n" + lines[2] + b"\n")
     chunk = read(directory_fd)
-    assert chunk.events == (parse_line(lines[0]), parse_line(lines[2]))
+    assert chunk.events == (parse_line(lines[0]), events.Unread(), parse_line(lines[2]))
     assert reasons(chunk) == ["not_json"]
 
 
@@ -135,11 +139,11 @@ def test_a_line_that_was_begun_in_the_reserve_waits_for_its_end(tmp_path: Path, 
         assert read(directory_fd, first.position).events == (parse_line(line),)
 
 
-def test_lines_of_another_instance_are_faults_and_change_nothing(tmp_path: Path, directory_fd: int) -> None:
+def test_lines_of_another_instance_are_faults_and_lost(tmp_path: Path, directory_fd: int) -> None:
     lines = [open_line(), open_line(OTHER), open_line(segment=3), fact("ready", 1_300, by="exec")]
     (tmp_path / NAME).write_bytes(b"\n".join(lines) + b"\n")
     chunk = read(directory_fd)
-    assert chunk.events == (parse_line(lines[0]), parse_line(lines[3]))
+    assert chunk.events == (parse_line(lines[0]), events.Unread(), events.Unread(), parse_line(lines[3]))
     assert reasons(chunk) == ["foreign", "foreign"]
 
 
@@ -174,8 +178,8 @@ def test_no_more_lines_are_read_at_a_time_than_were_asked_for_and_none_twice(tmp
     position, seen, sizes, more = Position(), [], [], True
     while more:
         chunk = read_on(directory_fd, INSTANCE, position, MINE, 1 << 20, 3)
-        seen += [event.at_ns for event in chunk.events]
-        sizes.append(len(chunk.events) + len(chunk.faults))
+        seen += [event.at_ns for event in chunk.events if event != events.Unread()]
+        sizes.append(len(chunk.events))
         position, more = chunk.position, chunk.more
     assert seen == list(range(10))
     assert sizes == [3, 3, 3, 3]
@@ -199,7 +203,7 @@ def test_a_line_without_end_is_skipped_in_bounded_memory_and_counted_once(tmp_pa
         position, more = chunk.position, chunk.more
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found == [parse_line(open_line()), parse_line(fact("ready", 1_300, by="exec"))]
+    assert found == [parse_line(open_line()), events.Unread(), parse_line(fact("ready", 1_300, by="exec"))]
     assert faults == ["too_long"]
     assert peak_bytes < 4 << 20
 
@@ -218,8 +222,76 @@ def test_a_line_of_64_kib_less_one_byte_is_the_longest(tmp_path: Path, directory
     too_long = open_line(argv=["a" * (wire.LINE_MAX_BYTES - len(shorter))])
     (tmp_path / NAME).write_bytes(longest + b"\n" + too_long + b"\n")
     chunk = read(directory_fd)
-    assert chunk.events == (parse_line(longest),)
+    assert chunk.events == (parse_line(longest), events.Unread())
     assert reasons(chunk) == ["too_long"]
+
+
+# --- What is damaged ------------------------------------------------------------------------------------------------
+
+
+def sealed(line: bytes) -> bytes:
+    """As a wrapper of today ends it."""
+    return sealed_anew(line[:-1] + b"\n").rstrip(b"\n")
+
+
+def sealed_sample() -> list[bytes]:
+    return [sealed(line) for line in sample_lines()]
+
+
+@pytest.mark.parametrize("number", range(len(sample_lines())))
+def test_a_bit_that_turned_anywhere_in_a_line_is_turned_back(tmp_path: Path, directory_fd: int, number: int) -> None:
+    lines = sealed_sample()
+    line = lines[number]
+    for at in range(len(line)):
+        turned = line[:at] + bytes([line[at] ^ 1 << at % 8]) + line[at + 1 :]
+        if b"\n" in turned or b"\0" in turned:
+            continue
+        (tmp_path / NAME).write_bytes(b"\n".join([*lines[:number], turned, *lines[number + 1 :]]) + b"\n")
+        chunk = read(directory_fd)
+        assert chunk.events == sample_events(), (at, turned)
+        assert reasons(chunk) in ([], ["mended"])  # a name of the checksum's own key is no loss
+
+
+@given(number=st.integers(0, len(sample_lines()) - 1), dice=st.randoms(use_true_random=False))
+def test_what_more_than_one_bit_is_wrong_with_is_lost_and_never_another_fact(number: int, dice: random.Random) -> None:
+    line = bytearray(sealed_sample()[number])
+    for at in dice.sample(range(len(line)), dice.randint(2, 30)):
+        line[at] ^= dice.randint(1, 255)
+    whole = mended(bytes(line))
+    assert whole in (None, sealed_sample()[number])
+
+
+def test_a_damaged_heartbeat_is_no_other_fact_so_nothing_else_is_lost(tmp_path: Path, directory_fd: int) -> None:
+    lines = sealed_sample()
+    lines[8] = b'{"v":1,"f":"heartbeat","t":1600,"clock":{"mono????????????},"c":"01234567"}'
+    (tmp_path / NAME).write_bytes(b"\n".join(lines) + b"\n")
+    chunk = read(directory_fd)
+    assert chunk.events == (*sample_events()[:8], sample_events()[9])
+    assert reasons(chunk) == ["damaged"]
+
+
+def test_what_is_damaged_behind_the_end_changes_nothing(tmp_path: Path, directory_fd: int) -> None:
+    (tmp_path / NAME).write_bytes(sample() + b"no fact\n")
+    chunk = read(directory_fd)
+    assert chunk.events == sample_events()
+    assert (chunk.ended, reasons(chunk)) == (True, ["not_json"])
+
+
+def test_a_mended_line_of_a_newer_version_stops_as_any_other(tmp_path: Path, directory_fd: int) -> None:
+    turned = sealed(b'{"v":2,"f":"new"}').replace(b"new", b"neu")
+    (tmp_path / NAME).write_bytes(open_line() + b"\n" + turned + b"\n")
+    chunk = read(directory_fd)
+    assert (chunk.events, reasons(chunk)) == ((parse_line(open_line()),), ["newer_version"])
+
+
+def test_a_line_of_an_older_wrapper_cannot_be_mended() -> None:
+    line = fact("ready", 1_300, by="exec")
+    assert [mended(line[:at] + b"~" + line[at + 1 :]) for at in range(len(line))] == [None] * len(line)
+
+
+def test_a_line_in_which_a_bit_cannot_be_told_from_others_is_not_mended() -> None:
+    line = sealed(open_line(argv=["a" * 12_000]))
+    assert mended(line.replace(b"aaaa", b"aaac", 1)) is None
 
 
 # --- What may lie in a drop-box -------------------------------------------------------------------------------------

@@ -1124,7 +1124,7 @@ class Recomputation:
         hardware = data["hardware"]
         now = was._replace(tier=hardware["tier"], devices=hardware["count"])
         less = kept.less
-        if reason in ("late_finish", "owner_ended", "owner_unseen"):
+        if reason in ("late_finish", "owner_ended", "owner_unseen", "line_unread"):
             now = was._replace(ns=self._left(was, event))
             book.kept[corrects] = kept._replace(left=now)
             if event["id"] in self._corrected:

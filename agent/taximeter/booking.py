@@ -62,6 +62,8 @@ class End(Value):
     final: bool
     witness: Witness
     late: Late | None = None
+    said: bool = False  #: by the prediction's own word
+    told: bool = True  #: by whoever knows how: not by the last sign of life, or by who saw no more than that it ended
 
 
 def prediction_records(

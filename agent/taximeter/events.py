@@ -356,6 +356,12 @@ class Lost(Value):
     clock: Clock | None = None
 
 
+class Unread(Value):
+    """A line of the journal that nobody can read: it may have said anything, between the lines around it."""
+
+    at_ns: int | None = None  #: nobody knows
+
+
 Event = (
     Opened
     | Spawned
@@ -374,4 +380,5 @@ Event = (
     | OwnersHeld
     | Exited
     | Lost
+    | Unread
 )

@@ -96,6 +96,7 @@ class Prediction(Value):
     marked_ns: int = 0  #: when something was last said of it
     units_total: Mapping[str, str] = _NONE  #: counted to date
     devices: int = 0  #: of the tier that its last interim record was billed at
+    doubted: bool = False  #: a line was lost in which its end may have been, and nothing was said of it since
 
     @property
     def units_to_date(self) -> Mapping[str, str]:
@@ -220,6 +221,8 @@ class Instance(Value):
     stop_ns: int = 0  #: when the stop was
     freed: Freed = Freed()  #: of what was told under the rate card in force
     lag_ns: int = 0  #: so much earlier times would be settled, had nothing been cut
+    unread: bool = False  #: a line of its journal was lost, in which it may have been stopped
+    hidden: int = 0  #: so many more may be active, whose starts were in lines that were lost
 
     @property
     def service_class(self) -> ServiceClass:

@@ -13,11 +13,12 @@ from taximeter.events import (
     ReadyMark,
     Source,
     StartMark,
+    Status,
     StoppingMark,
     StopReason,
     UnitsMark,
 )
-from taximeter.instance import Instance
+from taximeter.instance import Instance, Prediction
 from taximeter.lifecycle import IllegalInput, Input, Stage
 from taximeter.moves import become_ready, finish, join, says_it_stops
 from taximeter.predictions import begin, count_units, find, without
@@ -81,10 +82,14 @@ def _said_ns(instance: Instance, event: Marked) -> int:
 def _begun_ns(instance: Instance, event: Marked, turn: Turn) -> int:
     """Since when it runs: the sender's word within the belief; an old one counts from its receipt.
 
-    Never before what is already settled or cut.
+    Never before what is already settled or cut, nor, where a line was lost, before what may have been settled by it.
     """
     at_ns = event.at_ns
-    if event.said_ns is not None and at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
+    if (
+        event.said_ns is not None
+        and not instance.unread
+        and at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns
+    ):
         at_ns = min(event.said_ns, at_ns)
     return max(at_ns, instance.since_ns, instance.cut.at_ns)
 
@@ -95,6 +100,8 @@ def _uncertainty_ns(event: Marked, at_ns: int) -> int | None:
 
 
 def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> Instance:
+    if (known := find(instance, mark.prediction)) is not None and known.doubted:
+        instance = _ended_before(instance, event, known, turn)
     at_ns = _begun_ns(instance, event, turn)
     prediction = begin(instance, mark, at_ns, _uncertainty_ns(event, at_ns), turn.book)
     if isinstance(prediction, str):
@@ -118,11 +125,12 @@ def _activated(instance: Instance, at_ns: int, said_ns: int, turn: Turn, mark: A
     instance = settle(instance, at_ns)
     loaded = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
     marked_ns = max(loaded.marked_ns, said_ns)
-    return join(without(instance, loaded.id), replace(loaded, active=True, marked_ns=marked_ns))
+    return join(without(instance, loaded.id), replace(loaded, active=True, marked_ns=marked_ns, doubted=False))
 
 
 def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -> Instance:
     if find(instance, mark.prediction) is None:
+        instance = _revealed(instance, event, turn)
         turn.rejected.append("no_such_prediction")
         return instance
     said_ns = _said_ns(instance, event)
@@ -133,5 +141,23 @@ def _finished(instance: Instance, event: Marked, mark: FinishMark, turn: Turn) -
         instance = _kept(instance, count_units(instance, mark.prediction, mark.units, said_ns), turn)
     prediction = next(open_ for open_ in instance.predictions if open_.id == mark.prediction)
     late = Late(said_ns, at_ns, LATE_FINISH) if said_ns < at_ns else None
-    end = End(at_ns, mark.status, final=True, witness=Witness(Source.MARK, _uncertainty_ns(event, at_ns)), late=late)
+    witness = Witness(Source.MARK, _uncertainty_ns(event, at_ns))
+    end = End(at_ns, mark.status, final=True, witness=witness, late=late, said=True)
     return finish(instance, prediction, end, turn)
+
+
+def _ended_before(instance: Instance, event: Marked, doubted: Prediction, turn: Turn) -> Instance:
+    """Another one of that id starts: so its end was in the line that was lost."""
+    at_ns = max(event.at_ns, instance.since_ns, instance.cut.at_ns)
+    instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
+    found = next(open_ for open_ in instance.predictions if open_.id == doubted.id)
+    witness = Witness(Source.MARK, at_ns - found.marked_ns)
+    return finish(instance, found, End(at_ns, Status.ABORTED, final=True, witness=witness), turn)
+
+
+def _revealed(instance: Instance, event: Marked, turn: Turn) -> Instance:
+    """One ends of whose start nobody read: where a line was lost it was in that, and is reckoned with no more."""
+    if not instance.hidden:
+        return instance
+    instance = settle(arrive(instance, event.at_ns, turn, held=event.held), event.at_ns)
+    return replace(instance, hidden=instance.hidden - 1)

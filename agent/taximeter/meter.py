@@ -34,6 +34,7 @@ from taximeter.events import (
     Status,
     Stopping,
     StopReason,
+    Unread,
 )
 from taximeter.hardware.evidence import weigh
 from taximeter.hardware.inventory import Evidence, Hardware
@@ -61,6 +62,7 @@ from taximeter.turn import (
     pass_unseen,
     reckon,
 )
+from taximeter.unread import unread
 from taximeter.values import Value, replace
 
 #: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
@@ -348,7 +350,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if instance.lost and source is not Source.KERNEL:
         uncertainty_ns = at_ns - instance.sign_ns
     witness = Witness(source, uncertainty_ns)
-    end = End(at_ns, status, final=True, witness=witness)
+    end = End(at_ns, status, final=True, witness=witness, told=event.source is Source.WRAPPER)
     return close(instance, end, _told(event, instance.readied), turn)
 
 
@@ -364,7 +366,7 @@ def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
     if event.clock is not None:
         instance = look_at_clock(instance, event.clock)
     witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)
-    end = End(at_ns, status, final=True, witness=witness)
+    end = End(at_ns, status, final=True, witness=witness, told=False)
     return close(instance, end, Exit(None, None, None, event.reason, None, ready=instance.readied), turn)
 
 
@@ -422,4 +424,5 @@ _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     OwnersHeld: owners_held,
     Exited: _exited,
     Lost: _lost,
+    Unread: unread,
 }

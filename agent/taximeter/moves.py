@@ -14,6 +14,7 @@ from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
 from taximeter.spans import settle
 from taximeter.turn import PIDFD_NS, Turn
+from taximeter.unread import as_certain
 from taximeter.values import replace
 
 
@@ -77,6 +78,8 @@ def says_it_stops(instance: Instance, at_ns: int, reason: StopReason, turn: Turn
 
 def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, closing: bool = False) -> Instance:
     """Write the final record of a prediction whose times are settled to `end`, and let it go."""
+    if instance.unread and not end.said:
+        end = as_certain(instance, prediction, end, turn.book)
     records = prediction_records(instance, prediction, prediction.times, end, turn.book)
     if end.late is not None:
         records += take_back(instance, prediction, end, (end.late, records), turn.book)

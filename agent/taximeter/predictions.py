@@ -128,7 +128,7 @@ def count_units(instance: Instance, prediction: str | None, units: Mapping[str, 
         return "too_many_units"
     since = total if counted.last_interim is None else added(counted.units, units)
     marked_ns = max(counted.marked_ns, at_ns)
-    changed = replace(counted, units=since, units_total=total, marked_ns=marked_ns)
+    changed = replace(counted, units=since, units_total=total, marked_ns=marked_ns, doubted=False)
     at = instance.predictions.index(counted)
     predictions = (*instance.predictions[:at], changed, *instance.predictions[at + 1 :])
     return replace(instance, predictions=predictions)

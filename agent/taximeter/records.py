@@ -41,9 +41,9 @@ class RecordType(StrEnum):
 
 
 #: Why what was told beyond a prediction's true end is taken back: its finish came late, or its process was found to
-#: have ended, or not to be there.
-LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN = "late_finish", "owner_ended", "owner_unseen"
-TAKEN_BACK = frozenset({LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN})
+#: have ended, or not to be there, or its finish may have been in a line that nobody can read.
+LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN, LINE_UNREAD = "late_finish", "owner_ended", "owner_unseen", "line_unread"
+TAKEN_BACK = frozenset({LATE_FINISH, OWNER_ENDED, OWNER_UNSEEN, LINE_UNREAD})
 #: Why an instance's own time is corrected then: it was told to be active, and was idle, or on its way out.
 FREED = "freed"
 

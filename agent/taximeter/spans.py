@@ -20,7 +20,11 @@ def phases_at(instance: Instance, at_ns: int) -> Phases:
     if phase is None:
         return phases
     if phase is Phase.ACTIVE:
-        return replace(phases, active=phases.active + passed, crowd=phases.crowd + passed * instance.crowd)
+        active, crowd = passed, phases.crowd + passed * instance.crowd
+        if instance.hidden:
+            active -= _hidden_part(instance, passed)
+            return replace(phases, active=phases.active + active, unknown=phases.unknown + passed - active, crowd=crowd)
+        return replace(phases, active=phases.active + active, crowd=crowd)
     if phase is Phase.IDLE:
         return replace(phases, idle=phases.idle + passed)
     if phase is Phase.BOOT:
@@ -33,17 +37,16 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
 
     Of x ns that n predictions share, the k-th gets (x + n - 1 - k) // n, which is x // n, and one more for the first
     x % n: these add up to x for every x (Hermite's identity), each is x / n to within a nanosecond, and it depends on
-    nothing but x, so no cut moves a nanosecond.
+    nothing but x, so no cut moves a nanosecond. Who may be there, and nobody knows, comes first: that part is unknown.
     """
     passed = at_ns - instance.since_ns
     if instance.lost:
         return tuple(
             replace(prediction.times, unknown=prediction.times.unknown + passed) for prediction in instance.predictions
         )
-    crowd = instance.crowd
-    whole, rest = divmod(passed, crowd) if crowd else (0, 0)
+    crowd, rank = instance.crowd, instance.hidden
+    whole, rest = divmod(passed, crowd + rank) if crowd else (0, 0)
     times: list[Times] = []
-    rank = 0
     for prediction in instance.predictions:
         if prediction.active:
             times.append(_shared(prediction.times, passed, whole + (rank < rest), passed * crowd))
@@ -51,6 +54,12 @@ def times_at(instance: Instance, at_ns: int) -> tuple[Times, ...]:
         else:
             times.append(replace(prediction.times, load=prediction.times.load + passed))
     return tuple(times)
+
+
+def _hidden_part(instance: Instance, passed: int) -> int:
+    """What of the active time belongs to those who may be there, for all that is known."""
+    whole, rest = divmod(passed, instance.crowd + instance.hidden)
+    return instance.hidden * whole + min(instance.hidden, rest)
 
 
 def _shared(times: Times, passed: int, share: int, crowd: int) -> Times:

@@ -17,7 +17,7 @@ from taximeter.agent.page import Page
 from taximeter.agent.quota import Quota
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Exited, Lost, Opened
+from taximeter.events import Clock, Event, Exited, Lost, Opened, Unread
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Ended, Instance, Review
 from taximeter.journal import Chunk, Position, read_on
@@ -341,7 +341,8 @@ class Books:
         for at, event in enumerate(events):
             if isinstance(event, Opened):
                 return self._open(name, event), events[at + 1 :]
-            self.tally.journal_fault("before_open")
+            if not isinstance(event, Unread):
+                self.tally.journal_fault("before_open")
         if events:
             self._complaints.say("journal.fault reason=before_open: cannot book %s: expected an open fact first", name)
         return None, ()

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from taximeter import wire
 from taximeter.errors import JournalFault
-from taximeter.events import Event, Exited, Opened
+from taximeter.events import Event, Exited, Opened, Unread
 from taximeter.journal.facts import parse_line
 from taximeter.journal.files import journal_name, open_journal, writer_pid
+from taximeter.journal.mending import is_heartbeat, mended
 
 #: The byte before the position is read too: it says whether the position lies inside a line that is being skipped.
 _LEAST_BYTES = wire.LINE_MAX_BYTES + 1
+_NEWER = "newer_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class _Reader:
         self.torn = len(tail)
         if self.torn >= wire.LINE_MAX_BYTES:
             self._note("too_long", f"a newline within {wire.LINE_MAX_BYTES} bytes, at byte {end - self.torn}")
+            self.events.append(Unread())
             self.torn = 0
         self.offset = end - self.torn
         self.more = not self.at_end
@@ -166,20 +169,36 @@ class _Reader:
                 self._stop_at(lines, number, start, more=True)
                 return False
             taken += 1
-            try:
-                event = parse_line(line)
-            except JournalFault as fault:
+            event, fault = self._parsed(line)
+            if fault is not None:
                 self.faults.append(fault)
-                if fault.reason != "newer_version":
-                    continue
-                self._stop_at(lines, number, start, more=False)
-                return False
+                if fault.reason == _NEWER:
+                    self._stop_at(lines, number, start, more=False)
+                    return False
             if type(event) is Exited:
                 self.ended = True
             elif type(event) is Opened and not self._is_mine(event):
-                continue
-            self.events.append(event)
+                event = Unread()
+            if event is not None:
+                self.events.append(event)
         return True
+
+    def _parsed(self, line: bytes) -> tuple[Event | None, JournalFault | None]:
+        """What a line says, and what is wrong with it: it is mended, if that is possible.
+
+        Else whatever it may have said is uncertain, but for a sign of life, and for what is behind the end.
+        """
+        try:
+            return parse_line(line), None
+        except JournalFault as fault:
+            whole, wrong = None if fault.reason == _NEWER else mended(line), fault
+        if whole is not None:
+            try:
+                return parse_line(whole), JournalFault("mended", f"{wrong}; one bit had turned, which is undone")
+            except JournalFault as fault:
+                wrong = fault
+        is_no_loss = wrong.reason == _NEWER or self.ended or is_heartbeat(line)
+        return None if is_no_loss else Unread(), wrong
 
     def _stop_at(self, lines: list[bytes], number: int, start: int, *, more: bool) -> None:
         """Read on, if at all, with that line."""
