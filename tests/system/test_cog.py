@@ -1,6 +1,7 @@
 """A real Cog server under the meter: when its boot ends, whose each prediction is, and what every end comes to."""
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests.system.rides import Rides, is_shown
 
 pytestmark = pytest.mark.system
 
+AWAITED = ROOT / "tests" / "system" / "cog_awaited.py"
 PROMPT = "Sir Walter Elliot"  # three words of the book
 #: More than any test waits for: such a prediction ends because somebody ends it.
 ENDLESS = 40_000
@@ -48,7 +50,7 @@ def node(agent: Agent) -> Node:
 @pytest.fixture(scope="module")
 def server(node: Node) -> Iterator[CogServer]:
     """A server that none of its tests ends."""
-    with cog(node) as server:
+    with cog(node, predictor=AWAITED) as server:
         yield server
 
 
@@ -71,14 +73,14 @@ def amount(record: dict[str, Any]) -> Decimal:
     return Decimal(record["billing"]["amount"])
 
 
-def begun(node: Node, *predictions: str) -> None:
+def begun(node: Node, *predictions: str, mark: str = "start") -> None:
     """Wait until the meter has heard that they run."""
 
     def heard() -> bool:
-        said = b"".join(base64.b64decode(fact["raw"]) for fact in Rides(node.path).facts("mark"))
-        return all(f'"{prediction}"'.encode() in said for prediction in predictions)
+        said = [json.loads(base64.b64decode(fact["raw"])) for fact in Rides(node.path).facts("mark")]
+        return {one.get("prediction") for one in said if one["mark"] == mark}.issuperset(predictions)
 
-    wait_until(heard, f"the start of {predictions}")
+    wait_until(heard, f"the {mark} of {predictions}")
 
 
 # --- A server that lives ---
@@ -246,7 +248,7 @@ def test_a_plain_predictor_has_cogs_ids_too_and_a_client_that_hangs_up_cancels_i
         server.predict("plain", "cus_1", rounds=3)
         wait_until(lambda: server.health()["status"] == "READY", "the one slot, which is freed after the answer")
         with server.asking("plain-hung-up", "cus_1", rounds=10**9):
-            begun(node, "plain-hung-up")
+            begun(node, "plain-hung-up", mark="units")  # in its block: Cog cancels it at any line, of the client's too
         whole, part = last(node, prediction="plain"), last(node, prediction="plain-hung-up")
     assert (whole["status"], whole["account"], whole["units"]) == ("succeeded", "cus_1", {"round": "3"})
     assert (part["status"], part["account"]) == ("canceled", "cus_1")
