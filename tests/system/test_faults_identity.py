@@ -5,12 +5,14 @@ that lived before dead, or, what no reboot leaves behind, alive under the very s
 other process under the pid of a command that ended while no agent looked.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,19 +187,25 @@ FORKS = ["sh", "-c", "read line; sleep 600 & read line; kill $!"]
 STOPS = 'echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid && shift && exec "$@"'
 
 
-def stopped_wrapper(node: Node, point: Point, wanted: int) -> tuple[str, subprocess.Popen[bytes]]:
-    """A wrapper in a pid namespace that takes itself for `wanted`, and has not started its command; its prediction."""
+@contextlib.contextmanager
+def stopped_wrapper(node: Node, point: Point, wanted: int) -> Iterator[str]:
+    """A wrapper in a pid namespace that takes itself for `wanted`, and has not started its command; its prediction.
+
+    The namespace is gone at the end.
+    """
     alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", STOPS, "sh"]
     stop = strace(*(word.replace("signal=KILL", "signal=STOP") for word in inject(point)))
     for ahead in range(8):  # strace forks now and then before it starts what it traces
         name = f"none {ahead}"
         words = [*alone, str(wanted - ahead), *stop, node.program, "run", "--prediction", name, "--", "true"]
-        process = subprocess.Popen(words, env=node.environment())
-        wait_until(lambda name=name: facts_of(node, name), "the opening")
-        if facts_of(node, name)[0]["pid"] == wanted:
-            return name, process
-        process.kill()
-        process.wait()
+        with subprocess.Popen(words, env=node.environment()) as process:
+            try:
+                opening = wait_until(lambda name=name: facts_of(node, name), "the opening")[0]
+                if opening["pid"] == wanted:
+                    yield name
+                    return
+            finally:
+                process.kill()
         for path in node.journal.iterdir():
             path.unlink()
     raise AssertionError(f"no process of the namespace had pid {wanted}")
@@ -218,9 +226,12 @@ def test_who_has_the_pid_that_a_wrapper_has_in_its_namespace_is_not_billed_for_i
     )
     for path in node.journal.iterdir():
         path.unlink()
-    with subprocess.Popen(FORKS, stdin=subprocess.PIPE) as other, node.agent() as agent:
+    with (
+        subprocess.Popen(FORKS, stdin=subprocess.PIPE) as other,
+        node.agent() as agent,
+        stopped_wrapper(node, points[before], other.pid) as name,
+    ):
         assert other.stdin is not None
-        name, process = stopped_wrapper(node, points[before], other.pid)
         (journal,) = node.journal.glob("*.0.ndjson")
         wrapper = wait_until(lambda: writer_pid(str(journal)), "the wrapper")
         wait_until(lambda: state_of(wrapper) in ("T", "t"), "it to stop")
@@ -231,7 +242,6 @@ def test_who_has_the_pid_that_a_wrapper_has_in_its_namespace_is_not_billed_for_i
         wait_until(lambda: name in finals(node), "the record")
         log = agent.log.read_text()
         other.stdin.close()
-        process.wait()
     assert "instance.unfound" in log
     assert "instance.adopted" not in log
     data = finals(node)[name]

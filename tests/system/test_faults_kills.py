@@ -9,6 +9,7 @@ kills comes from a seed, which is printed. TAXIMETER_SOAK=N tries N seeds.
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class Range:
         self.path = path
         self.chance = chance
         self.runs: list[Run] = []
+        self.wrappers: list[subprocess.Popen[str]] = []  #: of runs that did not come up, too
         self.agent = contextlib.ExitStack()
         self.down_ns = time.monotonic_ns()  #: since when there is no agent; 0: there is one
         self.actions: list[tuple[Callable[[], None], int]] = [
@@ -88,6 +90,7 @@ class Range:
         up = self.path / name
         words = [self.node.program, "run", "--prediction", name, "--", "sh", "-c", SCRIPT, str(up)]
         wrapper = subprocess.Popen(words, env=self.node.environment(), stdin=subprocess.PIPE, text=True)
+        self.wrappers.append(wrapper)
         wait_until(up.exists, f"{name} to be up")
         up_ns = time.monotonic_ns()
         pid = int(up.read_text())
@@ -156,11 +159,12 @@ class Range:
     def close(self) -> None:
         self.agent.close()
         for run in self.runs:
-            for stop in (run.wrapper.kill, lambda run=run: os.kill(run.pid, 9) if not run.gone_ns else None):
-                with contextlib.suppress(ProcessLookupError):
-                    stop()
-            run.wrapper.communicate()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
             os.close(run.pidfd)
+        for wrapper in self.wrappers:
+            wrapper.kill()
+            wrapper.communicate()
 
 
 @contextlib.contextmanager
