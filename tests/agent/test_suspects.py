@@ -38,10 +38,14 @@ def command() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def opened(session: int | None, ago_ns: int = 0, words: tuple[str, ...] = ("sleep",)) -> Opened:
+def opened(
+    session: int | None, ago_ns: int = 0, words: tuple[str, ...] = ("sleep",), pid_namespace: str | None = None
+) -> Opened:
     clock = kernel.read_clock()
     at_ns = time.monotonic_ns() - ago_ns - SECOND // 2
-    return Opened(at_ns, INSTANCE, 0, words, Options(), clock, os.getuid(), 1, session=session)
+    return Opened(
+        at_ns, INSTANCE, 0, words, Options(), clock, os.getuid(), 1, session=session, pid_namespace=pid_namespace
+    )
 
 
 def test_who_began_right_after_the_opening_in_its_session_may_be_the_command(
@@ -100,6 +104,18 @@ def test_what_the_kernel_begins_for_itself_is_nobodys_command(
     said = replace(opened(session=0), at_ns=began_ns, uid=0)
     suspects.look_for(INSTANCE, said, 7, ())  # a journal that is gone was of whom it said: of root
     assert not suspects.live(INSTANCE)
+
+
+def test_of_a_wrapper_in_a_pid_namespace_only_who_is_in_it_too_may_or_hides_where_it_is(
+    suspects: Suspects, command: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.readlink("/proc/self/ns/pid")
+    for wrappers, may_be in ((own, True), ("pid:[1]", False)):
+        suspects.look_for(INSTANCE, opened(command.pid, pid_namespace=wrappers), 0, ())
+        assert suspects.live(INSTANCE) == may_be
+    monkeypatch.setattr(kernel, "pid_namespace", lambda pid: None)
+    suspects.look_for(INSTANCE, opened(command.pid, pid_namespace="pid:[1]"), 0, ())
+    assert suspects.live(INSTANCE)
 
 
 def test_of_another_user_it_is_not(

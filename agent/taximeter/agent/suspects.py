@@ -73,6 +73,9 @@ def _may_be(pid: int, owner: int, opened: Opened) -> bool:
     """
     if kernel.is_kernels_own(pid):
         return False
+    namespace = opened.pid_namespace and kernel.pid_namespace(pid)
+    if namespace and namespace != opened.pid_namespace:
+        return False  # the wrapper's pids, and so its session, mean others there
     whose = kernel.whose(pid)
     if whose == (owner, opened.session):
         return True

@@ -95,6 +95,14 @@ def own_pid(pid: int) -> int | None:
     return pids[-1] if pids else None
 
 
+def pid_namespace(pid: int) -> str | None:
+    """Which pid namespace a process is in, as /proc names it (`pid:[4026531836]`); None where that may not be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
+
+
 def words(pid: int) -> list[str]:
     """The words that a process was begun by, as it shows them to everybody; none where it is gone, or the kernel's."""
     try:
