@@ -5,7 +5,9 @@ the run may begin; who cancels it then gets the answer that it is canceled, and 
 """
 
 import asyncio
+import os
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path as File
 
@@ -31,7 +33,11 @@ def is_awaited() -> bool:
 
 
 class Runner(predict.Runner):
-    """As the example, begun later."""
+    """As the example, begun later; when its setup was over is beside the state directory."""
+
+    def setup(self, weights: str) -> None:
+        super().setup(weights)
+        File(os.environ["TAXIMETER_STATE_DIR"]).with_name("setup").write_text(str(time.monotonic_ns()))
 
     @concurrent(max=4)
     async def run(
