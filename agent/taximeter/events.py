@@ -352,7 +352,7 @@ class Lost(Value):
     """
 
     at_ns: int | None
-    reason: str  #: "wrapper_lost" or "rebooted"
+    reason: str  #: "wrapper_lost", "rebooted" or "unwritten"
     clock: Clock | None = None
 
 

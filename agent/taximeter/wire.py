@@ -43,6 +43,8 @@ LINE_MAX_BYTES = 65_536
 NAME_MAX_CHARS = 256
 #: The wrapper notes a sign of life this often.
 HEARTBEAT_NS = 1_000_000_000
+#: A journal that is empty, and of this mode, is of a run that ended before there was room to write that it ran.
+UNWRITTEN_MODE = 0o440
 #: Bytes kept free at the end of a journal for its last facts, should the disk fill up.
 RESERVE_BYTES = 8192
 #: A journal goes on in a new segment once it is this long, or a quarter of its part of the disk.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def fill_up(node: Node) -> Path:
     return fill
 
 
-def test_on_a_full_disk_a_run_starts_all_the_same_and_nothing_of_it_is_billed(small: Node) -> None:
+def test_on_a_full_disk_a_run_starts_all_the_same_and_all_of_it_is_unknown(small: Node) -> None:
     with small.agent() as agent:
         assert small.run("--prediction", "before", "--", "true").returncode == 0
         wait_until(lambda: "before" in finals(small), "its end")
@@ -123,11 +124,38 @@ def test_on_a_full_disk_a_run_starts_all_the_same_and_nothing_of_it_is_billed(sm
     during = small.run("--prediction", "during", "--", "sh", "-c", "exit 3")
     assert (during.returncode, "THIS RUN IS NOT MEASURED" in during.stderr) == (3, True)
     assert small.run("--require-meter", "--", "true").returncode == 125
+    assert small.run("--", "no such command").returncode == 127
     fill.unlink()
     assert small.run("--prediction", "after", "--", "true").returncode == 0
-    with small.agent():
+    with small.agent() as agent:
         wait_until(lambda: "after" in finals(small), "its end")
+        wait_until(lambda: unwritten(small), "what nobody could write of")
+        assert agent.metric('taximeter_journal_faults_total{reason="unwritten"}') == 1
     assert finals(small).keys() == {"before", "after"}
+    (record,) = unwritten(small)
+    time = record["data"]["time"]
+    assert (record["subject"], time["wall_ns"]) == ("platform", time["unknown_ns"])
+    check_ledger(small)
+
+
+def unwritten(node: Node) -> list[dict[str, Any]]:
+    """The runs of which nothing is known."""
+    return [record for record in node.records() if record["data"].get("exit", {}).get("reason") == "unwritten"]
+
+
+def test_a_run_that_began_on_a_full_disk_is_measured_from_when_there_is_room(small: Node) -> None:
+    small.state.joinpath("journal").mkdir(exist_ok=True)
+    fill = fill_up(small)
+    with small.spawn("--prediction", "late", "--", "sh", "-c", "read line", stdin=subprocess.PIPE) as process:
+        wait_until(lambda: list(small.journal.glob("*.ndjson")), "its empty journal")
+        fill.unlink()
+        wait_until(lambda: beats(small) > 2, "heartbeats")
+        process.communicate("\n")
+    with small.agent():
+        wait_until(lambda: "late" in finals(small), "its end")
+    time = finals(small)["late"]["time"]
+    assert time["active_ns"] > 0
+    assert time["unknown_ns"] + time["active_ns"] == time["wall_ns"]
     check_ledger(small)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from taximeter.wrap.writer import Writer
 
 INSTANCE = "01a20319-c917-7053-a4ae-dc26917164f2"
 LINE = b'{"line":1}\n'
+NAME = f"{INSTANCE}.0.ndjson"
+SECOND = 1_000_000_000
 
 
 def head(segment: int) -> bytes:
@@ -204,10 +207,44 @@ def test_marks_leave_some_of_the_disk_free_for_everything_else(
 
 
 def test_a_journal_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch, "pwrite", errno.ENOSPC)
-    with pytest.raises(OSError, match="No space"):
+    refuse(monkeypatch, "lockf", errno.ENOLCK)
+    with pytest.raises(OSError, match="No locks"):
         Writer(str(tmp_path), INSTANCE, head)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_for_which_there_is_no_room_begins_once_there_is_some(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as full:
+        refuse(full, "pwrite", errno.ENOSPC)
+        late = Writer(str(tmp_path), INSTANCE, head)
+        assert not late.has_begun()
+        assert not late.append_last(LINE)
+    assert late.append(LINE)
+    assert late.has_begun()
+    late.close()
+    assert (tmp_path / NAME).read_bytes() == head(0) + LINE
+
+
+def test_of_a_head_that_had_only_room_in_part_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(writer.posix, "pwrite", lambda fd, data, at: whole(fd, data[:3], at))
+    late = Writer(str(tmp_path), INSTANCE, head)
+    assert (late.has_begun(), late.append_last(LINE)) == (False, False)
+    assert (tmp_path / NAME).read_bytes() == b""
+
+
+def test_a_journal_for_which_there_never_was_room_says_when_its_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "pwrite", errno.ENOSPC)
+    before_ns = time.time_ns()
+    late = Writer(str(tmp_path), INSTANCE, head)
+    began_ns = (tmp_path / NAME).stat().st_mtime_ns
+    late.close()
+    status = (tmp_path / NAME).stat()
+    assert (status.st_size, status.st_mode & 0o777) == (0, wire.UNWRITTEN_MODE)
+    assert status.st_mtime_ns == began_ns
+    assert before_ns - SECOND < began_ns <= status.st_ctime_ns
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:

@@ -17,10 +17,10 @@ from taximeter.agent.page import Page
 from taximeter.agent.quota import Quota
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.errors import JournalFault
-from taximeter.events import Clock, Event, Exited, Lost, Opened, Unread
+from taximeter.events import Clock, Event, Exited, Lost, Opened, Options, Unread
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
 from taximeter.instance import Ended, Instance, Review
-from taximeter.journal import Chunk, Position, read_on
+from taximeter.journal import Chunk, Position, Unwritten, read_on
 from taximeter.late import review, take_over
 from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
@@ -274,6 +274,20 @@ class Books:
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
         lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost", now)
         self._fold(instance, account, self._with_last_words(instance, account, (lost,)))
+
+    def book_unwritten(self, instance: str, found: Unwritten, now: Clock) -> None:
+        """Book a run of which there was no room to write anything: all of it is unknown."""
+        expected = f"room for it, got none until a run of uid {found.owner} had ended"
+        self._complaints.about_file(
+            instance, JournalFault("unwritten", f"cannot tell what instance {instance} was: expected {expected}")
+        )
+        began_ns, ended_ns = (
+            max(0, now.monotonic - max(0, now.realtime - at_ns)) for at_ns in (found.began_ns, found.ended_ns)
+        )
+        ahead_ns = now.boottime - now.monotonic
+        clock = Clock(began_ns, began_ns + ahead_ns, began_ns, found.began_ns, now.boot_id)
+        opened = Opened(began_ns, instance, 0, (), Options(worker=True), clock, found.owner, 0)
+        self._fold(instance, self.accounts[instance], (opened, Lost(ended_ns, "unwritten")))
 
     def _with_last_words(self, name: str, account: Account, events: Sequence[Event]) -> Sequence[Event]:
         """What the agent saw of an instance that was not told yet, before the end of it."""

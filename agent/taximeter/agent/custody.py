@@ -21,7 +21,7 @@ from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.events import BecameReady, Event, Exited, Lost, OwnerEnded, OwnersHeld
 from taximeter.instance import Instance
-from taximeter.journal import open_heard, open_marks
+from taximeter.journal import Unwritten, journal_name, open_heard, open_marks, unwritten
 from taximeter.lifecycle import Stage
 from taximeter.values import replace
 
@@ -157,10 +157,14 @@ class Custody:
         if account is None or name in self.adopted:
             return
         instance = account.instance
-        if instance is None:
-            self._books.set_aside(name)
-            return
         now = kernel.read_clock()
+        if instance is None:
+            found = self._unwritten(name)
+            if found is None:
+                self._books.set_aside(name)
+            else:
+                self._books.book_unwritten(name, found, now)
+            return
         if instance.opened.clock.boot_id != now.boot_id:
             self._books.lose(name, now)
             return
@@ -235,6 +239,12 @@ class Custody:
             return open_marks(self._directory_fd, name, self._owners)
         except JournalFault:
             return -1
+
+    def _unwritten(self, name: str) -> Unwritten | None:
+        try:
+            return unwritten(self._directory_fd, journal_name(name, 0), self._owners)
+        except JournalFault:
+            return None
 
     def _open_heard(self, name: str) -> int:
         try:

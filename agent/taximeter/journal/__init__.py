@@ -6,6 +6,7 @@ Owns the shapes of journal lines and marks, and how a journal directory is read.
 
 from taximeter.journal.facts import parse_line
 from taximeter.journal.files import (
+    Unwritten,
     is_loose,
     journal_name,
     list_instances,
@@ -16,6 +17,7 @@ from taximeter.journal.files import (
     remove,
     remove_before,
     sync,
+    unwritten,
     writer_pid,
 )
 from taximeter.journal.marks import parse_mark
@@ -25,6 +27,7 @@ from taximeter.journal.reading import Chunk, Position, read_on
 __all__ = [
     "Chunk",
     "Position",
+    "Unwritten",
     "is_loose",
     "journal_name",
     "list_instances",
@@ -39,5 +42,6 @@ __all__ = [
     "remove_before",
     "remove_orphans",
     "sync",
+    "unwritten",
     "writer_pid",
 ]

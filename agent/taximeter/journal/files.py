@@ -13,6 +13,7 @@ import stat
 import struct
 from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from taximeter import wire
 from taximeter.errors import JournalFault
@@ -133,6 +134,23 @@ def writer_pid(journal: int | str | Path, directory_fd: int | None = None) -> in
         return _lock_holder(fd)
     finally:
         os.close(fd)
+
+
+class Unwritten(NamedTuple):
+    """A run that ended before there was room to write that it ran: whose it was, from when until when (UTC, ns)."""
+
+    owner: int
+    began_ns: int
+    ended_ns: int
+
+
+def unwritten(directory_fd: int, name: str, owners: frozenset[int] | None) -> Unwritten | None:
+    """What an empty journal says of its run; None where it is not one of those. Raises JournalFault."""
+    fd, status = open_journal(directory_fd, name, owners)
+    os.close(fd)
+    if status.st_size or stat.S_IMODE(status.st_mode) != wire.UNWRITTEN_MODE:
+        return None
+    return Unwritten(status.st_uid, status.st_mtime_ns, max(status.st_ctime_ns, status.st_mtime_ns))
 
 
 def sync(directory_fd: int, name: str) -> None:

@@ -78,7 +78,7 @@ def note_end(run: Run, now: str, usage: str) -> None:
     if writer is None or run.end_ns is None or run.status is None:
         return
     known = facts.known(run.dropped, run.oom, run.left)
-    writer.append_last(facts.ended(run.end_ns, now, run.status, usage, known))
+    writer.append_last(run.unsaid + facts.ended(run.end_ns, now, run.status, usage, known))
     writer.close()
 
 
@@ -131,8 +131,8 @@ def _note_start(run: Run) -> None:
     if run.options.ready == "exec":
         run.ready_ns = run.spawn_ns
         said += facts.ready(run.spawn_ns, "exec")
-    if run.writer is not None:
-        run.writer.append_last(said)
+    if run.writer is not None and not run.writer.append_last(said):
+        run.unsaid = said
 
 
 def _ends_soon(pid: int) -> bool:

@@ -101,6 +101,10 @@ def _open_journal(run: Run, state: str, values: dict[str, str]) -> None:
     run.fifo = make_fifo(path)
     run.fifo_path = path
     run.writer = Writer(directory, run.instance, head, places.journal_bytes(values))
+    if not run.writer.has_begun():
+        from taximeter.wrap.trouble import begin_without_room
+
+        begin_without_room(run, state)
 
 
 def _open_notify(run: Run, values: dict[str, str]) -> str:

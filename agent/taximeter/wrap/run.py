@@ -44,6 +44,7 @@ class Run:
         self.rss_peak_bytes: int | None = None
         self.orphans_cpu_ns = 0  #: of those that were waited for here
         self.dropped = 0  #: facts that found no room
+        self.unsaid = b""  #: that the command was started, while there is no room to say it
         self.oom: str | None = None  #: a word of wire.OOM, where it is known
         self.left: int | None = None  #: processes that the command left running
         self._important_left = _IMPORTANT
@@ -54,16 +55,27 @@ class Run:
 
     def write(self, lines: bytes) -> bool:
         """Write facts; False if there was no room for them. Raises OSError."""
+        if self.unsaid:
+            return self._write_with_start(lines)
         return self.writer is None or self.writer.append(lines)
 
     def write_marks(self, lines: bytes) -> bool:
         """Write what the command said; False if there was no room for that. Raises OSError."""
+        if self.unsaid:
+            return self._write_with_start(lines)
         return self.writer is None or self.writer.append_marks(lines)
 
     def write_or_drop(self, line: bytes) -> bool:
         """Write a fact that says nothing later any more; False if it was dropped, which is counted. Raises OSError."""
         wrote = self.write(line)
         self.dropped += not wrote
+        return wrote
+
+    def _write_with_start(self, lines: bytes) -> bool:
+        """Write that the command was started before anything else; what lies in between is a silence, and unknown."""
+        wrote = self.writer is None or self.writer.append(self.unsaid + lines)
+        if wrote:
+            self.unsaid = b""
         return wrote
 
     def write_important(self, line: bytes) -> None:

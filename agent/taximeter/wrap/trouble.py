@@ -27,6 +27,17 @@ def do_without(run: Run, state: str, error: OSError) -> None:
     complain(f"{why}: THIS RUN IS NOT MEASURED; expected a directory to write to (see TAXIMETER_STATE_DIR)")
 
 
+def begin_without_room(run: Run, state: str) -> None:
+    """No room for a journal: it is begun once there is some; run, unless the run must be metered."""
+    why = f"cannot write a journal in {state}/{wire.JOURNAL_DIR}: no room"
+    if run.options.require_meter:
+        clean_up(run)
+        if run.writer is not None:
+            run.writer.remove()
+        raise command.Refused(wire.EXIT_METER, f"{why}: expected some, because of --require-meter")
+    complain(f"{why}: THIS RUN IS NOT MEASURED until there is some; expected more room on that disk")
+
+
 def note_failure(run: Run, error: Exception) -> None:
     """Say in the journal that the command never started."""
     clean_up(run)
@@ -40,7 +51,10 @@ def note_failure(run: Run, error: Exception) -> None:
         error.run = run if run.options.summary else None
     try:
         run.writer.append_last(facts.failure(at_ns, lines.clock(run.boot_id), code, str(error)))
-        run.writer.close()
+        if run.writer.has_begun():
+            run.writer.close()
+        else:
+            run.writer.remove()  # nothing ran, and there is no room to say so
     except OSError:
         pass
 

@@ -2,7 +2,8 @@
 
 Owns the file: its lock says who writes it and whether that one lives, its reserve keeps room for the last facts on a
 full disk (zeros at the end, which a reader takes for the end), and what the command says has a part of the disk and no
-more. Refuses to know facts, and never syncs: that is the agent's, off the command's path.
+more. Where not even its first line has room, it is empty until there is some. Refuses to know facts, and never syncs:
+that is the agent's, off the command's path.
 """
 
 import posix
@@ -60,13 +61,20 @@ class Writer:
         """Append facts that matter more than the reserve: what the reserve is for. Raises OSError."""
         return self._write(lines)
 
+    def has_begun(self) -> bool:
+        """Whether there was room for anything at all."""
+        return not self._unbegun
+
     def reserve(self) -> None:
         """Keep room for the last facts; not done for a command that has ended before there was time to."""
         self._reserved(0)
 
     def close(self) -> None:
-        """Give the reserve back, and the lock. Raises OSError."""
-        if self._allocated > self._offset:
+        """Give the reserve back, and the lock; an empty journal says that there was no room. Raises OSError."""
+        if self._unbegun:
+            posix.utime(self.fd, ns=(self._began_utc_ns, self._began_utc_ns))
+            posix.fchmod(self.fd, wire.UNWRITTEN_MODE)  # the kernel stamps when that was
+        elif self._allocated > self._offset:
             posix.ftruncate(self.fd, self._offset)
         posix.close(self.fd)
 
@@ -82,13 +90,14 @@ class Writer:
             posix.lockf(fd, posix.F_TLOCK, 0)
             posix.fchmod(fd, _MODE)
             head = self._head(segment)
-            _write_head(fd, head)
+            has_begun = _write_head(fd, head, may_wait=not segment)
         except BaseException:
             posix.unlink(path)
             posix.close(fd)
             raise
-        self._offset = len(head)
-        self._allocated = len(head)
+        self._unbegun = b"" if has_begun else head
+        self._began_utc_ns = 0 if has_begun else posix.fstat(fd).st_mtime_ns
+        self._offset = self._allocated = len(head) if has_begun else 0
         self._granted = 0
         self._torn = False
         return fd
@@ -129,6 +138,8 @@ class Writer:
 
     def _write(self, lines: bytes) -> bool:
         """Write at the end; after a torn line a newline comes first, so that only that line is lost."""
+        if self._unbegun and not self._begin_late():
+            return False
         data = b"\n" + lines if self._torn else lines
         try:
             written = posix.pwrite(self.fd, data, self._offset)
@@ -141,6 +152,12 @@ class Writer:
             self._torn = data[written - 1 : written] != b"\n"
         return written == len(data)
 
+    def _begin_late(self) -> bool:
+        if not _write_head(self.fd, self._unbegun, may_wait=True):
+            return False
+        self._offset, self._unbegun = len(self._unbegun), b""
+        return True
+
 
 def make_fifo(path: str) -> int:
     """Make the FIFO for marks and hold both of its ends, so that no writer ever waits or loses. Raises OSError."""
@@ -150,9 +167,20 @@ def make_fifo(path: str) -> int:
     return fd
 
 
-def _write_head(fd: int, head: bytes) -> None:
-    if posix.pwrite(fd, head, 0) != len(head):
+def _write_head(fd: int, head: bytes, *, may_wait: bool) -> bool:
+    """Whether there was room for it, if it may wait; if not for all of it, nothing is written. Raises OSError."""
+    try:
+        written = posix.pwrite(fd, head, 0)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        written = 0
+    if written == len(head):
+        return True
+    if not may_wait:
         raise OSError(_ENOSPC, posix.strerror(_ENOSPC))
+    posix.ftruncate(fd, 0)
+    return False
 
 
 def _allocate(fd: int, offset: int, size: int) -> bool:
