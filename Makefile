@@ -8,8 +8,14 @@ RUN    := $(BIN)/python -P
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find agent config -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 CORE_COVERAGE := --cov --cov-config=pyproject.toml --cov-report=term
-PYTEST := $(RUN) -m pytest
+# Not that of schemathesis, which is a second to load: what needs it runs it as a program.
+PYTEST := $(RUN) -m pytest -p no:schemathesis
+# Where tests with a mark are, beside tests/system: what is not read for nothing need not be left out.
+MARKED = $$(grep -rlE --include='test_*.py' --exclude-dir=system 'pytest\.mark\.$(1)\b' tests)
 CODE   := agent tests benchmarks examples tools docs/draw.py
+
+# Whatever the environment says of it, a module is compiled once, not by each process that reads it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs install dev release vulnerabilities test check check-with-packages lint format bench truth soak lock packages clean distclean
@@ -28,12 +34,13 @@ dev: $(VENV)/.tools  ## install the sources in place instead (the wrapper's spee
 	@rm -f $(VENV)/.wheel
 
 test: check-with-packages  ## everything: checks, the core's coverage, real processes and servers
-	$(PYTEST) -m "system and not timing" --numprocesses 2 --dist loadfile
-	$(PYTEST) -m "system and timing"
+	$(PYTEST) -m "system and not timing" --numprocesses 4 --dist loadfile tests/system $(call MARKED,system)  # most of them wait
+	$(PYTEST) -m "system and timing" tests/system
 
-check: lint vulnerabilities $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
-	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2
-	$(PYTEST) -m "timing and not system"
+check: $(VENV)/.tools $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint vulnerabilities
+	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2 --ignore tests/system
+	$(PYTEST) -m "timing and not system" $(call MARKED,timing)
 
 check-with-packages: packages check
 
