@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.rides import PROGRAM, PYTHON, Rides, children_of, state_of, wait_until
+from tests.system.rides import PROGRAM, PYTHON, Rides, children_of, state_of, wait_until, watched
 
 #: The C library's own two signals, which every posix_spawn ignores in its child.
 _LIBRARY_SIGNALS = 1 << 31 | 1 << 32
@@ -245,8 +245,8 @@ def test_nothing_is_left_behind_of_the_start(rides: Rides) -> None:
 
 
 ORPHAN = """
-import os, sys, time
-time.sleep(0.1)  # past the moment in which the wrapper is about to take hold of everything
+import os, sys
+sys.stdin.readline()
 if os.fork() == 0:
     if os.fork() == 0:
         print(os.getpid(), flush=True)
@@ -262,6 +262,10 @@ def test_orphans_of_the_command_are_taken_in_and_reaped(rides: Rides) -> None:
     os.mkfifo(gate)
     with rides.start("--", PYTHON, "-c", ORPHAN, str(gate), stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
+        assert process.stdin is not None
+        wait_until(lambda: watched(process.pid), "the wrapper to take orphans in")
+        process.stdin.write("\n")
+        process.stdin.flush()
         pid = int(process.stdout.readline())
         wait_until(lambda: pid in children_of(process.pid), "the orphan to be the wrapper's child")
         gate.write_text("go on")

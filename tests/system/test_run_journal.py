@@ -55,7 +55,7 @@ time.sleep(1.2)
         "--",
         PYTHON,
         "-c",
-        f"import time; time.sleep(0.4)\n{code}",
+        f"import time; time.sleep(0.7)\n{code}",
     )
     kinds = [type(parse_line(line[:-1])) for line in rides.lines()]
     assert kinds == [
@@ -69,7 +69,7 @@ time.sleep(1.2)
 
 
 def test_facts_are_stamped_in_order(rides: Rides) -> None:
-    rides.run("--", "sleep", "2.2")
+    rides.run("--", "sleep", "2.5")
     facts = rides.facts()
     assert [fact["f"] for fact in facts] == ["open", "spawn", "ready", "heartbeat", "heartbeat", "exit"]
     assert [fact["t"] for fact in facts] == sorted(fact["t"] for fact in facts)
@@ -77,13 +77,13 @@ def test_facts_are_stamped_in_order(rides: Rides) -> None:
 
 
 def test_a_heartbeat_comes_each_second(rides: Rides) -> None:
-    rides.run("--", "sleep", "3.3")
+    rides.run("--", "sleep", "3.5")
     stamps = [fact["t"] for fact in rides.facts() if fact["f"] in ("spawn", "heartbeat")]
     assert [round((later - sooner) / 1e9) for sooner, later in itertools.pairwise(stamps)] == [1, 1, 1]
 
 
 def test_the_clocks_are_those_of_this_boot(rides: Rides) -> None:
-    rides.run("--", "sleep", "1.1")
+    rides.run("--", "sleep", "1.5")
     for fact in rides.facts("open") + rides.facts("heartbeat") + rides.facts("exit"):
         clock = fact["clock"]
         assert clock["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -110,14 +110,14 @@ def test_the_times_lie_around_what_the_command_saw(rides: Rides) -> None:
 def test_what_a_command_used_is_what_it_used(rides: Rides) -> None:
     work = "import time\nx = bytearray(80_000_000)\nwhile time.process_time() < 1.3: pass"
     rides.run("--", PYTHON, "-c", work)
-    for fact in (rides.facts("heartbeat")[0], rides.facts("exit")[0]):
+    for fact in (rides.facts("heartbeat")[-1], rides.facts("exit")[0]):  # the first may come before its work
         assert fact["usage"]["cpu_ns"] >= 100_000_000
         assert fact["usage"]["rss_peak_bytes"] >= 80_000_000
     assert rides.facts("exit")[0]["usage"]["cpu_ns"] >= 1_300_000_000
 
 
 def test_the_size_of_the_wrapper_is_never_taken_for_that_of_a_small_command(rides: Rides) -> None:
-    rides.run("--", "sh", "-c", "sleep 1.1")
+    rides.run("--", "sh", "-c", "sleep 1.5")
     assert rides.facts("heartbeat")[0]["usage"]["rss_peak_bytes"] < 4_000_000
     assert rides.facts("exit")[0]["usage"]["rss_peak_bytes"] < 4_000_000
 

@@ -180,7 +180,7 @@ def test_a_command_that_notifies_is_ready_when_it_says_so(rides: Rides) -> None:
     rides.run("--ready", "notify", *python(f"{NOTIFY}\ntime.sleep(0.2)\nnotify('STATUS=loading\\nREADY=1\\n')"))
     (ready,) = rides.facts("ready")
     assert ready["by"] == "notify"
-    assert ready["t"] - rides.facts("spawn")[0]["t"] > 150_000_000
+    assert ready["t"] - rides.facts("spawn")[0]["before"] > 200_000_000
 
 
 def test_only_the_first_ready_counts(rides: Rides) -> None:
@@ -228,10 +228,10 @@ def test_a_ready_mark_ends_the_wait_of_a_command_that_was_to_notify(rides: Rides
 
 
 def test_a_wait_for_ready_that_is_too_long_is_noted_and_stops_nothing(rides: Rides) -> None:
-    done = rides.run("--ready", "notify", "--ready-timeout", "0.1", "--summary", "--", "sh", "-c", "sleep 0.4; exit 3")
+    done = rides.run("--ready", "notify", "--ready-timeout", "0.1", "--summary", "--", "sh", "-c", "sleep 1; exit 3")
     assert done.returncode == 3
     (timeout,) = rides.facts("ready_timeout")
-    assert 100_000_000 <= timeout["t"] - rides.facts("spawn")[0]["t"] < 400_000_000
+    assert 100_000_000 <= timeout["t"] - rides.facts("spawn")[0]["t"] < 1_000_000_000
     assert "never ready" in done.stderr
 
 
