@@ -96,8 +96,10 @@ def serving(
     taximeter: str, environment: Mapping[str, str], *options: str, predictor: Path = PREDICTOR, slots: int = 4
 ) -> Iterator[CogServer]:
     """A server that is ready, under `taximeter run --worker OPTIONS`; whatever lives of it at the end is killed."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    held = socket.socket()  # so that nobody else is given its port until the server listens there, who reuses it
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port: int = held.getsockname()[1]
     ready = ["--worker", "--ready", f"http://127.0.0.1:{port}/health-check", *options]
     said = {
         "PATH": f"{SCRIPTS}:{os.environ.get('PATH', '')}",  # Cog starts its worker as the `python` that it finds there
@@ -108,9 +110,8 @@ def serving(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = [taximeter, "run", *ready, "--", "python", "-m", "cog.server.http", "--host", "127.0.0.1"]
-    with subprocess.Popen(
-        command, env={**environment, **said}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    quiet = subprocess.DEVNULL
+    with held, subprocess.Popen(command, env={**environment, **said}, stdout=quiet, stderr=quiet) as process:
         server = CogServer(process, port)
         family: list[int] = []  # as pidfds: a pid may be another's by the time it is killed
         try:

@@ -23,6 +23,7 @@ import pytest
 from taximeter.records import RecordType
 from tests.require import require_program
 from tests.system.agents import Node, wait_until
+from tests.system.ports import held_port
 
 pytestmark = pytest.mark.system
 
@@ -62,10 +63,10 @@ class Served:
         return [json.loads(base64.b64decode(fact["raw"])) for fact in facts if fact["f"] == "mark"]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -73,23 +74,34 @@ def served(
     node: Node, *uvicorn: str, ready: str | None = None, options: tuple[str, ...] = (), **settings: str
 ) -> Iterator[Served]:
     """A server that answers; stopped as a platform stops one."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    said = [f"TAXIMETER_ASGI_{name.upper()}={value}" for name, value in settings.items()]
-    command = ["env", *said, sys.executable, "-m", "uvicorn", *uvicorn, "--port", str(port), "--log-level", "warning"]
-    words = ("--worker", "--on-term", "drain", "--ready", ready or f"{url}/health", *options, "--", *command)
-    with node.spawn(*words) as process, httpx.Client(base_url=url, timeout=30) as client:
+    with held_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        said = [f"TAXIMETER_ASGI_{name.upper()}={value}" for name, value in settings.items()]
+        command = [
+            "env",
+            *said,
+            sys.executable,
+            "-m",
+            "uvicorn",
+            *uvicorn,
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
+        ]
+        words = ("--worker", "--on-term", "drain", "--ready", ready or f"{url}/health", *options, "--", *command)
+        with node.spawn(*words) as process, httpx.Client(base_url=url, timeout=30) as client:
 
-        def answers() -> bool:
-            assert process.poll() is None, "the server ended"
-            with contextlib.suppress(httpx.TransportError):
-                return bool(client.get("/health"))
-            return False
+            def answers() -> bool:
+                assert process.poll() is None, "the server ended"
+                with contextlib.suppress(httpx.TransportError):
+                    return bool(client.get("/health"))
+                return False
 
-        wait_until(answers, "a server that answers")
-        yield Served(node, process, client)
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+            wait_until(answers, "a server that answers")
+            yield Served(node, process, client)
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -321,8 +333,7 @@ def test_two_workers_are_one_instance_and_each_tells_its_own(own_node: Node) -> 
     assert sum(record["data"]["time"]["share_ns"] for record in records) == instance["data"]["time"]["active_ns"]
 
 
-def test_without_a_meter_a_server_serves_the_same(tmp_path: Path) -> None:
-    port = free_port()
+def test_without_a_meter_a_server_serves_the_same(port: int) -> None:
     argv = [sys.executable, "-m", "uvicorn", *APPS, "--port", str(port), "--log-level", "warning"]
     with subprocess.Popen(argv) as process:
 
@@ -335,12 +346,11 @@ def test_without_a_meter_a_server_serves_the_same(tmp_path: Path) -> None:
         process.terminate()
 
 
-def test_what_the_page_shows_works(tmp_path: Path) -> None:
+def test_what_the_page_shows_works(tmp_path: Path, port: int) -> None:
     require_program("curl")
     page = (ROOT / "docs" / "metering-servers.md").read_text()
     shown = re.search(r"<!-- run: server -->\n```console\n(.*?)```", page, re.DOTALL)
     assert shown
-    port = free_port()
     waits = (
         'for _ in $(seq 300); do [ -e "$TAXIMETER_STATE_DIR/run/agent" ] && break; sleep 0.1; done',
         f"for _ in $(seq 300); do curl -sf http://127.0.0.1:{port}/health && break; sleep 0.1; done",

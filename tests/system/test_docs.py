@@ -3,14 +3,15 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.require import require_program
+from tests.system.ports import held_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -41,16 +42,18 @@ def script(lines: list[str], ports: dict[str, int]) -> str:
     return text
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def ports_held() -> Iterator[tuple[int, int]]:
+    with held_port() as first, held_port() as second:
+        yield first, second
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
-def test_every_command_of_a_page_works(page: Path, tmp_path: Path, taximeter_program: str) -> None:
+def test_every_command_of_a_page_works(
+    page: Path, tmp_path: Path, taximeter_program: str, ports_held: tuple[int, int]
+) -> None:
     require_program("curl")
-    agent, server = free_port(), free_port()
+    agent, server = ports_held
     ports = {"9847": agent, "5055": server}  # as pages show them
     (tmp_path / "agent.toml").write_text(f'[listen]\naddress = "127.0.0.1:{agent}"\n')
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TAXIMETER_")}

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -22,16 +21,11 @@ from tests.conftest import ROOT
 from tests.observe import histories
 from tests.observe.nodes import BUSY, TOKEN, ledger_of
 from tests.require import require_program
+from tests.system.ports import held_port
 
 pytestmark = pytest.mark.anyio
 
 SHIPPED = ROOT / "config" / "prometheus"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -48,16 +42,16 @@ async def node(tmp_path: Path) -> AsyncIterator[int]:
 @pytest.fixture
 def prometheus(tmp_path: Path, node: int) -> Iterator[int]:
     """A Prometheus on the shipped configuration, its target and pace adapted; the port it listens on."""
-    program, home, port = require_program("prometheus"), tmp_path / "prometheus", free_port()
+    program, home = require_program("prometheus"), tmp_path / "prometheus"
     home.mkdir()
     config = (SHIPPED / "prometheus.yml").read_text()
     assert "127.0.0.1:9847" in config
     config = config.replace("127.0.0.1:9847", f"127.0.0.1:{node}").replace("interval: 15s", "interval: 200ms")
     (home / "prometheus.yml").write_text(config)
     (home / "taximeter.rules.yml").write_text((SHIPPED / "taximeter.rules.yml").read_text())
-    command = [program, f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/data"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
-    with (home / "log").open("wb") as log:
+    command = [program, f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/data", "--log.level=warn"]
+    with (home / "log").open("wb") as log, held_port() as port:
+        command.append(f"--web.listen-address=127.0.0.1:{port}")
         running = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             yield port

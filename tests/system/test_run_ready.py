@@ -14,6 +14,7 @@ import pytest
 
 from tests.require import lacking, require_program, require_root
 from tests.system.agents import Node
+from tests.system.ports import held_port
 from tests.system.rides import PROGRAM, PYTHON, Rides, state_of, wait_until
 
 #: What every server here begins with. `say` reports, with the time; `requests` yields connections that were read from.
@@ -53,11 +54,8 @@ def rides(tmp_path: Path) -> Rides:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that nobody else is given meanwhile, and at which a server may listen all the same."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+    with held_port() as port:
+        yield port
 
 
 def server(port: int, code: str) -> list[str]:
