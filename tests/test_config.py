@@ -284,6 +284,10 @@ def test_an_unknown_table_is_named_with_the_known_ones(agent_toml: Path) -> None
         ("[journal]\nowners = 'root'", "journal.owners = 'root': expected a list"),
         ('[journal]\nowners = ["no-such-user"]', "journal.owners[0] = 'no-such-user': expected a user of this machine"),
         ('[listen]\naddress = "9847"', "listen.address = '9847': expected host:port such as"),
+        (
+            '[listen]\nunix = "http.sock"',
+            "listen.unix = 'http.sock': expected an absolute path of at most 107 characters",
+        ),
         ('[listen]\naddress = "h:99999"', "listen.address = 'h:99999': expected host:port such as"),
         ('[node]\nid = "a/b"', "node.id = 'a/b': expected a name of letters, digits"),
         ('[node]\nid = "a\\u001b[31m"', "node.id = 'a\\x1b[31m': expected a name of letters, digits"),

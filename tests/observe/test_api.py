@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +18,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from taximeter.billing.rates import parse_card
 from taximeter.errors import ConfigError, LedgerError
@@ -31,6 +35,7 @@ from tests.core.stories import SECOND, card
 from tests.observe import histories
 from tests.observe.histories import INSTANCE
 from tests.observe.nodes import BUSY, IDLE, TOKEN, ledger_of
+from tests.require import require_root
 
 pytestmark = pytest.mark.anyio
 
@@ -585,6 +590,69 @@ async def test_a_port_that_is_taken_is_a_config_error_that_names_it(reader: Ledg
 async def test_an_address_that_is_not_ours_is_a_config_error(host: str, port: int) -> None:
     with pytest.raises(ConfigError, match="cannot listen"):
         await api.serve(lambda *_: None, host, port)
+
+
+ASKING = """
+import os, socket, sys
+path, uid, token = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+os.setgroups([])
+os.setgid(65534)
+os.setuid(uid)
+asked = socket.socket(socket.AF_UNIX)
+asked.connect(path)
+asked.sendall(f"GET /v1/records HTTP/1.1\\r\\nHost: localhost\\r\\n{token}Connection: close\\r\\n\\r\\n".encode())
+print(asked.makefile().readline().split()[1])
+"""
+
+
+async def asked_by(path: Path, uid: int, *, token: bool = False) -> int:
+    header = f"Authorization: Bearer {TOKEN}\r\n" if token else ""
+    done = await anyio.run_process([sys.executable, "-c", ASKING, str(path), str(uid), header], check=True)
+    return int(done.stdout)
+
+
+@asynccontextmanager
+async def serving_unix(app: ASGIApp, path: Path) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(api.serve_unix, app, path)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def test_on_a_unix_socket_the_kernel_says_who_needs_no_token(reader: LedgerReader) -> None:
+    require_root()
+    with tempfile.TemporaryDirectory() as folder:  # which others may look into, unlike a test's own
+        os.chmod(folder, 0o755)
+        await check_who_needs_a_token(reader, Path(folder) / "http.sock")
+
+
+async def check_who_needs_a_token(reader: LedgerReader, path: Path) -> None:
+    async with serving_unix(api.build(lambda: IDLE, Queries(reader), TOKEN), path):
+        assert os.stat(path).st_mode & 0o777 == 0o660
+        assert await asked_by(path, 0) == 200
+        os.chmod(path, 0o666)  # as if the group let it in
+        assert await asked_by(path, 65_534) == 401
+        assert await asked_by(path, 65_534, token=True) == 200
+    assert path.name not in os.listdir(path.parent)
+
+
+async def test_a_socket_that_a_killed_agent_left_makes_room(reader: LedgerReader, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with (
+        serving_unix(api.build(lambda: IDLE, Queries(reader), TOKEN), path),
+        httpx.AsyncClient(base_url="http://localhost", transport=transport) as client,
+    ):
+        assert (await client.get("/v1/records")).status_code == 200
+
+
+async def test_another_file_in_the_place_of_the_socket_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "http.sock").write_text("mine")
+    with pytest.raises(ConfigError, match=r"cannot listen on .*http\.sock: Address already in use: expected"):
+        await api.serve_unix(lambda *_: None, tmp_path / "http.sock")
+    assert (tmp_path / "http.sock").read_text() == "mine"
 
 
 async def test_it_listens_on_ipv6_as_well(reader: LedgerReader) -> None:

@@ -120,6 +120,8 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                 loopback=api.is_loopback(host),
             )
             port = await tasks.start(api.serve, app, host, port)
+            if config.listen.unix is not None:
+                await tasks.start(api.serve_unix, app, Path(config.listen.unix))
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             await tasks.start(watcher.run)
             scene.caught_up = True

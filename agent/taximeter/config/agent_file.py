@@ -37,6 +37,8 @@ _subject = text(
     r"(?=.{1,256}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\{id\})?",
     "a subject such as 'taximeter.usage' or 'taximeter.usage.{id}' (letters, digits, `-`, `_`; no wildcards)",
 )
+#: As much as the kernel takes for a socket's name.
+_socket_path = text(r"/[ -~]{1,106}", "an absolute path of at most 107 characters, such as '/run/taximeter/http.sock'")
 _user = text(r"[!-~]{1,256}", "a user's name")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
@@ -101,7 +103,7 @@ AGENT = Table(
         "rates": line,
         "models": line,
         "node": Table({"id": _id, "region": _id}),
-        "listen": Table({"address": listen}),
+        "listen": Table({"address": listen, "unix": _socket_path}),
         "journal": Table(
             {
                 "owners": Items(_owner, at_least=1),

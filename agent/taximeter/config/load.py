@@ -8,6 +8,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -80,7 +81,7 @@ def _config(
     return model.Config(
         source=source,
         node=model.Node(node.get("id"), node.get("region")),
-        listen=checked["listen"]["address"],
+        listen=replace(checked["listen"]["address"], unix=checked["listen"].get("unix")),
         journal=model.JournalSettings(
             journal["owners"],
             parts["owner_uids"],

@@ -30,6 +30,7 @@ class Listen:
 
     host: str
     port: int  #: 0: any free one
+    unix: str | None = None  #: path of a Unix socket where it is served, too
 
 
 @dataclass(frozen=True, slots=True)

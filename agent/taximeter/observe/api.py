@@ -36,10 +36,10 @@ from taximeter.observe.queries import Queries
 from taximeter.observe.reconciling import Looked, looked_view, read_request
 from taximeter.observe.reconciling import Request as WhatToLookAt
 from taximeter.observe.rerating import Asked, Rerated, read_asked, rerated_view
-from taximeter.observe.server import is_loopback, serve
+from taximeter.observe.server import is_loopback, serve, serve_unix
 from taximeter.observe.snapshot import Snapshot
 
-__all__ = ["build", "is_loopback", "serve"]
+__all__ = ["build", "is_loopback", "serve", "serve_unix"]
 
 NDJSON = "application/x-ndjson"
 #: The list of models is so old at most, or, where reading it takes long, so many times older than that took.

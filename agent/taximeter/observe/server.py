@@ -1,14 +1,18 @@
 """Serves an ASGI application on one listener: uvicorn's HTTP protocol, without uvicorn's server around it.
 
-Owns connections and their limits: how many, how long a header may take, how long an unread answer is held.
-uvicorn's own server installs signal handlers and wakes ten times a second; here nothing happens while
-nobody asks. Refuses to know what is asked.
+Owns connections and their limits: how many, how long a header may take, how long an unread answer is held; and who asks
+on a Unix socket, by the kernel's word (SO_PEERCRED), which TCP does not have. uvicorn's own server installs signal
+handlers and wakes ten times a second; here nothing happens while nobody asks. Refuses to know what is asked.
 """
 
 import asyncio
 import ipaddress
+import os
 import socket
+import struct
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from taximeter.errors import ConfigError
+from taximeter.observe.guard import OURS
 
 #: More connections than this are closed at once; from half of it on, whoever is silent for the longest makes room, then
 #: whoever has not read its answer; only where nobody is, the answer is 503.
@@ -31,6 +36,9 @@ HEADER_MAX_BYTES = 16_384
 HEADER_S = 10.0
 SEND_S = 30.0
 KEEP_ALIVE_S = 15
+_SOCKET_MODE = 0o660
+#: struct ucred: pid, uid, gid.
+_UCRED = struct.Struct("iII")
 #: At the end, what is being answered gets this long.
 DRAIN_S = 0.5
 
@@ -43,6 +51,19 @@ async def serve(
     ConfigError if it cannot listen there. Needs anyio's asyncio backend.
     """
     listener = _listen(host, port)
+    await _serve(app, listener, lambda: task_status.started(listener.getsockname()[1]))
+
+
+async def serve_unix(app: ASGIApp, path: Path, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    """Serve `app` on a Unix socket at `path` until cancelled, then take that away. ConfigError as above."""
+    listener = _listen_at(path)
+    try:
+        await _serve(app, listener, task_status.started)
+    finally:
+        _take_away(path)
+
+
+async def _serve(app: ASGIApp, listener: socket.socket, started: Callable[[], None]) -> None:
     config = uvicorn.Config(
         app,
         http=H11Protocol,
@@ -63,7 +84,7 @@ async def serve(
     state = _State()
     server = await asyncio.get_running_loop().create_server(partial(_Connection, config, state, {}), sock=listener)
     try:
-        task_status.started(listener.getsockname()[1])
+        started()
         await anyio.sleep_forever()
     finally:
         with anyio.CancelScope(shield=True):
@@ -93,6 +114,36 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     return listener
+
+
+def _listen_at(path: Path) -> socket.socket:
+    """A socket that our group may open, and nobody else; one that a killed agent left makes room."""
+    expected = "a folder of the agent's own, and no other file there"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            path.unlink()
+        os.fchmod(listener.fileno(), _SOCKET_MODE)  # before anybody can find it; the umask takes from that
+        listener.bind(str(path))
+        path.chmod(_SOCKET_MODE)
+        listener.listen(CONNECTIONS_MAX)
+    except OSError as error:
+        listener.close()
+        raise ConfigError((f"cannot listen on {path}: {error.strerror}: expected {expected}",)) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _take_away(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether the kernel says that the peer was our own user, or root, when it connected."""
+    if connection.family != socket.AF_UNIX:
+        return False
+    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid in (0, os.geteuid())
 
 
 async def _drain(server: asyncio.Server, state: "_State") -> None:
@@ -131,6 +182,7 @@ class _Connection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override, explicit-override]
+        self.app_state = {OURS: _is_ours(transport.get_extra_info("socket"))}
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
