@@ -42,7 +42,7 @@ from taximeter.instance import Cut, Instance, Verdict
 from taximeter.late import judge
 from taximeter.lifecycle import IllegalInput, Input, Stage, advance
 from taximeter.marking import marked
-from taximeter.moves import become_ready, close, says_it_stops, stop
+from taximeter.moves import become_ready, close, close_rest, says_it_stops, stop
 from taximeter.owners import end_unheld, owner_ended, owners_held
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
@@ -53,6 +53,7 @@ from taximeter.turn import (
     KERNEL_NS,
     PIDFD_NS,
     Paused,
+    PausedEnd,
     Turn,
     arrive,
     cut_until,
@@ -72,13 +73,14 @@ _SIGKILL, _SIGTERM = 9, 15
 
 
 class Pause(Value):
-    """Where facts were left off at, in the midst of a cut of many predictions."""
+    """Where facts were left off at, in the midst of a cut, or of the end, of many predictions."""
 
     rest: tuple[Event, ...]  #: whose first makes that cut, and is to be taken again, or has only to arrive (`done`)
     cut: int  #: so many predictions have their record of it
     before: Instance
     records: int  #: so many of them were there before
     done: tuple[int, bool] | None = None
+    closing: tuple[End, Exit] | None = None  #: of a command's end, after which whatever is still open is to be ended
 
 
 class Step(Value):
@@ -195,15 +197,14 @@ def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
             before, written = instance, len(records)
         faults, doubts = len(turn.faults), len(turn.doubts)
         try:
-            if left.done is not None and not taken:
-                turn.done, turn.may_pause = left.done, True
-                instance = arrive(instance, left.done[0], turn, held=left.done[1])
-            else:
-                instance = _take(instance, event, turn)
+            instance = _take(instance, event, turn) if taken else _take_on(instance, left, turn)
         except IllegalInput as illegal:
             instance = before
             del records[written:]
             turn.rejected.append(illegal.reason)
+        except PausedEnd as ending:
+            instance = ending.instance
+            pause = Pause(left.rest[taken:], 0, before, written, None, (ending.end, ending.left))
         except Paused as paused:
             instance = paused.instance
             pause = Pause(left.rest[taken:], paused.cut, before, written, turn.done)
@@ -218,6 +219,16 @@ def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
             break
     mismatch = step.mismatch or instance.evidence is Evidence.MISMATCH is not known
     return Step(instance, tuple(records), tuple(refused), tuple(turn.faults), tuple(turn.doubts), mismatch, pause)
+
+
+def _take_on(instance: Instance, left: Pause, turn: Turn) -> Instance:
+    """Take the first fact, or go on with it where it was left off at."""
+    if left.done is not None:
+        turn.done, turn.may_pause = left.done, True
+        return arrive(instance, left.done[0], turn, held=left.done[1])
+    if left.closing is not None:
+        return close_rest(instance, *left.closing, turn)
+    return _take(instance, left.rest[0], turn)
 
 
 def _take(instance: Instance, event: Event, turn: Turn) -> Instance:

@@ -13,7 +13,7 @@ from taximeter.lifecycle import READIED, Input, Stage, advance
 from taximeter.predictions import begin_one_shot
 from taximeter.records import Exit, Witness
 from taximeter.spans import settle
-from taximeter.turn import PIDFD_NS, Turn
+from taximeter.turn import PIDFD_NS, PausedEnd, Turn
 from taximeter.unread import as_certain
 from taximeter.values import replace
 
@@ -100,7 +100,7 @@ def finish(instance: Instance, prediction: Prediction, end: End, turn: Turn, *, 
 
 
 def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
-    """Final records of whatever is open, then of the instance.
+    """Final records of whatever is open, then of the instance. Raises PausedEnd where there is no room for all.
 
     A worker that went well, and left something open, has failed that, and has itself succeeded.
     """
@@ -114,8 +114,17 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
         # It never became ready: the prediction is told all the same, with no time and no price.
         untimed = replace(begin_one_shot(instance, at_ns, instance.start, turn.book), active=False)
         instance = replace(instance, predictions=(*instance.predictions, untimed))
+    return close_rest(instance, end, left, turn)
+
+
+def close_rest(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
+    """The same of what is still open."""
     for prediction in instance.predictions:
+        if turn.room is not None and turn.room <= 0:
+            raise PausedEnd(instance, end, left)
         instance = finish(instance, prediction, end, turn, closing=True)
+        if turn.room is not None:
+            turn.room -= 1
     if left.code == 0 and end.status is Status.FAILED:
         end = replace(end, status=Status.SUCCEEDED)
     records = instance_records(instance, instance.phases, end, left, turn.book)

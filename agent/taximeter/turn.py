@@ -12,7 +12,7 @@ from taximeter.booking import End, instance_records, prediction_records
 from taximeter.events import Clock, Status
 from taximeter.instance import Cut, Freed, Instance
 from taximeter.lifecycle import Stage
-from taximeter.records import UsageRecord, Witness
+from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.resources import cpu_to_date, told
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_by, billed_hardware
@@ -55,6 +55,16 @@ class Paused(Exception):
         super().__init__()
         self.instance = instance
         self.cut = cut
+
+
+class PausedEnd(Exception):
+    """The end of many predictions is left off in its midst: those that are still open are to be ended, as before."""
+
+    def __init__(self, instance: Instance, end: End, left: Exit) -> None:
+        super().__init__()
+        self.instance = instance
+        self.end = end
+        self.left = left
 
 
 def arrive(instance: Instance, at_ns: int, turn: Turn, *, held: bool = False) -> Instance:

@@ -406,6 +406,59 @@ def test_the_interim_records_of_many_predictions_are_made_in_pieces_and_kept_as_
     assert len(node.usage()) == 601
 
 
+def with_an_end(count: int) -> list[bytes]:
+    end = 12 * SECOND
+    return [*many_open(count), fact("exit", end, code=3, signal=None, core=False, clock=clock(end))]
+
+
+def test_the_final_records_of_many_predictions_are_made_in_pieces_and_kept_as_one(tmp_path: Path) -> None:
+    node, whole = (start(tmp_path / name) for name in ("node", "whole"))
+    lines = with_an_end(600)
+    with held(write(node.journal, lines[:-1])):
+        node.read()
+        node.commit()
+        write(node.journal, lines)
+        pieces = 0
+        while not node.books.waiting:
+            assert node.books.read(INSTANCE) or node.books.waiting
+            pieces += 1
+        assert (pieces, node.books.waiting) == (5, 601)
+        node.commit()
+    write(whole.journal, lines)
+    while INSTANCE not in whole.ledger.closed_at([INSTANCE]):
+        whole.read()
+        whole.commit()
+    assert node.usage() == whole.usage()
+    assert len(node.usage()) == 601
+    assert node.books.accounts == {}
+
+
+@pytest.mark.parametrize("at_once", ["look", "heard", "own", "everything", "lost"])
+def test_what_else_is_booked_of_an_instance_whose_end_is_half_folded_comes_too_late(
+    tmp_path: Path, at_once: str
+) -> None:
+    node = start(tmp_path / "node")
+    lines = with_an_end(600)
+    with held(write(node.journal, lines[:-1])):
+        node.read()
+        node.commit()
+        write(node.journal, lines)
+        assert node.books.read(INSTANCE)
+        book_it = {
+            "look": lambda: node.books.book_look(INSTANCE, []),
+            "heard": lambda: node.books.book_heard(INSTANCE, 7),
+            "own": lambda: node.books.book_own(INSTANCE, []),
+            "lost": lambda: node.books.lose(INSTANCE, Clock(1, 1, 1, 1, BOOT_ID)),
+            "everything": lambda: None,
+        }
+        book_it[at_once]()
+        last = node.books.take_everything()
+        assert last is not None
+        node.ledger.commit(last)
+    assert len(node.usage()) == 601
+    assert INSTANCE in node.ledger.closed_at([INSTANCE])
+
+
 @pytest.mark.parametrize("pieces", [1, 3, 5])
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_crash_between_two_pieces_loses_nothing_and_doubles_nothing(

@@ -57,7 +57,8 @@ class Holding(Receiver):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._serving.add(asyncio.current_task())
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        # Python 3.11 prints a traceback for each of these tasks that is cancelled at the end.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while request := await read_request(reader):
                 name = self._dice.choice(list(ILL)) if self.is_ill else "accepts"
                 self.answers[name] += 1

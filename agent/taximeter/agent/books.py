@@ -140,7 +140,7 @@ class Books:
                 self._have_wait(name, chunk.owner)
                 continue
             left -= cost(account) * (len(chunk.events) + len(chunk.faults))
-            if account.open_predictions <= AT_ONCE or chunk.ended:
+            if account.open_predictions <= AT_ONCE:
                 found.append((name, account, chunk))
                 continue
             left = 0  # whether it makes a cut or not
@@ -175,8 +175,9 @@ class Books:
             account.is_behind = True
             return False
         (events, seen), now = believed, self._clocks.lately()
+        events, has_more = self._with_last_words(name, account, events), chunk.more and not chunk.ended
         half = Half(
-            fold(account.instance, events, self.book, now, AT_ONCE), now, account.position, tuple(seen), chunk.more
+            fold(account.instance, events, self.book, now, AT_ONCE), now, account.position, tuple(seen), has_more
         )
         account.position = before
         return self._keep_half(name, account, half)
@@ -201,6 +202,11 @@ class Books:
         if account.half is not None:
             self._go_on(name, account, account.half, None)
         return account
+
+    def _keep(self, name: str) -> None:
+        """Keep the state of an instance, unless what was half folded has ended it."""
+        if name in self.accounts:
+            self._page.keep(name)
 
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
@@ -230,14 +236,14 @@ class Books:
         account = self._complete(instance)
         if heard_bytes is not None and account.instance is not None:
             account.instance = replace(account.instance, heard_bytes=heard_bytes)
-        self._page.keep(instance)
+        self._keep(instance)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:
         """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""
         account = self._complete(instance)
         self._page.note(instance, map(own, events))
         self._fold(instance, account, events)
-        self._page.keep(instance)
+        self._keep(instance)
 
     def review_of(self, instance: str) -> tuple[Opened, Review] | None:
         """What is to be looked through again of an instance's records; None, and no more asked for, if nothing is."""
@@ -311,9 +317,9 @@ class Books:
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
-        for name in self.accounts:
+        for name in list(self.accounts):
             if self._complete(name).instance is not None:
-                self._page.keep(name)
+                self._keep(name)
         return self.take_batch()
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:
