@@ -39,7 +39,8 @@ test: check-with-packages  ## everything: checks, the core's coverage, real proc
 
 check: $(VENV)/.tools $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint vulnerabilities
-	$(PYTEST) $(CORE_COVERAGE) -m "not system and not timing" --numprocesses 2 --ignore tests/system
+	$(PYTEST) $(CORE_COVERAGE) -m "covering" --numprocesses 2 --ignore tests/system
+	$(PYTEST) -m "not covering and not system and not timing" --numprocesses 2 --ignore tests/system
 	$(PYTEST) -m "timing and not system" $(call MARKED,timing)
 
 check-with-packages: packages check

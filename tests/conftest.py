@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis import is_hypothesis_test
 
 import taximeter
 from tests import nvml_standin, recomputing
@@ -21,6 +22,9 @@ from tests.require import ALL
 
 ROOT = Path(__file__).parent.parent
 INSTALLED = Path(taximeter.__file__).parent
+#: Where each line and branch of the core has an example. Properties go over them by the thousand, so measuring these,
+#: too, would double what all tests take, and which branches a property comes to is another matter each time.
+COVERING = [ROOT / "tests" / room for room in ("core", "hardware")]
 
 # How long an example takes says something of the machine's load, and nothing of what is tested.
 hypothesis.settings.register_profile("taximeter", deadline=None)
@@ -58,11 +62,19 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything under tests/system starts real processes; what measures time goes last."""
+    """Everything under tests/system starts real processes; examples cover the core; what measures time goes last."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests" / "system"):
             item.add_marker("system")
+        elif _is_covering(item):
+            item.add_marker("covering")
     items.sort(key=lambda item: item.get_closest_marker("timing") is not None)
+
+
+def _is_covering(item: pytest.Item) -> bool:
+    if not any(item.path.is_relative_to(room) for room in COVERING) or is_hypothesis_test(getattr(item, "obj", None)):
+        return False
+    return not any(item.get_closest_marker(mark) for mark in ("system", "timing", "many"))
 
 
 @pytest.fixture(scope="session")

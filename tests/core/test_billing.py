@@ -78,6 +78,13 @@ def test_nanoseconds_are_exact_seconds() -> None:
     assert seconds(2**63 - 1) == Decimal("9223372036.854775807")
 
 
+@pytest.mark.parametrize(
+    ("duration_ns", "text"), [(0, "0"), (1, "0.000000001"), (1_500_000_000, "1.5"), (10**10, "10")]
+)
+def test_seconds_are_written_in_full_without_trailing_zeros(duration_ns: int, text: str) -> None:
+    assert seconds_text(duration_ns) == text
+
+
 @given(st.integers(0, 2**63 - 1) | st.integers(0, 10**4).map(lambda count: count * 10**8))
 def test_seconds_are_written_as_any_number_is(duration_ns: int) -> None:
     assert seconds_text(duration_ns) == plain(seconds(duration_ns))

@@ -107,6 +107,14 @@ def test_an_end_at_another_multiplier_corrects_each_stretch_at_its_own_card() ->
     assert told.amount() == 0
 
 
+def test_an_end_at_another_multiplier_corrects_what_a_cut_told_since_the_card_changed() -> None:
+    new = card_from(20, "0.2")
+    events = run(90, Stopping(90 * SECOND, StopReason.ABORTED))
+    told = tell(PRIVATE, events, book(MINUTE, (OLD, new), private={"aborted": "0"}))
+    assert cards_of(told.of(RecordType.CORRECTION)) == [OLD.hash, new.hash]
+    assert told.amount() == 0
+
+
 def test_other_devices_correct_each_stretch_at_its_own_card() -> None:
     new = card_from(80, "9", one="0.2", two="0.3")
     told = tell(PRIVATE, run(200, seen(ONE, at_s=100)), book(MINUTE, (OLD, new)), on=TWO)

@@ -408,6 +408,7 @@ class Histories(RuleBasedStateMachine):
         return list(fold(self.open(ride.opened, rules), ride.facts, rules).records)
 
 
+@pytest.mark.many
 def test_histories() -> None:
     run_state_machine_as_test(
         Histories,

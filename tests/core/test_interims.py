@@ -172,6 +172,7 @@ def test_no_length_of_the_interim_changes_a_total(interim_ns: int) -> None:
 # --- what burns with the node ---
 
 
+@pytest.mark.many
 def test_of_three_days_no_moment_leaves_more_untold_than_an_interval_and_a_heartbeat() -> None:
     """Whatever happens to the node, and whenever: what was told by then is all but the last minute."""
     rules = book()

@@ -10,6 +10,7 @@ from taximeter.events import (
     Alive,
     BadMark,
     BecameReady,
+    Clock,
     Event,
     Exited,
     FinishMark,
@@ -27,7 +28,7 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.lifecycle import Stage
-from taximeter.meter import PIDFD_NS
+from taximeter.meter import PIDFD_NS, fold, fold_all, open_instance
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType, Witness
 from taximeter.turn import LATE_NS
 from taximeter.values import replace
@@ -205,6 +206,12 @@ def test_a_start_is_as_far_off_as_the_spawn_took_or_as_a_process_waits_for_a_cor
 def test_units_of_a_one_shot_need_no_name() -> None:
     told = tell(None, one_shot(Marked(2 * SECOND, UnitsMark(None, {"token_output": "128"}))))
     assert told.predictions()[0].data["units"] == {"token_output": "128"}
+
+
+def test_what_a_finish_says_of_units_is_counted() -> None:
+    done = Marked(2 * SECOND, FinishMark("a", Status.SUCCEEDED, {"image": "2"}))
+    told = tell(WORKER, [spawned(0), ready(0), start(SECOND, "a"), done, exited(3 * SECOND)])
+    assert told.predictions("a")[-1].data["units"] == {"image": "2"}
 
 
 def test_units_add_up_exactly() -> None:
@@ -712,6 +719,18 @@ def test_nothing_counts_after_the_end() -> None:
     told = tell(None, [*one_shot(), beat(3 * SECOND)])
     assert told.rejected == ["after_the_end"]
     assert told.instance.stage is Stage.CLOSED
+
+
+@pytest.mark.parametrize("now", [None, replace(clock(SECOND), utc_error_ns=5)], ids=["unsure", "sure"])
+def test_each_of_many_comes_to_what_it_comes_to_alone_also_beside_one_of_which_something_is_refused(
+    now: Clock | None,
+) -> None:
+    by = book()
+    histories = (one_shot(), [*one_shot(), beat(3 * SECOND)], [spawned(0), *one_shot()])
+    told = [(open_instance(opened(), by), events) for events in histories]
+    together = fold_all(told, by, now)
+    assert [len(step.rejected) for step in together] == [0, 1, 1]
+    assert together == [fold(instance, events, by, now) for instance, events in told]
 
 
 def test_a_segment_that_repeats_the_opening_changes_nothing() -> None:

@@ -127,6 +127,10 @@ JSON = st.recursive(
 )
 
 
+def test_json_is_written_in_full_and_without_spaces() -> None:
+    assert exact.dumps({"a": [Decimal("1E+2"), None, "é"], "b": {}}) == '{"a":[100,null,"\\u00e9"],"b":{}}'
+
+
 @given(JSON)
 def test_json_that_is_written_reads_back_the_same(value: object) -> None:
     assert exact.loads(exact.dumps(value), "x") == value
@@ -347,6 +351,13 @@ def test_a_criterion_replaces_the_price_that_counts_the_same() -> None:
     dearer = {"field": "long", "operator": "==", "value": True, "amount": "6", "counts": "token_output"}
     found = one({"name": "m", "prices": tokens, "criterias": [dearer]})
     assert [price.amount for price in found.prices_for({"long": "true"})] == [3, 6]
+
+
+def test_where_no_criterion_holds_each_price_stays_what_it_is() -> None:
+    tokens = [{"amount": "3", "unit": "million_token", "counts": name} for name in ("token_input", "token_output")]
+    dearer = {"field": "long", "operator": "==", "value": True, "amount": "6", "counts": "token_output"}
+    found = one({"name": "m", "prices": tokens, "criterias": [dearer]})
+    assert [price.amount for price in found.prices_for({"long": "false"})] == [3, 3]
 
 
 def test_a_part_of_what_is_used_has_a_price_of_its_own() -> None:

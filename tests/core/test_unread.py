@@ -304,3 +304,11 @@ def test_a_one_shot_that_may_have_been_canceled_costs_the_lesser_of_both(model: 
 def test_before_its_command_has_started_nothing_is_to_be_doubted() -> None:
     told = tell(WORKER, [Unread(), *a_worker(start(SECOND, "a"), finish(5 * SECOND, "a"), end=exited(9 * SECOND))])
     assert share(told, "a") == 4 * SECOND
+
+
+def test_where_the_wrapper_was_lost_behind_the_line_all_of_a_prediction_is_unknown() -> None:
+    lost = Lost(30 * SECOND, "wrapper_lost", clock(30 * SECOND))
+    story = lose_behind([spawned(0), ready(0), start(SECOND, "a"), beat(10 * SECOND), lost], 10)
+    told = tell(WORKER, story, silent=True)
+    time: Any = told.predictions("a")[-1].data["time"]
+    assert (time["active_ns"], time["unknown_ns"], told.amount()) == (0, 29 * SECOND, 0)

@@ -102,6 +102,23 @@ def test_a_slices_name_has_its_profile() -> None:
     assert values.split_name("NVIDIA A100-SXM4-80GB") == ("NVIDIA A100-SXM4-80GB", None)
 
 
+@pytest.mark.parametrize(
+    ("value", "known"), [((9, 0), "9.0"), ([12, 1], "12.1"), ((0, 0), None), ((9,), None), ("9.0", None), (None, None)]
+)
+def test_what_a_device_can_compute_is_called_by_two_numbers(value: object, known: str | None) -> None:
+    assert values.compute_capability(value) == known
+
+
+def test_a_process_of_two_lists_is_told_once_with_the_most_memory_that_either_tells() -> None:
+    graphics = ProcessUse(7, "GPU-0", 3, ProcessKind.GRAPHICS)
+    compute = ProcessUse(7, "GPU-0", None, ProcessKind.COMPUTE)
+    other = ProcessUse(7, "GPU-1", None, ProcessKind.COMPUTE)
+    assert [(use.device, use.used_bytes) for use in values.merged([graphics, compute, other])] == [
+        ("GPU-0", 3),
+        ("GPU-1", None),
+    ]
+
+
 @given(st.lists(st.builds(
     ProcessUse, st.integers(1, 4), st.sampled_from(["GPU-0", "GPU-1"]), st.none() | st.integers(0, 9),
     st.sampled_from(ProcessKind),
