@@ -51,8 +51,9 @@ def reader(body: str) -> tuple[str, ...]:
 
 def test_a_driver_that_hangs_is_left_behind_at_the_deadline(tmp_path: Path, nvml_library: Path) -> None:
     scenario = h100s(tmp_path / "scenario", 2)
-    with seen(scenario, nvml_library, 1.0) as sight:
+    with seen(scenario, nvml_library) as sight:
         sight.ask()
+        sight.door.deadline_s = 1.0  # from now on: how long a reader takes to start is another matter
         scenario.slow(30_000, uuid="GPU-1").play()
         began_s = time.monotonic()
         assert sight.try_to_ask() is None
@@ -93,8 +94,9 @@ def test_no_more_readers_are_started_while_so_many_hang(monkeypatch: pytest.Monk
 
 def test_one_slow_call_after_another_ends_the_round_before_its_deadline(tmp_path: Path, nvml_library: Path) -> None:
     scenario = h100s(tmp_path / "scenario", 8)
-    with seen(scenario, nvml_library, 3.0) as sight:
+    with seen(scenario, nvml_library) as sight:
         sight.ask()
+        sight.door.deadline_s = 3.0
         scenario.slow(50).play()
         first, second = sight.sample(), sight.sample()
         assert sight.door.late == 0
