@@ -16,7 +16,7 @@ from typing import Any
 from interpreter import describe
 
 from taximeter.billing.classes import Quantity, Terms
-from taximeter.billing.dues import as_before_its_end, dues, dues_by
+from taximeter.billing.dues import dues, dues_by
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.billing.rating import rate
 from taximeter.billing.readings import Totals
@@ -65,7 +65,7 @@ def timed(card: RateCard, cut: bool, ratings: int) -> float:
         tariff = offer.tariff(attributes)
         if cut:
             due = billed = dues_by(tariff, before)
-            if not as_before_its_end(offer.sale, "gpu-h100", 1):
+            if not offer.as_before("gpu-h100", 1):
                 billed = dues(offer.sale._replace(status=Status.PROCESSING), before)
             rate(dues_by(tariff, totals), due, billed)
         else:

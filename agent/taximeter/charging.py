@@ -3,12 +3,11 @@
 Refuses to know prices (billing) and which hardware that is (sold); it is given a rulebook and the hardware.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 
 from taximeter.billing.classes import ONLINE, Quantity, Terms
-from taximeter.billing.dues import NOTHING_DUE, Dues, as_before_its_end, dues, dues_by, of_time
+from taximeter.billing.dues import NOTHING_DUE, Dues, dues, dues_by, of_time
 from taximeter.billing.money import EXACT, plain
 from taximeter.billing.outcome import sold_ns, why_nothing
 from taximeter.billing.rates import RateCard
@@ -44,7 +43,7 @@ def rate_prediction(instance: Instance, prediction: Prediction, times: Times, st
         cut = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
         before = billed = dues_by(tariff, cut)
         tier = prediction.tier or sale.tier
-        if not as_before_its_end(sale, tier, prediction.devices):
+        if not offer.as_before(tier, prediction.devices):
             was = sale._replace(status=_PROCESSING, tier=tier, devices=prediction.devices)
             billed = dues(was._replace(attributes=prediction.attributes), cut)
     rating = rate(now, before, billed)
@@ -65,7 +64,7 @@ def _with_reason(rating: Rating, reason: str) -> Rating:
 
 @lru_cache(maxsize=64)
 def _because(billing: Billing, reason: str) -> Billing:
-    return dataclasses.replace(billing, reason=reason)
+    return replace(billing, reason=reason)
 
 
 def rate_ended(instance: Instance, ended: Ended, by: By) -> Rating:

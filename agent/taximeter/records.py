@@ -11,18 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TypedDict, TypeVar, dataclass_transform
+from typing import TypedDict
 
-from taximeter.values import Value
-
-_T = TypeVar("_T")
-
-
-@dataclass_transform(frozen_default=True)
-def _written(kind: type[_T]) -> type[_T]:
-    """A dataclass that is frozen to the type checker; to check each field as one is made takes a microsecond."""
-    return dataclass(slots=True, unsafe_hash=True)(kind)
-
+from taximeter.values import Part, Value
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
@@ -95,8 +86,7 @@ class Concurrency(TypedDict):
     max: int
 
 
-@_written
-class Witness:
+class Witness(Part):
     """Who saw an instant, and how far off it may have been."""
 
     source: str
@@ -162,8 +152,7 @@ class BillingStatus(StrEnum):
     UNRATED = "unrated"  #: no price was found: amount null, flagged, never a guess
 
 
-@_written
-class Line:
+class Line(Part):
     """One priced line: amount = price(totals to date) - price(totals before)."""
 
     meter: str
@@ -174,8 +163,7 @@ class Line:
     amount: str
 
 
-@_written
-class Billing:
+class Billing(Part):
     """What this interval costs."""
 
     status: str

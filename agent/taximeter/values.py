@@ -16,6 +16,12 @@ if TYPE_CHECKING:
         """A frozen value, made of its fields, equal to whatever of its kind has the same."""
 
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @dataclass_transform(frozen_default=True)
+    class Part:
+        """The same, for what is a part of a record: written as an object of its fields, by name."""
+
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 else:
     from msgspec import Struct
     from msgspec.structs import replace
@@ -23,5 +29,8 @@ else:
     class Value(Struct, frozen=True, array_like=True, gc=False):
         """A frozen value, made of its fields, equal to whatever of its kind has the same."""
 
+    class Part(Struct, frozen=True, gc=False):
+        """The same, for what is a part of a record: written as an object of its fields, by name."""
 
-__all__ = ["Value", "replace"]
+
+__all__ = ["Part", "Value", "replace"]

@@ -11,7 +11,7 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from unittest.mock import patch
 
-import orjson
+import msgspec
 
 from taximeter.cli import main
 from taximeter.ledger.store import Ledger
@@ -51,9 +51,9 @@ def renamed(records: Iterable[UsageRecord], number: int, prediction: str | None 
         return prediction if prediction and changed == "p1" else changed
 
     def data(record: UsageRecord) -> dict[str, object]:
-        written = orjson.dumps(record.data).decode().replace(INSTANCE, instance(number))
+        written = msgspec.json.encode(record.data).decode().replace(INSTANCE, instance(number))
         if prediction:
-            written = written.replace('"p1"', orjson.dumps(prediction).decode())
+            written = written.replace('"p1"', msgspec.json.encode(prediction).decode())
         return read_back(written.encode())
 
     return tuple(

@@ -7,11 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import taximeter
-from taximeter.billing.dues import NOTHING_DUE, Due, Dues, as_before_its_end, dues, dues_by
+from taximeter.billing.dues import NOTHING_DUE, Due, Dues, dues, dues_by
 from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.billing.rates import RateCard
 from taximeter.billing.rating import rate, taken_back, taken_back_anew
@@ -135,17 +136,17 @@ def test_an_end_of_which_it_is_said_that_it_changes_nothing_changes_nothing(
 ) -> None:
     sold, before = sale(card, status), sale(card, Status.PROCESSING, tier)
     totals = history[-1]._replace(ended=False)
-    if as_before_its_end(sold, before.tier, before.devices):
+    if Offer(sold).as_before(before.tier, before.devices):
         assert seen(dues(sold, totals)) == seen(dues(before, totals))
 
 
 def test_most_ends_change_nothing_of_what_was_due_before() -> None:
     card = parsed({"name": "m", "amount": "1", "unit": "image"})
     before = sale(card, Status.PROCESSING)
-    changes_nothing = [status for status in Status if as_before_its_end(sale(card, status), before.tier, 2)]
+    changes_nothing = [status for status in Status if Offer(sale(card, status)).as_before(before.tier, 2)]
     assert changes_nothing == [Status.PROCESSING, Status.SUCCEEDED, Status.CANCELED]
-    assert not as_before_its_end(sale(card), "gpu-t4", before.devices)
-    assert not as_before_its_end(sale(card), before.tier, 1)
+    assert not Offer(sale(card)).as_before("gpu-t4", before.devices)
+    assert not Offer(sale(card)).as_before(before.tier, 1)
 
 
 def exactly(due: Due) -> Decimal:
@@ -345,6 +346,22 @@ def test_no_float_comes_near_money() -> None:
                 found.append(f"{path.name}:{getattr(node, 'lineno', 0)}")
     assert found == []
     assert len(_core()) > 10
+
+
+@pytest.mark.parametrize(
+    ("counted", "quantity"),
+    [
+        ("12", "0.000012"),
+        ("0.000000000001", "0.000000000000000001"),
+        ("1.0000000000005", "0.000001"),
+        ("1.0000000000015", "0.000001000000000002"),
+        ("123456789012345", "123456789.012345"),
+    ],
+)
+def test_millions_of_what_is_counted_under_one_name_have_at_most_18_places(counted: str, quantity: str) -> None:
+    sold = sale(parsed({"name": "m", "prices": [{"counts": "token_input", "unit": "million_token", "amount": "3"}]}))
+    due = dues(sold, Totals(0, 0, {"token_input": counted}, processed=True, ended=True))
+    assert [plain(line.quantity) for line in due.lines] == [quantity]
 
 
 def test_what_is_counted_is_never_hardware_time() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import orjson
 
 from taximeter.billing.rates import parse_card
@@ -52,7 +53,7 @@ def read_back(written: bytes) -> dict[str, Any]:
 
 
 def _on_another(record: UsageRecord) -> UsageRecord:
-    data = read_back(orjson.dumps(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
+    data = read_back(msgspec.json.encode(record.data).replace(INSTANCE.encode(), ANOTHER.encode()))
     return replace(record, id=record.id.replace(INSTANCE, ANOTHER), data=data, instance=ANOTHER)
 
 
@@ -61,7 +62,8 @@ def namesake() -> list[UsageRecord]:
     events = [spawned(0), ready(0), start(SECOND, "stolen"), finish(3 * SECOND, "stolen"), exited(4 * SECOND)]
     others = [_on_another(record) for record in tell(Options(worker=True, account="cus_b"), events).records]
     stolen = [
-        orjson.loads(orjson.dumps(record.data).replace(b'"stolen"', f'"{INSTANCE}"'.encode())) for record in others
+        orjson.loads(msgspec.json.encode(record.data).replace(b'"stolen"', f'"{INSTANCE}"'.encode()))
+        for record in others
     ]
     return tell(Options(account="cus_a"), [spawned(0), ready(0), exited(SECOND)]).records + [
         replace(record, data=data, prediction=record.prediction and INSTANCE)
@@ -108,7 +110,9 @@ def call(
     events: list[Event] = [spawned(at_ms * MS), ready(at_ms * MS)]
     events += [beat((at_ms + ms) * MS) if code is None else exited((at_ms + ms) * MS, code)]
     records = tell(options, events, book(interim_ns=ms * MS if code is None else 60 * SECOND)).records
-    written = [orjson.dumps(record.data).replace(INSTANCE.encode(), f"i-{prediction}".encode()) for record in records]
+    written = [
+        msgspec.json.encode(record.data).replace(INSTANCE.encode(), f"i-{prediction}".encode()) for record in records
+    ]
     return [
         replace(record, id=record.id.replace(INSTANCE, f"i-{prediction}"), data=data, instance=f"i-{prediction}")
         for record, data in zip(records, map(read_back, written), strict=True)

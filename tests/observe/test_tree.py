@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import orjson
 import pytest
 
@@ -230,7 +231,9 @@ def test_what_has_no_price_and_what_its_instance_bills_is_counted(ask: Ask) -> N
                 instance=name,
                 prediction=one.prediction and name,
                 root="p-root",
-                data=orjson.loads(orjson.dumps({**one.data, "prediction": name, "instance": name, "root": "p-root"})),
+                data=orjson.loads(
+                    msgspec.json.encode({**one.data, "prediction": name, "instance": name, "root": "p-root"})
+                ),
             )
             for name in (f"n-{len(records[0].data)}-{records[0].subject}",)
             for at, one in enumerate(one for one in records if one.type is RecordType.PREDICTION)
@@ -264,7 +267,7 @@ def test_the_last_run_in_one_line_is_not_asked_whom_it_called(ask: Ask) -> None:
 
 def many(count: int) -> list[UsageRecord]:
     (one, *_) = call("p-0", "p-root")
-    body = orjson.dumps(one.data)
+    body = msgspec.json.encode(one.data)
 
     def numbered(n: int) -> UsageRecord:
         data = orjson.loads(body.replace(b"p-0", f"p-{n}".encode()))

@@ -12,10 +12,7 @@ from taximeter.billing.money import seconds
 from taximeter.billing.rates import RateCard
 from taximeter.billing.readings import Totals
 from taximeter.billing.tariffs import NO_TARIFF, Sale, Tariff, tariff_of, time_tariff
-from taximeter.events import Status
 
-_ONE = Decimal(1)
-_FAILED, _ABORTED = Status.FAILED, Status.ABORTED
 #: Makes a named tuple by place, in half the time: one is made for every record.
 _new = tuple.__new__
 
@@ -88,10 +85,3 @@ def _dues(tariff: Tariff, quantities: list[Decimal]) -> Dues:
     """With the reason, where anything is due that has no price."""
     unpriced = any(quantity and item.rate is None for item, quantity in zip(tariff.items, quantities, strict=True))
     return Dues(tariff, tuple(quantities), tariff.reason if unpriced else None)
-
-
-def as_before_its_end(sale: Sale, tier: str, devices: int) -> bool:
-    """Whether how it ended, or on what, changes nothing of what was due before: for most, which spares a third."""
-    if sale.tier != tier or sale.devices != devices or sale.status is _FAILED or sale.status is _ABORTED:
-        return False
-    return sale.terms.on(sale.status) == _ONE

@@ -60,11 +60,15 @@ def _grown(now: Dues, before: Dues) -> tuple[list[Line], Decimal]:
     lines: list[Line] = []
     sum_ = _ZERO
     for item, quantity, was in _both(now, before):
-        if not quantity or quantity == was:
+        if quantity == was:
             continue
-        more = _subtract(quantity, was) if was else quantity
-        quantum = item.quantum
-        if quantum is not None and more.same_quantum(quantum):  # both are as coarse as this, so neither is rounded
+        if not was:
+            more = quantity
+        elif quantity:
+            more = _subtract(quantity, was)
+        else:
+            continue
+        if item.quantum is not None and more.same_quantum(item.quantum):  # both are as coarse, so neither is rounded
             amount = _multiply(more, item.each)
         else:
             amount = _difference(item.each, quantity, was)

@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 from taximeter.billing.models import ModelPrice, Price
 from taximeter.billing.money import EXACT
-from taximeter.billing.units import MILLIONTH, NANO, ONE, PREDICTION, UNITS, priced, quantum_of
+from taximeter.billing.units import NANO, ONE, PREDICTION, UNITS, priced
 from taximeter.events import Status
 
 _ZERO = Decimal(0)
+#: How a count is written in units of so many; one of fewer digits than this has no more than 18 places then.
+_EXPONENTS: Mapping[int, str] = {1: "", 1_000_000: "E-6"}
+_SHORT = 14
 _multiply, _add = EXACT.multiply, EXACT.add
 
 
@@ -67,7 +70,8 @@ def counting(price: Price, model: ModelPrice, status: Status) -> Reading:
     unit = UNITS[price.unit]
     first, *others = model.names_of(unit.base) if price.counts is None else (price.counts,)
     needed, size = status is Status.SUCCEEDED and bool(price.amount), unit.size
-    millions = quantum_of(price.unit) is MILLIONTH
+    if not others and size in _EXPONENTS:
+        return part_of(price, _alone(first, size, needed=needed))
 
     def counted(totals: Totals) -> Decimal | None:
         _, _, units, processed, ended = totals
@@ -80,10 +84,23 @@ def counting(price: Price, model: ModelPrice, status: Status) -> Reading:
                 total = Decimal(units[name]) if total is None else _add(total, Decimal(units[name]))
         if total is None:
             return None if ended and needed else _ZERO
-        if size == 1:
-            return total
-        if millions and total.same_quantum(ONE):  # as tokens mostly come: nothing is to be rounded
-            return _multiply(total, MILLIONTH)
         return priced(total, size)
 
     return part_of(price, counted)
+
+
+def _alone(name: str, size: int, *, needed: bool) -> Reading:
+    """How many units there are of what is counted under one name, as most are."""
+    exponent = _EXPONENTS[size]
+
+    def counted(totals: Totals) -> Decimal | None:
+        if not totals[3]:
+            return _ZERO
+        text = totals[2].get(name)
+        if text is None:
+            return None if needed and totals[4] else _ZERO
+        if len(text) < _SHORT:
+            return Decimal(text + exponent)
+        return priced(Decimal(text), size)
+
+    return counted

@@ -81,13 +81,19 @@ NO_TARIFF = Tariff(None, None)
 class Offer:
     """What is sold, but for the attributes of a prediction; the tariff of those that were asked for is remembered."""
 
-    __slots__ = ("_known", "_looked_at", "sale")
+    __slots__ = ("_as_before", "_known", "_looked_at", "sale")
 
     def __init__(self, sale: Sale) -> None:
         self.sale = sale
+        ends_so = sale.status is not _FAILED and sale.status is not _ABORTED and sale.terms.on(sale.status) == _ONE
+        self._as_before = (sale.tier, sale.devices) if ends_so else None
         criterias = sale.model.criterias if sale.model else ()
         self._looked_at = tuple(dict.fromkeys(criterion.field for criterion in criterias))
         self._known: dict[tuple[str | None, ...], Tariff] = {}
+
+    def as_before(self, tier: str, devices: int) -> bool:
+        """Whether how it ended, or on what, changes nothing of what was due before on that: for most."""
+        return self._as_before == (tier, devices)
 
     def tariff(self, attributes: Mapping[str, str]) -> Tariff:
         """The tariff of predictions with these attributes."""
