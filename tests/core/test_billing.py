@@ -110,6 +110,10 @@ def test_a_toml_date_is_an_instant_too() -> None:
     assert parse_card({**GOOD, "effective": moment}, "rates.toml") == parse_card(GOOD, "rates.toml")
 
 
+def test_a_fraction_of_a_second_that_is_none_is_none() -> None:
+    assert parse_card({**GOOD, "effective": "2026-11-01T00:00:00.000Z"}, "x") == parse_card(GOOD, "x")
+
+
 def test_the_hash_of_a_card_changes_with_any_price() -> None:
     assert parse_card({**GOOD, "tiers": {"cpu": "0.0002"}}, "x").hash != parse_card(GOOD, "x").hash
 
@@ -123,6 +127,12 @@ def test_the_hash_of_a_card_changes_with_any_price() -> None:
         ({"currency": 1}, "currency = 1"),
         ({"effective": "2026-11-01T00:00:00"}, "effective"),
         ({"effective": "soon"}, "effective = 'soon'"),
+        ({"effective": "2026-11-01T00:00:00.5Z"}, "effective = '2026-11-01T00:00:00.5Z': expected a whole second"),
+        ({"effective": "2026-11-01T00:00:00.000000001Z"}, "expected a whole second"),
+        (
+            {"effective": datetime(2026, 11, 1, 0, 0, 0, 500_000, tzinfo=UTC)},
+            "effective = 2026-11-01T00:00:00.500000+00:00: expected a whole second",
+        ),
         ({"tiers": {}}, "tiers"),
         ({"tiers": {"cpu": 0.0001}}, "tiers.cpu = 0.0001"),
         ({"tiers": {"cpu": "-1"}}, "tiers.cpu = '-1'"),

@@ -3,6 +3,7 @@
 Owns the card's shape and its checks, every fault of a card named at once. Refuses to know where a card came from.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from taximeter.billing.money import decimal_of, plain
 from taximeter.digest import digest
 from taximeter.errors import ConfigError
 
+_SECOND = 1_000_000_000
+#: Finer than microseconds, too, which no datetime keeps.
+_PART_OF_A_SECOND = re.compile(r"[.,]\d*[1-9]")
 _KEYS = ("version", "effective", "currency", "tiers", "models")
 
 
@@ -100,10 +104,9 @@ def card_in_force(cards: tuple[RateCard, ...], at_utc_ns: int) -> RateCard | Non
 
 
 def _content(version: str, effective_utc_ns: int, currency: str, tiers: Mapping[str, Decimal]) -> dict[str, object]:
-    moment = datetime.fromtimestamp(effective_utc_ns // 1_000_000_000, UTC)
     return {
         "version": version,
-        "effective": moment.isoformat(),
+        "effective": datetime.fromtimestamp(effective_utc_ns // _SECOND, UTC).isoformat(),
         "currency": currency,
         "tiers": {slug: plain(price) for slug, price in sorted(tiers.items())},
     }
@@ -121,11 +124,20 @@ def _effective(value: object, source: str, faults: list[str]) -> int:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(moment, datetime) and moment.tzinfo is not None:
-            return int(moment.timestamp()) * 1_000_000_000
+            if moment.microsecond or (isinstance(value, str) and _PART_OF_A_SECOND.search(value)):
+                faults.append(f"{source}: effective = {_said(value)}: expected a whole second")
+            return int(moment.timestamp()) * _SECOND
     except (ValueError, OverflowError):
         pass
-    faults.append(f"{source}: effective = {value!r}: expected an instant with its zone, such as 2026-01-01T00:00:00Z")
+    faults.append(
+        f"{source}: effective = {_said(value)}: expected an instant with its zone, such as 2026-01-01T00:00:00Z"
+    )
     return 0
+
+
+def _said(value: object) -> str:
+    """As the file says it, or nearly so: TOML has instants of its own, which are written without quotes."""
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
 def _tiers(value: object, source: str, faults: list[str]) -> Mapping[str, Decimal]:
