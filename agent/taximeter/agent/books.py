@@ -34,7 +34,7 @@ from taximeter.values import replace
 _CHUNK_BYTES = 1 << 16
 #: So much is folded before anybody else has a turn: some 25 ms. It is counted in open predictions, since a mark may
 #: settle the times of all that are; a fact counts as so many more.
-TURN, _FACT = 8_192, 8
+TURN, _FACT = 4_096, 8
 #: Of so many predictions a cut is made before anybody else has a turn: some 6 ms.
 AT_ONCE = 128
 #: So many of the facts that are read at once may be starts, each of which makes one more.
