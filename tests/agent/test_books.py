@@ -149,7 +149,7 @@ def test_the_more_predictions_are_open_the_fewer_facts_are_read_together(tmp_pat
             offset = node.books.accounts[INSTANCE].position.offset
             taken.append(node.journal.read_bytes()[before:offset].count(b"\n"))
             before = offset
-    assert taken[0] == 256
+    assert taken[0] == 128
     assert taken == sorted(taken, reverse=True)
     assert taken[-1] * 1000 < 10_000
 
