@@ -44,7 +44,8 @@ def interpreter(rides: Rides, *launcher: "str | Path", **kwargs: object) -> str:
     kwargs = {"env": rides.environment(), **kwargs}
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, **kwargs)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
-    assert [fact["f"] for fact in rides.facts()] == ["open", "spawn", "ready", "exit"]
+    facts = [fact["f"] for fact in rides.facts() if fact["f"] != "heartbeat"]  # a busy machine takes its time
+    assert facts == ["open", "spawn", "ready", "exit"]
     found: str = done.stdout.strip()
     return found
 
