@@ -60,14 +60,9 @@ def _grown(now: Dues, before: Dues) -> tuple[list[Line], Decimal]:
     lines: list[Line] = []
     sum_ = _ZERO
     for item, quantity, was in _both(now, before):
-        if quantity == was:
+        if quantity == was or not quantity:
             continue
-        if not was:
-            more = quantity
-        elif quantity:
-            more = _subtract(quantity, was)
-        else:
-            continue
+        more = _subtract(quantity, was) if was else quantity
         if item.quantum is not None and more.same_quantum(item.quantum):  # both are as coarse, so neither is rounded
             amount = _multiply(more, item.each)
         else:
