@@ -25,6 +25,8 @@ INSTALLED = Path(taximeter.__file__).parent
 #: Where each line and branch of the core has an example. Properties go over them by the thousand, so measuring these,
 #: too, would double what all tests take, and which branches a property comes to is another matter each time.
 COVERING = [ROOT / "tests" / room for room in ("core", "hardware")]
+#: Properties of the shortest ways of rating, which few stories take: measured all the same.
+COVERING_LAWS = ROOT / "tests" / "core" / "test_rating_laws.py"
 
 # How long an example takes says something of the machine's load, and nothing of what is tested.
 hypothesis.settings.register_profile("taximeter", deadline=None)
@@ -72,7 +74,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_covering(item: pytest.Item) -> bool:
-    if not any(item.path.is_relative_to(room) for room in COVERING) or is_hypothesis_test(getattr(item, "obj", None)):
+    if not any(item.path.is_relative_to(room) for room in COVERING):
+        return False
+    if is_hypothesis_test(getattr(item, "obj", None)) and item.path != COVERING_LAWS:
         return False
     return not any(item.get_closest_marker(mark) for mark in ("system", "timing", "many"))
 

@@ -201,6 +201,15 @@ def test_a_cut_of_many_predictions_is_made_in_pieces_of_so_many_records_which_le
     assert go_on(steps[-1], book()) is steps[-1]
 
 
+def test_the_end_of_many_predictions_is_made_in_pieces_which_lead_to_what_one_leads_to() -> None:
+    starts = [start((1 + n) * MS, f"p{n}") for n in range(10)]
+    events = [spawned(0), ready(0), *starts, beat(10 * SECOND), exited(10 * SECOND)]
+    begun = open_instance(opened(WORKER), book())
+    steps = in_pieces(begun, events, book(), at_once=4)
+    assert [step.pause is None for step in steps] == [False, False, True]
+    assert steps[-1] == fold(begun, events, book())
+
+
 def test_a_fact_that_is_refused_behind_its_cut_takes_the_cut_back_however_it_was_made() -> None:
     """It changes nothing: so the cut is made by the next one."""
     events = [spawned(0), start(0, "a"), start(0, "b"), *[beat(at * SECOND) for at in range(1, 60)]]
