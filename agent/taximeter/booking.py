@@ -75,7 +75,9 @@ def prediction_records(
     began, use = _began(instance, prediction, times), _use(instance, prediction, hardware, book)
     published = published_class(prediction, book.card_of(prediction.card))
     data = _prediction_data(instance, prediction, (began, times), end, (rating.billing, use), published)
-    record = replace(_record(instance, RecordType.PREDICTION, prediction, began, data), sold_ns=rating.sold_ns)
+    record = _record(instance, RecordType.PREDICTION, prediction, began, data)
+    if rating.sold_ns is not None:
+        record = replace(record, sold_ns=rating.sold_ns)
     if rating.correction is None:
         return (record,)
     run = _of_run(prediction, _cut_of(instance))

@@ -5,7 +5,7 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from taximeter import lineage, wire
 from taximeter.booking import End
@@ -235,14 +235,15 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     if instance.stage is Stage.CLOSED:
         turn.rejected.append("after_the_end")
         return instance
+    kind, at_ns = type(event), event.at_ns
     settled_ns = max(instance.sign_ns, instance.since_ns)
-    if event.at_ns is not None and event.at_ns < settled_ns and type(event) not in _LOOKS:
+    if at_ns is not None and at_ns < settled_ns and kind not in _LOOKS:
         event = replace(event, at_ns=settled_ns)
     turn.moved, turn.done = 0, None
-    turn.may_pause = isinstance(event, _PAUSABLE)
-    if isinstance(event, _READINGS) and event.clock is not None:
-        instance = mark_faults(instance, event.clock, turn)
-    return _HANDLERS[type(event)](instance, event, turn)
+    turn.may_pause = kind in _PAUSABLE
+    if kind in _READINGS and (clock := cast("_Reading", event).clock) is not None:
+        instance = mark_faults(instance, clock, turn)
+    return _HANDLERS[kind](instance, event, turn)
 
 
 def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
@@ -412,10 +413,11 @@ def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
 _LOOKS = frozenset({Observed, Measured, Held, OwnerEnded, OwnersHeld})
 
 #: Facts that come with a fresh look at the clocks; a segment's opening repeats the first one's.
-_READINGS = (Heartbeat, Alive, Exited, Lost)
+_Reading = Heartbeat | Alive | Exited | Lost
+_READINGS = frozenset({Heartbeat, Alive, Exited, Lost})
 
 #: Facts whose cut may be made in pieces: before it they change nothing but what `_fold` takes back.
-_PAUSABLE = (Heartbeat, Marked, BadMark)
+_PAUSABLE = frozenset({Heartbeat, Marked, BadMark})
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Opened: _opened_again,

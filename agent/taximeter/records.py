@@ -7,7 +7,6 @@ Refuses to know how a record came about, how it is chained and where it goes; th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -102,8 +101,7 @@ class Timing(TypedDict):
     utc_uncertainty_ns: int | None  #: of the UTC labels; None where nobody knows
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceUse:
+class DeviceUse(Part):
     """A device as a record names it."""
 
     uuid: str
@@ -111,8 +109,7 @@ class DeviceUse:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class HardwareUse:
+class HardwareUse(Part):
     """The tier that is billed and the devices behind it."""
 
     tier: str
@@ -126,7 +123,6 @@ class HardwareUse:
     shared_devices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class HardwareElsewhere(HardwareUse):
     """Another tier than the one that its model is published with."""
 
@@ -174,8 +170,7 @@ class Billing(Part):
     reason: str | None = None  #: why it is unrated, or comes to nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Part):
     """How an instance's command ended; on its last record only."""
 
     code: int | None

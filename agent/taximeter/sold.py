@@ -3,7 +3,6 @@
 Refuses to know how either is found out, and what a tier costs.
 """
 
-from dataclasses import fields, replace
 from functools import lru_cache
 
 from taximeter.billing.rates import RateCard
@@ -13,6 +12,7 @@ from taximeter.hardware.inventory import UNKNOWN_TIER, Evidence, Hardware
 from taximeter.instance import Instance, Prediction
 from taximeter.records import DeviceUse, HardwareElsewhere, HardwareUse
 from taximeter.rulebook import Rulebook
+from taximeter.values import replace
 
 _UNKNOWN_HARDWARE = Hardware(UNKNOWN_TIER, 0, rule="the hardware was not looked at", settled=False)
 
@@ -45,8 +45,8 @@ def as_published(use: HardwareUse, model: str | None, card: RateCard | None) -> 
     priced = card.model(model) if card else None
     if priced is None or priced.hardware in (None, use.tier) or use.tier == UNKNOWN_TIER:
         return use
-    said = {field.name: getattr(use, field.name) for field in fields(HardwareUse)}
-    return HardwareElsewhere(**said, published=priced.hardware)
+    seen = use.rule, use.declared, use.observed, use.shared, use.shared_devices
+    return HardwareElsewhere(use.tier, use.count, use.devices, use.evidence, *seen, priced.hardware)
 
 
 def boots_fast(card: RateCard | None, model: str | None, version: str | None, pool: str | None) -> bool:

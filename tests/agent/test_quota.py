@@ -14,7 +14,7 @@ def test_one_users_instances_wait_and_anothers_do_not() -> None:
     quota = Quota(2)
     assert [quota.admit(name, 7, at_once=False) for name in "abc"] == [True, True, False]
     assert quota.admit("d", 8, at_once=False)
-    assert [quota.waits(name) for name in "abcd"] == [False, False, True, False]
+    assert [name in quota.waiting for name in "abcd"] == [False, False, True, False]
 
 
 def test_what_is_counted_is_not_counted_again() -> None:

@@ -56,7 +56,8 @@ class Custody:
             account = self._books.accounts.get(name)
             if account is None or account.instance is None:
                 self._forget(name)
-            elif not self._keeper.holds(name) and account.instance.stage is not Stage.PENDING:
+                continue
+            if not self._keeper.holds(name) and account.instance.stage is not Stage.PENDING:
                 self._hold(name, account.instance)
             self._look_after_children(name)
 

@@ -58,6 +58,7 @@ class Eyewitness:
         self._directory_fd = directory_fd
         self._processes = processes
         self._overruns = 0
+        self._heard_ns = -1  # whatever the kernel had said by then was taken in
         self._boot_id = kernel.boot_id()
 
     def attest(self, name: str, segment: int, instance: Instance | None, events: Sequence[Event]) -> list[Event] | None:
@@ -79,7 +80,7 @@ class Eyewitness:
             attested = [self._sent(event, command) if isinstance(event, Signaled) else event for event in attested]
         if exited is None or host_pid is None or self._processes is None:
             return attested
-        self._processes.drain()
+        self._hear(self._processes, exited.at_ns + _END_WITHIN_NS)
         end = self._processes.ended(host_pid, start_ns)
         if end is not None:
             return _with_end(attested, exited, end.at_ns)
@@ -186,8 +187,14 @@ class Eyewitness:
     def _started(self, parent: int, before_ns: int, at_ns: int) -> "kernel.Start | None":
         if self._processes is None:
             return None
-        self._processes.drain()
+        self._hear(self._processes, at_ns + _EXEC_WITHIN_NS)
         return self._processes.started(parent, before_ns, at_ns)
+
+    def _hear(self, processes: Processes, until_ns: int) -> None:
+        """Take in what the kernel has said, unless whatever it says of what was is in, as of journals that waited."""
+        if self._heard_ns < until_ns:
+            self._heard_ns = time.monotonic_ns()
+            processes.drain()
 
     def _wrapper(self, file: str) -> int | None:
         """The pid here of the wrapper that lives; 0 where it has none here, None where it is gone."""

@@ -14,14 +14,14 @@ class Quota:
         self._most = most
         self._owners: dict[str, int] = {}
         self._held: Counter[int] = Counter()
-        self._waiting: dict[str, int] = {}
+        self.waiting: dict[str, int] = {}  #: who has to wait, and whose they are
 
     def admit(self, name: str, owner: int, *, at_once: bool) -> bool:
         """Count an instance; False where it has to wait, which whoever is open already, or over, never does."""
         if name in self._owners:
             return True
         if self._held[owner] >= self._most and not at_once:
-            self._waiting[name] = owner
+            self.waiting[name] = owner
             return False
         self._owners[name] = owner
         self._held[owner] += 1
@@ -33,18 +33,14 @@ class Quota:
         if owner is not None:
             self._held[owner] -= 1
 
-    def waits(self, name: str) -> bool:
-        """Whether it has to wait."""
-        return name in self._waiting
-
     def take(self) -> set[str]:
         """Those that wait and have room now."""
         left: Counter[int] = Counter()
         due: set[str] = set()
-        for name, owner in self._waiting.items():
+        for name, owner in self.waiting.items():
             if self._held[owner] + left[owner] < self._most:
                 left[owner] += 1
                 due.add(name)
         for name in due:
-            del self._waiting[name]
+            del self.waiting[name]
         return due

@@ -161,12 +161,13 @@ class Watcher:
     async def _unbooked(self, names: list[str]) -> list[str]:
         """Of `names` those that may have news: a journal of what was closed before is never read again."""
         open_, closed, aside = self._books.accounts, self._books.closed, self._books.aside
-        names = [name for name in names if name not in aside and not self._books.quota.waits(name)]
-        strange = [name for name in names if not (name in open_ or name in closed or name in self._books.settling)]
+        settling, waiting = self._books.settling, self._books.quota.waiting
+        names = [name for name in names if name not in aside and name not in waiting]
+        strange = [name for name in names if not (name in open_ or name in closed or name in settling)]
         if strange:
             for name, seq in (await self._desk.closed_at(strange)).items():
                 closed[name] = Closed(MOST_SEGMENTS, seq)
-        return [name for name in names if name not in closed and name not in self._books.settling]
+        return [name for name in names if name not in closed and name not in settling]
 
     def _watch(self) -> kernel.DirectoryWatch | None:
         try:
