@@ -7,7 +7,7 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from taximeter import lineage, wire
+from taximeter.beginning import begun, ready, spawned
 from taximeter.booking import End
 from taximeter.clockwork import reading, utc_ns
 from taximeter.events import (
@@ -40,9 +40,9 @@ from taximeter.hardware.evidence import weigh
 from taximeter.hardware.inventory import Evidence, Hardware
 from taximeter.instance import Cut, Instance, Verdict
 from taximeter.late import judge
-from taximeter.lifecycle import IllegalInput, Input, Stage, advance
+from taximeter.lifecycle import IllegalInput, Stage
 from taximeter.marking import marked
-from taximeter.moves import become_ready, close, close_rest, says_it_stops, stop
+from taximeter.moves import close, close_rest, says_it_stops, stop
 from taximeter.owners import end_unheld, owner_ended, owners_held
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
@@ -65,9 +65,6 @@ from taximeter.turn import (
 )
 from taximeter.unread import unread
 from taximeter.values import Value, replace
-
-#: Ways of becoming ready that the wrapper looks for itself, and so knows since when it may have been so.
-_ASKED = frozenset({wire.BY_HTTP, wire.BY_TCP, wire.BY_LOG})
 
 _SIGKILL, _SIGTERM = 9, 15
 
@@ -123,19 +120,19 @@ def fold(
     return _fold(Step(instance), Pause(tuple(events), 0, instance, 0), Turn(book, room=most), now)
 
 
-def fold_all(told: Iterable[tuple[Instance, Sequence[Event]]], book: Rulebook, now: Clock | None = None) -> list[Step]:
+def fold_all(told: Sequence[tuple[Instance, Sequence[Event]]], book: Rulebook, now: Clock | None = None) -> list[Step]:
     """The same for each of many instances, in one piece: each one's first fact, then each one's second, and so on.
 
     No instance knows of another, so their order means nothing; but facts of a kind go the same way through the code,
     which then stays in the processor's caches.
     """
-    rides = [(_Ride(instance, Turn(book), now), events) for instance, events in told]
-    due, at = rides, 0
-    while due := [(ride, events) for ride, events in due if at < len(events)]:
-        for ride, events in due:
+    rides = [_Ride(instance, Turn(book), now) for instance, _ in told]
+    due = [(ride, events, ride.begin(events)) for ride, (_, events) in zip(rides, told, strict=True)]
+    while due := [(ride, events, at) for ride, events, at in due if at < len(events)]:
+        for ride, events, at in due:
             ride.take(events[at])
-        at += 1
-    return [ride.step() for ride, _ in rides]
+        due = [(ride, events, at + 1) for ride, events, at in due]
+    return [ride.step() for ride in rides]
 
 
 class _Ride:
@@ -151,6 +148,11 @@ class _Ride:
             turn.knows_utc = True
             instance = reckon(instance, now)
         self._instance = instance
+
+    def begin(self, events: Sequence[Event]) -> int:
+        """Go on by as many of its first facts as can be taken at once; gives how many."""
+        self._instance, taken = begun(self._instance, events, self._turn)
+        return taken
 
     def take(self, event: Event) -> None:
         """Go on by one fact; one that is illegal changes nothing."""
@@ -249,48 +251,6 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
 def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
     """A new segment repeats the opening; the first one counts."""
     return instance
-
-
-def _spawned(instance: Instance, event: Spawned, turn: Turn) -> Instance:
-    """The bill runs from the kernel's stamp of the exec; without one from spawn-returned, which is near it."""
-    if event.exec_ns is None:
-        # The kernel lets the parent go on before it is done with the exec, and either may wait for a core.
-        start_ns, start = event.at_ns, Witness(event.source, max(event.at_ns - event.before_ns, PIDFD_NS))
-    else:
-        start_ns, start = max(event.exec_ns, instance.since_ns), Witness(Source.KERNEL, KERNEL_NS)
-    stage = advance(instance.stage, Input.SPAWNED)
-    told = instance.opened.options
-    if told.parent is not None and told.parent == told.prediction:
-        turn.doubts.append(lineage.OWN_PARENT)
-    return replace(
-        instance,
-        stage=stage,
-        pid=event.pid,
-        host_pid=event.host_pid,
-        start_ticks=event.start_ticks,
-        start_ns=start_ns,
-        since_ns=start_ns,
-        sign_ns=max(start_ns, event.at_ns),
-        spawned_ns=max(start_ns, event.at_ns),
-        start=start,
-        cut=Cut(start_ns),
-        next_cut_ns=start_ns + turn.book.rules_of(instance.rules).interim_ns,
-    )
-
-
-def _ready(instance: Instance, event: BecameReady, turn: Turn) -> Instance:
-    """Ready; who is so by exec was it from the start, whose witness may be better than who says it."""
-    untouched = instance.since_ns == instance.cut.at_ns == instance.start_ns
-    with_the_spawn = untouched and event.by == wire.BY_EXEC and event.at_ns <= instance.spawned_ns
-    at_ns = instance.start_ns if with_the_spawn else event.at_ns
-    return become_ready(arrive(instance, at_ns, turn), at_ns, _ready_witness(instance, event), turn)
-
-
-def _ready_witness(instance: Instance, event: BecameReady) -> Witness:
-    """Who is ready as soon as it runs began when it ran; who is asked had just not been; who says so may be late."""
-    if event.by == wire.BY_EXEC:
-        return instance.start
-    return Witness(Source.WRAPPER, event.within_ns if event.by in _ASKED else None)
 
 
 def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
@@ -421,8 +381,8 @@ _PAUSABLE = frozenset({Heartbeat, Marked, BadMark})
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Opened: _opened_again,
-    Spawned: _spawned,
-    BecameReady: _ready,
+    Spawned: spawned,
+    BecameReady: ready,
     ReadyTimedOut: _noted,
     Marked: marked,
     BadMark: _bad_mark,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from taximeter.billing.classes import ONLINE
 from taximeter.billing.money import EXACT, plain, rounded, seconds
+from taximeter.billing.rates import RateCard
 from taximeter.events import (
     ActiveMark,
     Alive,
@@ -40,6 +41,7 @@ from taximeter.hardware.inventory import Device, Hardware
 from taximeter.meter import fold, fold_all, open_instance
 from taximeter.records import OWNER_UNSEEN, RecordType, UsageRecord
 from taximeter.rulebook import Rulebook
+from taximeter.turn import LATE_NS
 from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,
@@ -49,6 +51,7 @@ from tests.core.stories import (
     amount_of,
     beat,
     book,
+    card,
     clock,
     exited,
     finish,
@@ -64,6 +67,7 @@ NAMES = st.sampled_from(["a", "b", "c"])
 #: Evidence and resources are in all histories; what evidence does to a price has laws of its own (test_evidence).
 SEEN = Hardware("cpu", 1, (Device("GPU-a", "a GPU", None),))
 GAPS = st.one_of(st.integers(0, 5), st.integers(0, 3 * SECOND), st.integers(0, 20 * SECOND))
+MOSTLY_NOTHING = st.sampled_from([0, 0, 0, 0, 1, -1])
 PRICES = st.decimals("0", "10", places=9).map(plain)
 
 
@@ -254,6 +258,51 @@ def test_who_is_told_of_together_is_told_as_alone(told: list[tuple[Options, list
     by = book()
     begun = [(open_instance(opened(options), by), events) for options, events in told]
     assert fold_all(begun, by, now) == [fold(instance, events, by, now) for instance, events in begun]
+
+
+@st.composite
+def beginnings(draw: st.DrawFn) -> list[Event]:
+    """What most runs are: a start, readiness by it, heartbeats, an end; here and there one of them is not as it is."""
+    at_ns = draw(st.sampled_from([0, MS, SECOND]))
+    exec_ns = draw(st.sampled_from([None, 0, at_ns, at_ns + 1]))
+    start_of_it = replace(spawned(at_ns), exec_ns=exec_ns)
+    facts: list[Event] = [
+        start_of_it,
+        ready(at_ns + draw(MOSTLY_NOTHING), draw(st.sampled_from(["exec", "exec", "log"]))),
+    ]
+    slept_ns = 0
+    for _ in range(draw(st.integers(0, 12))):
+        at_ns += draw(st.sampled_from([SECOND, SECOND, SECOND, 0, -1, LATE_NS, LATE_NS + 1, 20 * SECOND]))
+        slept_ns += draw(st.sampled_from([0, 0, 0, 0, SECOND]))
+        told = beat(at_ns, slept_ns, draw(st.sampled_from([None, 5 * MS])))
+        steered_ns = draw(MOSTLY_NOTHING) * SECOND
+        facts.append(
+            replace(told, clock=replace(told.clock, raw=told.clock.raw + steered_ns, took_ns=draw(st.integers(0, MS))))
+        )
+    ends = [exited(at_ns + MS, slept_ns=slept_ns), finish(at_ns, "p1"), start_of_it]
+    facts += draw(st.lists(st.sampled_from(ends), max_size=2))
+    return facts[draw(MOSTLY_NOTHING) ** 2 :]
+
+
+@given(
+    beginnings(),
+    st.builds(
+        Options,
+        worker=st.sampled_from([False, False, False, True]),
+        prediction=st.just("p1"),
+        parent=st.sampled_from([None, None, "p1", "p2"]),
+        service_class=st.sampled_from([None, ServiceClass.PUBLIC, *ONLINE]),
+    ),
+    st.sampled_from([(card(),), (card(), card("0.0002", "2030-01-01T00:00:00Z"))]),
+    st.sampled_from([SECOND, 3 * SECOND, MINUTE]),
+    st.sampled_from([None, replace(clock(SECOND), utc_error_ns=5)]),
+)
+def test_a_beginning_that_is_taken_at_once_is_as_fact_by_fact(
+    facts: list[Event], options: Options, rates: tuple[RateCard, ...], interim_ns: int, now: Clock | None
+) -> None:
+    by = book(interim_ns, rates)
+    begun = open_instance(opened(options), by)
+    assert fold_all([(begun, facts)], by, now) == [fold(begun, facts, by, now)]
 
 
 @given(histories(), st.data())
