@@ -305,6 +305,13 @@ def test_a_beginning_that_is_taken_at_once_is_as_fact_by_fact(
     assert fold_all([(begun, facts)], by, now) == [fold(begun, facts, by, now)]
 
 
+def test_many_heartbeats_in_a_row_are_taken_at_once_as_one_by_one() -> None:
+    beats = [beat(second * SECOND, cpu_ns=second * MS) for second in range(1, 40)]
+    begun, by = open_instance(opened(), book()), book()
+    facts = [spawned(0), ready(0), *beats, exited(40 * SECOND)]
+    assert fold_all([(begun, facts)], by) == [fold(begun, facts, by)]
+
+
 @given(histories(), st.data())
 def test_no_cut_changes_time_or_price(history: tuple[Options, list[Event]], data: st.DataObject) -> None:
     """Interim records of any length tell the same totals and the same money as none at all.
