@@ -228,6 +228,7 @@ def test_a_card_that_comes_late_cuts_what_was_sold_once_somebody_asks_for_that(t
         write_rates(node, version="2", effective=datetime.fromtimestamp(second, UTC).isoformat(), cpu="3")
         agent.process.send_signal(signal.SIGHUP)
         wait_until(lambda: cards(node) == ["1", "2"], "the second card")
+        wait_until(lambda: "rates.late version=2" in agent.log.read_text(), "a word of it")
         assert rated(node)["corrected"] == 0
         assert rated(node, "--late-cards", "--dry-run")["corrected"] == 1
         assert rated(node, "--late-cards")["corrected"] == 1

@@ -19,6 +19,12 @@ from taximeter.records import utc_text
 logger = logging.getLogger(__name__)
 
 _PRICE_LIST = "price_list.json"
+#: A list takes effect when it is seen, and a file as it is written: neither is late by less than this.
+_LATE_NS = 1_000_000_000
+_LATE = (
+    "what ended since it took effect was billed by the card before; `taximeter rerate --late-cards --dry-run` says "
+    "what that comes to, and without `--dry-run` corrects it"
+)
 
 
 def open_prices(config: Config, where: Directories, known: tuple[RateCard, ...]) -> Prices:
@@ -62,6 +68,8 @@ class Enforcer:
             book = self._books.book
             self._books.book = replace(book, cards=with_card(book.cards, card))
             logger.info("rates.in_force version=%s effective=%s", card.version, utc_text(card.effective_utc_ns))
+            if book.cards and card.effective_utc_ns < now_utc_ns - _LATE_NS:
+                logger.warning("rates.late version=%s: %s", card.version, _LATE)
         return None
 
 
