@@ -34,7 +34,7 @@ dev: $(VENV)/.tools  ## install the sources in place instead (the wrapper's spee
 	@rm -f $(VENV)/.wheel
 
 test: check-with-packages  ## everything: checks, the core's coverage, real processes and servers
-	$(PYTEST) -m "system and not timing" --numprocesses 4 --dist loadfile tests/system $(call MARKED,system)  # most of them wait
+	$(PYTEST) -m "system and not timing" --numprocesses 2 --dist loadfile tests/system $(call MARKED,system)
 	$(PYTEST) -m "system and timing" tests/system
 
 check: $(VENV)/.tools $(VENV)/.wheel  ## format, lint, types, layers, and every test that starts no server

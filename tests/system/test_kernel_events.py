@@ -275,6 +275,7 @@ def test_a_user_without_capabilities_listens_or_learns_why_not() -> None:
 # --- Loss ---
 
 
+@pytest.mark.timing  # its storm of forks would hide lives from every agent beside it
 def test_what_an_overrun_may_hide_is_not_known_and_what_comes_after_is(lives: str) -> None:
     listening = ProcessEvents.open(buffer_bytes=64 * 1024)
     try:
@@ -292,6 +293,7 @@ def test_what_an_overrun_may_hide_is_not_known_and_what_comes_after_is(lives: st
         listening.close()
 
 
+@pytest.mark.timing  # its storm of forks would hide lives from every agent beside it
 def test_whatever_a_storm_hides_an_answer_is_the_truth(lives: str) -> None:
     """Nobody empties the small buffer but who asks, now and then: some lives are told whole, some not at all."""
     listening = ProcessEvents.open(buffer_bytes=32 * 1024)
@@ -349,6 +351,7 @@ def _await_quiet(listening: ProcessEvents) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.timing  # its storm of forks would hide lives from every agent beside it
 def test_a_thread_empties_the_buffer_while_nobody_asks(events: ProcessEvents, lives: str) -> None:
     before = events.events
     storm = live(lives, "storm", "300")
