@@ -26,8 +26,10 @@ def is_awaited() -> bool:
     for thread in sys._current_frames().values():
         frame = thread
         while frame is not None:
-            if frame.f_code is Future.result.__code__ and not frame.f_locals["self"].done():
-                return True
+            if frame.f_code is Future.result.__code__:
+                future = frame.f_locals["self"]  # None in the moment in which it returns
+                if future is not None and not future.done():
+                    return True
             frame = frame.f_back  # type: ignore[assignment] # None at the end
     return False
 

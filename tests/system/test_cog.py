@@ -113,6 +113,7 @@ def test_of_what_overlaps_each_pays_its_share(node: Node, server: CogServer) -> 
     names = [f"overlap-{n}" for n in range(3)]
     with ThreadPoolExecutor() as clients:
         answers = list(clients.map(lambda name: server.predict(name, "cus_1", text=PROMPT, words=40), names))
+    assert [answer["status"] for answer in answers] == ["succeeded"] * 3
     records = [last(node, prediction=name) for name in names]
     began_ns = min(record["interval"]["start_ns"] for record in records)
     ended_ns = max(record["interval"]["end_ns"] for record in records)
