@@ -158,11 +158,12 @@ def late_ns(node: Node) -> int:
     return LATE_NS if "false" in node.config else KERNEL_LATE_NS
 
 
-def check_failed_at(node: Node, name: str, killed_ns: int, one: Worker) -> None:
+def check_failed_at(agent: Agent, name: str, killed_ns: int, one: Worker) -> None:
     """It failed when its process was killed, by the best witness, and is billed until then, if it ran alone."""
-    data = until_final(node, name)
+    node, data = agent.node, until_final(agent.node, name)
     assert data["status"] == "failed"
-    assert data["timing"]["end"]["source"] == ("agent" if "false" in node.config else "kernel")
+    source, overruns = data["timing"]["end"]["source"], agent.metric("taximeter_kernel_overruns_total")
+    assert source == ("agent" if "false" in node.config else "kernel"), f"{overruns:g} overruns"
     check_bill(node, name, killed_ns, one)
 
 
@@ -182,7 +183,7 @@ def test_what_a_child_had_begun_fails_where_it_died_and_the_rest_goes_on(node: N
     with node.agent() as agent, worker(node) as one:
         pid = one.child(start("a"), by=by)
         until_held(agent, pid)
-        check_failed_at(node, "a", kill(pid), one)
+        check_failed_at(agent, "a", kill(pid), one)
         one.says(**start("b"))
         one.says(**finish("b"))
         assert until_final(node, "b")["status"] == "succeeded"
@@ -296,7 +297,7 @@ def test_the_next_agent_holds_the_children_that_live(node: Node) -> None:
             agent.process.kill()
         with node.agent() as agent:
             until_held(agent, pid)
-            check_failed_at(node, "a", kill(pid), one)
+            check_failed_at(agent, "a", kill(pid), one)
             close(node, one)
 
 
@@ -306,7 +307,7 @@ def test_a_child_that_dies_under_a_wrapper_that_was_killed_ends_what_it_had_begu
         until_held(agent, pid)
         one.process.kill()
         wait_until(lambda: list(node.journal.glob("*.heard")), "its adoption")
-        check_failed_at(node, "a", kill(pid), one)
+        check_failed_at(agent, "a", kill(pid), one)
         other = one.child(start("b"))  # told to the agent itself
         until_held(agent, other)
         kill(other)
@@ -338,7 +339,7 @@ def test_a_pid_is_what_the_worker_has_in_its_own_namespace(node: Node) -> None:
         own_pid = one.child(start("a"))
         here = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _takes(path, own_pid)]
         until_held(agent, *here)
-        check_failed_at(node, "a", kill(here[0]), one)
+        check_failed_at(agent, "a", kill(here[0]), one)
         close(node, one)
 
 
