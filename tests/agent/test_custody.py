@@ -4,8 +4,10 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,20 +19,22 @@ from taximeter.agent.keeper import Ended, Keeper
 from taximeter.journal import open_directory
 from taximeter.records import RecordType
 from tests.agent.desks import Node, place, start, write
+from tests.agent.test_eyewitness import Told
 from tests.core.stories import book
-from tests.journal_samples import INSTANCE, clock, fact, open_line
+from tests.journal_samples import INSTANCE, clock, fact, mark_line, open_line, options
 
 LOOKS = 50
 SECOND = 1_000_000_000
 
 
-def write_start(node: Node, pid: int) -> None:
-    """A journal that says that this process was started just now."""
+def write_start(node: Node, pid: int, more: Sequence[bytes] = (), **told: Any) -> None:
+    """A journal that says that this process was started just now, and what follows."""
     now_ns = time.monotonic_ns()
     ticks = kernel.start_ticks(pid)
-    said = open_line(pid=os.getpid(), uid=os.getuid(), clock=clock(now_ns) | {"boot_id": kernel.boot_id()})
+    read = clock(now_ns) | {"boot_id": kernel.boot_id()}
+    said = open_line(pid=os.getpid(), uid=os.getuid(), clock=read, options=options(**told))
     # However long ago it began: on a busy machine whoever waits for it waits for long.
-    write(node.journal, [said, fact("spawn", now_ns, before=now_ns - 60 * SECOND, pid=pid, start=ticks)])
+    write(node.journal, [said, fact("spawn", now_ns, before=now_ns - 60 * SECOND, pid=pid, start=ticks), *more])
 
 
 def wait_late(self: Keeper) -> None:
@@ -91,3 +95,39 @@ def test_a_loop_that_is_late_with_its_heartbeat_leaves_nothing_unknown_as_far_as
         (record,) = [record["data"] for record in node.usage() if record["type"] == RecordType.PREDICTION]
     assert record["time"]["unknown_ns"] == unknown_ns
     assert record["interval"]["end_ns"] == now_ns + 10 * SECOND
+
+
+@dataclass
+class Lossy(Told):
+    """Loses words of the kernel when it is told to, and notes who is followed."""
+
+    followed: list[int] = field(default_factory=list)
+
+    def follow(self, pid: int, since_ns: int) -> bool:
+        self.followed.append(pid)
+        return True
+
+
+def test_after_a_loss_of_the_kernels_words_the_command_and_its_children_are_followed_anew(tmp_path: Path) -> None:
+    told, path = Lossy(), tmp_path / "node"
+    words = ["sh", "-c", "sleep 60 & echo $!; read line; kill $!"]
+    ledger, directory_fd = start(path).ledger, open_directory(path)
+    eyes = Eyewitness(directory_fd, told)
+    node = Node(path, ledger, Books(directory_fd, None, book(), place, eyes.attest))
+    custody = Custody(directory_fd, None, node.books, eyes)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        child, now_ns = int(command.stdout.readline()), time.monotonic_ns()
+        told.start = kernel.Start(command.pid, now_ns, now_ns)
+        begun = mark_line(time.monotonic_ns(), {"mark": "start", "prediction": "a", "pid": child})
+        write_start(node, command.pid, [fact("ready", time.monotonic_ns(), by="exec"), begun], worker=True)
+        node.read()
+        custody.look_after([INSTANCE])
+        told.followed.clear()
+        custody.beat()
+        assert told.followed == []
+        told.overruns += 1
+        custody.beat()
+        command.communicate(b"\n")
+    custody.close()
+    assert sorted(told.followed) == sorted([command.pid, child])

@@ -151,6 +151,7 @@ class Custody:
             instance = account.instance
             if instance is not None and instance.host_pid is not None and self._keeper.is_alive(name):
                 self._eyes.follow(instance.host_pid, instance.start_ns)
+        self._children.follow_anew()
 
     def abandoned(self, name: str) -> None:
         """Its wrapper is gone without a word about the end: go on without it, or close it as it was seen to end."""

@@ -73,6 +73,13 @@ class Owners:
         for pid in self._owners.pop(name, ()):
             self._lifelines.release((name, pid))
 
+    def follow_anew(self) -> None:
+        """Once the kernel's words were lost: learn of those who are held again, or their ends would have no stamp."""
+        for owners in self._owners.values():
+            for owner in owners.values():
+                if owner.process is not None and owner.is_held and not owner.is_over:
+                    self._eyes.follow(owner.process.pid, owner.since_ns)
+
     def take(self) -> set[str]:
         """The instances whose journals are to be read on: one of their processes was shown to have ended."""
         names: set[str] = set()
