@@ -139,6 +139,16 @@ def test_what_is_read_together_is_bounded_by_its_facts(tmp_path: Path, monkeypat
     assert len(due) == 3  # the second has more
 
 
+def test_a_run_of_a_few_facts_is_read_in_one_piece_though_little_is_left_of_a_turn(tmp_path: Path) -> None:
+    node, run = start(tmp_path / "node"), [*long_run()[:4], long_run()[-1]]
+    due = [f"{INSTANCE[:-3]}{number:03x}" for number in range(200)]
+    for name in due:
+        write(node.path / f"{name}.0.ndjson", [line.replace(INSTANCE.encode(), name.encode()) for line in run])
+    while due:
+        node.books.read_some(due)
+        assert not node.books.accounts
+
+
 def test_the_more_predictions_are_open_the_fewer_facts_are_read_together(tmp_path: Path) -> None:
     node, at = start(tmp_path / "node"), 3 * SECOND
     starts = [mark_line(at + n, {"mark": "start", "prediction": f"p{n}"}) for n in range(1000)]
