@@ -8,7 +8,8 @@ import pytest
 from taximeter.errors import LedgerError
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
-from taximeter.ledger.store import KEPT_HOURS, Batch
+from taximeter.ledger.rows import KEPT_HOURS
+from taximeter.ledger.store import Batch
 from taximeter.ledger.values import PoolHour, PoolTime
 from tests.ledger.samples import opened, run
 

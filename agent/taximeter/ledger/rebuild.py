@@ -23,10 +23,12 @@ from taximeter.billing.money import decimal_of
 from taximeter.ledger import backfill, base, chain, outbox
 from taximeter.ledger.damage import damage_of
 from taximeter.ledger.database import door, open_for_writing
+from taximeter.ledger.heads import new_id
 from taximeter.ledger.mended import readable
+from taximeter.ledger.rows import insert, save_open
 from taximeter.ledger.salvage import Salvage, records, salvage
 from taximeter.ledger.sayings import utc_ns
-from taximeter.ledger.store import Ledger, NodeInfo, insert, new_id, save_open
+from taximeter.ledger.store import Ledger, NodeInfo
 from taximeter.ledger.transaction import transaction
 from taximeter.records import RecordType
 
