@@ -7,17 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.billing.money import EXACT
-from taximeter.ledger.distribution import ERROR, Distribution, Spread, bucket_of, middle_of, together
+from taximeter.ledger.distribution import ERROR, bucket_of, middle_of, spread_of, together
 
 NUMBERS = st.integers(0, 10**30)
 SOME = st.lists(st.one_of(st.integers(0, 200), NUMBERS), min_size=1, max_size=60)
-
-
-def spread(numbers: list[int]) -> Distribution:
-    made = Spread()
-    for number in numbers:
-        made.add(number)
-    return made.done()
 
 
 @given(NUMBERS)
@@ -41,7 +34,7 @@ def test_a_nanosecond_to_a_year_is_in_less_than_two_thousand_buckets() -> None:
 
 @given(SOME)
 def test_count_sum_and_mean_are_exact(numbers: list[int]) -> None:
-    made = spread(numbers)
+    made = spread_of(numbers)
     assert (made.n, made.total) == (len(numbers), sum(numbers))
     assert abs(EXACT.subtract(EXACT.multiply(made.mean, Decimal(made.n)), made.total)) < Decimal("1e-20")
 
@@ -49,24 +42,24 @@ def test_count_sum_and_mean_are_exact(numbers: list[int]) -> None:
 @given(SOME, st.sampled_from([1, 5, 50, 95, 99, 100]))
 def test_a_quantile_is_the_number_at_that_rank_within_1_6_percent(numbers: list[int], percent: int) -> None:
     at_rank = sorted(numbers)[max(1, -(-len(numbers) * percent // 100)) - 1]
-    assert abs(spread(numbers).quantile(percent) - at_rank) <= ERROR * at_rank
+    assert abs(spread_of(numbers).quantile(percent) - at_rank) <= ERROR * at_rank
 
 
 @given(NUMBERS, st.sampled_from([1, 10, 10**9]))
 def test_a_number_is_told_as_a_whole_one_where_it_may_have_been_that(number: int, step: int) -> None:
-    assert abs(spread([number]).quantile(50, step) - number) <= 2 * ERROR * number
+    assert abs(spread_of([number]).quantile(50, step) - number) <= 2 * ERROR * number
 
 
 @given(st.integers(0, 32))
 def test_few_whole_units_are_told_as_they_were(units: int) -> None:
-    assert spread([units * 10**9]).quantile(50, 10**9) == units * 10**9
+    assert spread_of([units * 10**9]).quantile(50, 10**9) == units * 10**9
 
 
 @given(SOME, SOME)
 def test_two_spreads_add_up_to_that_of_all_numbers(some: list[int], others: list[int]) -> None:
-    assert together([spread(some), spread(others)]) == spread(some + others)
+    assert together([spread_of(some), spread_of(others)]) == spread_of(some + others)
 
 
 def test_of_nothing_there_is_no_quantile() -> None:
     with pytest.raises(ValueError, match="expected at least one number"):
-        Spread().done().quantile(50)
+        spread_of([]).quantile(50)

@@ -8,7 +8,7 @@ import pytest
 from taximeter.errors import LedgerError
 from taximeter.ledger import runs
 from taximeter.ledger.audit import audit
-from taximeter.ledger.distribution import Distribution, Spread
+from taximeter.ledger.distribution import Distribution, spread_of
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.store import Batch
@@ -18,10 +18,7 @@ pytestmark = pytest.mark.forged
 
 
 def took(*numbers: int) -> Distribution:
-    spread = Spread()
-    for number in numbers:
-        spread.add(number)
-    return spread.done()
+    return spread_of(numbers)
 
 
 def of(model: str, *active_ns: int, version: str = "1", tier: str = "cpu", at: int = 0, **more: int) -> Runs:

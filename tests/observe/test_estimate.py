@@ -11,7 +11,7 @@ from taximeter.billing.classes import Terms
 from taximeter.billing.rates import RateCard, parse_card
 from taximeter.events import ServiceClass
 from taximeter.hardware.tiers import Catalogue, Tier
-from taximeter.ledger.distribution import Distribution, Spread
+from taximeter.ledger.distribution import Distribution, spread_of
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.ledger.store import Batch
 from taximeter.observe.estimate import KINDS_LISTED, Known, Prices, estimate, prices_of
@@ -34,10 +34,7 @@ def card(*models: Json) -> RateCard:
 
 
 def spread(*numbers: int) -> Distribution:
-    made = Spread()
-    for number in numbers:
-        made.add(number)
-    return made.done()
+    return spread_of(numbers)
 
 
 def took(*active_ns: int, version: str = "1", tier: str = "h100", model: str = "acme/sdxl", **units: int) -> Runs:

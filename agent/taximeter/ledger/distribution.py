@@ -5,7 +5,8 @@ the order (a median, say) is off from the number that was there by less than 1.6
 add up to the very spread of all their numbers. Integers only: the same everywhere. Pure.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import accumulate
 from typing import NamedTuple
@@ -63,26 +64,9 @@ class Distribution(NamedTuple):
         return EXACT.divide(self.total, Decimal(self.n))
 
 
-class Spread:
-    """A distribution in the making."""
-
-    __slots__ = ("_buckets", "_count", "_total")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._total = 0
-        self._buckets: dict[int, int] = {}
-
-    def add(self, number: int) -> None:
-        """Add a number that is not negative."""
-        bucket = bucket_of(number)
-        self._count += 1
-        self._total += number
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
-
-    def done(self) -> Distribution:
-        """What was added so far."""
-        return Distribution(self._count, Decimal(self._total), tuple(sorted(self._buckets.items())))
+def spread_of(numbers: Sequence[int]) -> Distribution:
+    """The distribution of numbers, none of which is negative."""
+    return Distribution(len(numbers), Decimal(sum(numbers)), tuple(sorted(Counter(map(bucket_of, numbers)).items())))
 
 
 def together(distributions: Iterable[Distribution]) -> Distribution:

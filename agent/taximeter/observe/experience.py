@@ -5,14 +5,15 @@ an open prediction has cost so far, and who waits for whom. That memory is bound
 agent ended counts for its time, and not for its cost. Refuses to know where sums are kept.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from taximeter.billing.money import EXACT
 from taximeter.events import Status
-from taximeter.ledger.distribution import Spread
+from taximeter.ledger.distribution import spread_of
 from taximeter.ledger.runs import Call, Kind, Runs
 from taximeter.records import RecordType, UsageRecord
 from taximeter.values import replace
@@ -94,6 +95,11 @@ def _sum(before: Decimal | None, amount: str | None) -> Decimal | None:
     return EXACT.add(before, Decimal(amount)) if before else Decimal(amount)
 
 
+@lru_cache(maxsize=1024)
+def _steps_of(count: str) -> int:
+    return int(EXACT.scaleb(Decimal(count), UNIT_PLACES))
+
+
 class _Sums:
     """What is added to one kind."""
 
@@ -102,7 +108,7 @@ class _Sums:
         self._ended = 0
         self._succeeded = 0
         self._began: list[int] = []
-        self._spreads: dict[str, Spread] = {}
+        self._numbers: defaultdict[str, list[int]] = defaultdict(list)
 
     def add(self, record: UsageRecord, before: Decimal | None) -> None:
         data: Mapping[str, Any] = record.data
@@ -112,25 +118,19 @@ class _Sums:
         if data["status"] != Status.SUCCEEDED:
             return
         self._succeeded += 1
-        self._measure(ACTIVE, to_date["active_ns"])
-        self._measure(SHARE, to_date["share_ns"])
+        numbers = self._numbers
+        numbers[ACTIVE].append(to_date["active_ns"])
+        numbers[SHARE].append(to_date["share_ns"])
         billing = data["billing"]
         cost = _sum(before, billing.amount)
         if cost is not None and billing.currency is not None:
-            self._measure(COST + billing.currency, int(EXACT.scaleb(cost, COST_PLACES)))
+            numbers[COST + billing.currency].append(int(EXACT.scaleb(cost, COST_PLACES)))
         for unit, count in data.get("units_to_date", data["units"]).items():
-            self._measure(UNITS + unit, int(EXACT.scaleb(Decimal(count), UNIT_PLACES)))
-
-    def _measure(self, what: str, number: int) -> None:
-        spread = self._spreads.get(what)
-        if spread is None:
-            spread = self._spreads[what] = Spread()
-        if 0 <= number < _MOST:
-            spread.add(number)
+            numbers[UNITS + unit].append(_steps_of(count))
 
     def done(self) -> Runs:
-        spreads = ((measure, spread.done()) for measure, spread in self._spreads.items())
-        measures = {measure: spread for measure, spread in spreads if spread.n}
+        sound = ((measure, [one for one in numbers if 0 <= one < _MOST]) for measure, numbers in self._numbers.items())
+        measures = {measure: spread_of(numbers) for measure, numbers in sound if numbers}
         return Runs(self._kind, self._ended, self._succeeded, min(self._began), max(self._began), measures)
 
 
