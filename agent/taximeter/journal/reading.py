@@ -169,8 +169,11 @@ class _Reader:
                 self._stop_at(lines, number, start, more=True)
                 return False
             taken += 1
-            event, fault = self._parsed(line)
-            if fault is not None:
+            event: Event | None
+            try:
+                event = parse_line(line)
+            except JournalFault as wrong:
+                event, fault = self._made_of(line, wrong)
                 self.faults.append(fault)
                 if fault.reason == _NEWER:
                     self._stop_at(lines, number, start, more=False)
@@ -183,15 +186,12 @@ class _Reader:
                 self.events.append(event)
         return True
 
-    def _parsed(self, line: bytes) -> tuple[Event | None, JournalFault | None]:
-        """What a line says, and what is wrong with it: it is mended, if that is possible.
+    def _made_of(self, line: bytes, wrong: JournalFault) -> tuple[Event | None, JournalFault]:
+        """What a line says that cannot be read as it is, and what is wrong with it: it is mended, if that is possible.
 
         Else whatever it may have said is uncertain, but for a sign of life, and for what is behind the end.
         """
-        try:
-            return parse_line(line), None
-        except JournalFault as fault:
-            whole, wrong = None if fault.reason == _NEWER else mended(line), fault
+        whole = None if wrong.reason == _NEWER else mended(line)
         if whole is not None:
             try:
                 return parse_line(whole), JournalFault("mended", f"{wrong}; one bit had turned, which is undone")
