@@ -104,7 +104,7 @@ def ours() -> dict[str, Once]:
     """The rows of this project, and their floor."""
     fifo = os.open(os.environ["TAXIMETER_MARKS"], os.O_RDWR | os.O_NONBLOCK)
     now_ns, name = time.perf_counter_ns, b'"%b"' % ID.encode()
-    head, _ = marks.head((marks.GIVEN, MODEL, None, None, None, ACCOUNT), os.getpid(), name, None)
+    head, _ = marks.head((marks.GIVEN, MODEL, None, None, None, ACCOUNT, None), os.getpid(), name)
     start = head % (name, b"", time.monotonic_ns())
     finish = marks.FINISH % (name, b"succeeded", time.monotonic_ns())
     write = os.write

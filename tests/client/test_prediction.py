@@ -6,6 +6,7 @@ import pickle
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,29 @@ def test_the_current_one_is_that_of_this_block() -> None:
             assert client.current() is inner
         assert client.current() is outer
     assert client.current() is None
+
+
+def test_a_block_in_a_block_of_the_same_prediction_is_left_once(fifo: Fifo) -> None:
+    prediction = client.prediction("p1")
+    with prediction:
+        with prediction:
+            assert client.current() is prediction
+        assert client.current() is None
+    assert client.current() is None
+    assert [mark["mark"] for mark in fifo.marks()] == ["start", "finish"]
+
+
+def test_what_is_to_be_said_by_name_is_refused_without_it() -> None:
+    with pytest.raises(TypeError, match="by name"):
+        client.prediction("p1", "acme/sdxl")  # type: ignore[arg-type]
+
+
+def test_an_account_that_is_no_text_is_one_as_it_is_told(fifo: Fifo) -> None:
+    account: Any = 7
+    for _ in range(2):
+        with client.prediction("p1", account=account) as prediction, client.prediction("p2") as inner:
+            assert (prediction.account, inner.account) == ("7", "7")
+    assert {mark["account"] for mark in fifo.marks() if mark["mark"] == "start"} == {"7"}
 
 
 def test_a_prediction_without_a_block_is_not_the_current_one(fifo: Fifo) -> None:
@@ -281,11 +305,11 @@ def test_ids_are_in_the_order_of_their_making_and_tell_the_second(monkeypatch: p
 
 def test_a_count_of_ids_that_comes_near_its_end_begins_anew_with_other_bits() -> None:
     common, _, _ = around.begin_ids()
-    same, _, counted = around.begin_second(common, lambda: 0xEFFF_FFFF)
-    other, _, anew = around.begin_second(common, lambda: 0xF000_0001)
+    same, _, counted = around.begin_second(common, iter([89_999_999, 90_000_000]))
+    other, _, anew = around.begin_second(common, iter([90_000_001]))
     assert same[14:] == common[14:] != other[14:]
-    assert counted() == 0xEFFF_FFFF
-    assert 0x1000_0000 <= anew() <= 0x9000_0000
+    assert next(counted) == 90_000_000
+    assert 10_000_000 <= next(anew) < 80_000_000
 
 
 def test_a_word_that_it_does_not_know_is_an_error_as_of_any_function() -> None:

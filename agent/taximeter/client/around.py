@@ -15,17 +15,20 @@ from taximeter import wire
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from contextvars import Token
 
     from taximeter.client.predictions import Prediction
 
     #: What ids of one second have in common, which lack the count and a quote; until when; and their count.
-    Second = tuple[bytes, int, Callable[[], int]]
+    Second = tuple[bytes, int, Iterator[int]]
 
 _SECOND_NS = 1_000_000_000
-#: The count of ids has eight digits from its first to its last, which it does not come near within a second.
-_FIRST, _NEAR_THE_LAST = 0x1000_0000, 0xF000_0000
+#: The count of ids has eight digits from its first to its last, which it does not come near within a second. They are
+#: decimal ones, as those of the time: to make others takes code that nothing else of a mark needs.
+_FIRST, _NEAR_THE_LAST = 10_000_000, 90_000_000
+#: What comes of telling a start: the first of its kind, words that are none, whatever the FIFO has against it.
+_OWN = (KeyError, TypeError, OSError)
 _TIME_END = len('"00000000-0000')
 
 
@@ -52,14 +55,16 @@ class Outside:
         self.traceparent: str | None = None
 
 
-AROUND: "ContextVar[Prediction | Outside]" = ContextVar("taximeter_prediction", default=Outside())
+OUTSIDE = Outside()
+AROUND: "ContextVar[Prediction | Outside]" = ContextVar("taximeter_prediction", default=OUTSIDE)
+AROUND.set(OUTSIDE)  # what is there is put in place of in less time than what is not
 
 
 def leave(token: "Token[Prediction | Outside]") -> None:
-    """Be again where one was before; who leaves in another context than it entered is so already."""
+    """Be again where one was before; who leaves in another context than it entered, or did before, is so already."""
     try:
         AROUND.reset(token)
-    except ValueError:
+    except (ValueError, RuntimeError):
         pass
 
 
@@ -70,6 +75,14 @@ def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
     return b"failed" if issubclass(kind, Exception) else b"canceled"
 
 
+def is_foreign(error: BaseException) -> bool:
+    """Whether an exception is none that comes of telling a mark: a signal's, say, or Cog's that cancels.
+
+    Who raises a TimeoutError, or the like, gives it no number; the system gives one to each of its own.
+    """
+    return getattr(error, "errno", 0) is None if isinstance(error, _OWN) else True
+
+
 def begin_ids() -> "Second":
     """Ids of this process, anew in a forked child; their second is over at once.
 
@@ -77,12 +90,12 @@ def begin_ids() -> "Second":
     """
     dice = int.from_bytes(os.urandom(10), "big")
     bits = (dice >> 32 & 0xFFF, 0x8000 | dice >> 44 & 0x3FFF, dice >> 58 & 0xFFFF)
-    return b'"00000000-0000-7%03x-%04x-%04x' % bits, 0, count(_FIRST + (dice & 0x7FFF_FFFF)).__next__
+    return b'"00000000-0000-7%03x-%04x-%04x' % bits, 0, count(_FIRST + (dice & 0x3FF_FFFF))
 
 
-def begin_second(before: bytes, counted: "Callable[[], int]") -> "Second":
+def begin_second(before: bytes, counted: "Iterator[int]") -> "Second":
     """The same for the second that begins now."""
-    if counted() > _NEAR_THE_LAST:
+    if next(counted) > _NEAR_THE_LAST:
         before, _, counted = begin_ids()
     ms = time_ns() // 1_000_000
     return b'"%08x-%04x%b' % (ms >> 16, ms & 0xFFFF, before[_TIME_END:]), monotonic_ns() + _SECOND_NS, counted

@@ -9,7 +9,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from taximeter.client.around import AROUND, ending, leave
+from taximeter.client import marks
+from taximeter.client.around import AROUND, leave
 from taximeter.client.predictions import Prediction, prediction
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def metered(like: Prediction, function: Any) -> Any:
 
 def _again(like: Prediction, outer: "Prediction | Outside") -> Prediction:
     """A new one of the same words; what came from around that one (`outer`) now comes from what is around the call."""
-    _, model, version, service_class, pool, account = like._kind
-    more = like._more
+    _, model, version, service_class, pool, _, more = like._kind
+    account = like.account
     return prediction(
-        like._id,
+        None if like._kind[0] is marks.MADE else like.id,
         model=model,
         version=version,
         account=None if account == outer.account else account,
@@ -70,16 +71,19 @@ def _coroutine(make: _Make, function: Any) -> Any:
 
 def _generator(make: _Make, function: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        made = make().start()
-        inner = function(*args, **kwargs)
+        made, inner = make(), function(*args, **kwargs)
         step, said = inner.send, None
+        made.start()
         try:
             while True:
-                token = AROUND.set(made)
+                (made._token,) = map(AROUND.set, (made,))  # by no call, behind which it would not be known
                 try:
                     value = step(said)
+                except StopIteration as end:
+                    made.finish()
+                    return end.value
                 finally:
-                    leave(token)
+                    leave(made._token)
                 step, said = inner.send, None
                 try:
                     said = yield value
@@ -88,11 +92,8 @@ def _generator(make: _Make, function: Any) -> Any:
                     raise
                 except BaseException as error:  # thrown in by whoever reads it
                     step, said = inner.throw, error
-        except StopIteration as end:
-            made.finish()
-            return end.value
         except BaseException as error:
-            made.finish(ending(type(error), error).decode())
+            made._leave_by(error)
             raise
 
     return call
@@ -100,16 +101,19 @@ def _generator(make: _Make, function: Any) -> Any:
 
 def _async_generator(make: _Make, function: Any) -> Any:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        made = make().start()
-        inner = function(*args, **kwargs)
+        made, inner = make(), function(*args, **kwargs)
         step, said = inner.asend, None
+        made.start()
         try:
             while True:
-                token = AROUND.set(made)
+                (made._token,) = map(AROUND.set, (made,))  # by no call, behind which it would not be known
                 try:
                     value = await step(said)
+                except StopAsyncIteration:
+                    made.finish()
+                    return
                 finally:
-                    leave(token)
+                    leave(made._token)
                 step, said = inner.asend, None
                 try:
                     said = yield value
@@ -122,10 +126,8 @@ def _async_generator(make: _Make, function: Any) -> Any:
                     raise
                 except BaseException as error:  # thrown in by whoever reads it
                     step, said = inner.athrow, error
-        except StopAsyncIteration:
-            made.finish()
         except BaseException as error:
-            made.finish(ending(type(error), error).decode())
+            made._leave_by(error)
             raise
 
     return call

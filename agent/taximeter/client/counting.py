@@ -30,7 +30,7 @@ class Counted:
     if TYPE_CHECKING:
         _name: bytes
         _rest: bytes | int
-        _end_line: bytes
+        _kind: marks.Kind
         _state: int
         _held: marks.Units
         _due_ns: int
@@ -68,7 +68,7 @@ class Counted:
 
     def _quoted(self) -> bytes:
         """The id in JSON."""
-        return marks.name_in(self._end_line) % (self._name, self._rest)
+        return marks.name_in(self._kind[0]) % (self._name, self._rest)
 
     def _tell_units(self, at_ns: int, how: "bytes | None" = None) -> None:
         """Tell the units that are held, and the end with the last of them. What finds no room is held on."""
@@ -84,7 +84,12 @@ class Counted:
                 self._due_ns = at_ns + _HOLD_NS
                 _holders[id(self)] = self
         if how:
-            OUTLET.tell(marks.FINISH_UNITS % (self._quoted(), how, at_ns, last), needed=True)
+            self._tell_end(marks.FINISH_UNITS % (self._quoted(), how, at_ns, last))
+
+    def _tell_end(self, line: bytes) -> None:
+        self._state = ENDED
+        OUTLET.waiting.append(line)  # right behind it, so that no signal's exception comes in between
+        OUTLET.drain()
 
 
 def _before_fork() -> None:

@@ -10,22 +10,14 @@ from taximeter.client.text import MAP_MAX_ENTRIES, quantity, quote, word
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import TypedDict
 
     from taximeter.client.around import Outside
     from taximeter.client.predictions import Prediction
 
     Units = list[tuple[str, int | str]]
 
-    class Rest(TypedDict, total=False):
-        """What few predictions say of themselves, as it is given."""
-
-        parent: str | None
-        root: str | None
-        attributes: Mapping[str, str | int | float] | None
-        traceparent: str | None
-        detached: bool
-        admit: bool
+    #: What few predictions say of themselves, as it is given, in the order of More's.
+    Rest = tuple[str | None, str | None, Mapping[str, str | int | float] | None, str | None, bool, bool]
 
 
 READY = b'{"mark":"ready","at":%d}\n'
@@ -37,7 +29,7 @@ FINISH_UNITS = b'{"mark":"finish","prediction":%b,"status":"%b","at":%d,"units":
 STATUSES = {"succeeded": b"succeeded", "failed": b"failed", "canceled": b"canceled"}
 #: How most end. A name that was given is put in whole, one that was made in two parts, of which the second is a number.
 GIVEN = FINISH.replace(b'"%b"', b'"succeeded"').replace(b"%b", b"%b%b", 1)
-MADE = GIVEN.replace(b"%b%b", b'%b%x"')
+MADE = GIVEN.replace(b"%b%b", b'%b%d"')
 _START = b'{"mark":"start","prediction":%b,"at":%d,"pid":'
 _NAME_AT = FINISH.index(b"%b")
 
@@ -49,9 +41,9 @@ _UNITS_BYTES = 1536
 #: So many heads are kept, each of a kind that fits with any id.
 _HEADS = 512
 
-#: What most predictions say of themselves: how they are named (GIVEN or MADE), model, version, class, pool and account.
-Kind = tuple[bytes, "str | None", "str | None", "str | None", "str | None", "str | None"]
-#: By that, a start of the kind, in which only the name and the time are missing.
+#: What a prediction says of itself: how it is named (GIVEN or MADE), model, version, class, pool, account; and More.
+Kind = tuple[bytes, "str | None", "str | None", "str | None", "str | None", "str | None", "More | None"]
+#: By that, where there is no more, a start of the kind, in which only the name and the time are missing.
 heads: dict[Kind, bytes] = {}
 
 
@@ -60,31 +52,19 @@ class More:
 
     __slots__ = ("admit", "attributes", "detached", "parent", "root", "traceparent")
 
-    def __init__(  # noqa: PLR0913 -- by name, from who made the prediction
-        self,
-        outer: "Prediction | Outside",
-        *,
-        parent: "str | None" = None,
-        root: "str | None" = None,
-        attributes: "Mapping[str, str | int | float] | None" = None,
-        traceparent: "str | None" = None,
-        detached: bool = False,
-        admit: bool = False,
-    ) -> None:
+    def __init__(self, outer: "Prediction | Outside", said: "Rest") -> None:
+        parent, root, self.attributes, traceparent, self.detached, self.admit = said
         self.parent = word(parent) if parent is not None else None
         self.root = word(root) if root is not None else None
         if self.parent in (None, outer.id) and self.root in (None, outer.root):
             # Else they are of another tree, whose root the agent may know.
             self.parent, self.root = outer.id, outer.root
         self.traceparent = word(traceparent) if traceparent is not None else outer.traceparent
-        self.attributes = attributes
-        self.detached = detached
-        self.admit = admit
 
 
 def more(outer: "Prediction | Outside", said: "Rest") -> "More | None":
     """That, where there is something to say."""
-    made = More(outer, **said)
+    made = More(outer, said)
     for name in More.__slots__:
         value = getattr(made, name)
         if value is not None and value is not False:
@@ -97,16 +77,19 @@ def name_in(end: bytes) -> bytes:
     return end[_NAME_AT : end.index(b",", _NAME_AT)]
 
 
-def head(kind: Kind, pid: int, name: bytes, more: "More | None") -> tuple[bytes, int]:
+def head(kind: Kind, pid: int, name: bytes) -> tuple[bytes, int]:
     """A start in which the name and the time are missing, and how many attributes are left out of it.
 
     `name` is the name as it will be there. Raises ValueError where it is too long without any attribute: who pays for
     what is never left out.
     """
-    if more is None and kind in heads:
+    *given, more = kind[1:]
+    is_plain = more is None and all(one is None or type(one) is str for one in given)
+    if is_plain and kind in heads:
         return heads[kind], 0
-    start, said, left_out = _START.replace(b"%b", name_in(kind[0])), _said_by(kind), 0
-    if more is None and len(said) <= wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
+    words = [None if one is None else word(one) for one in given]
+    start, said, left_out = _START.replace(b"%b", name_in(kind[0])), _said_by(words), 0
+    if is_plain and len(said) <= wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
         if len(heads) >= _HEADS:
             heads.clear()
         heads[kind] = made = start + _plain(b"%d%b}\n" % (pid, said))
@@ -128,12 +111,12 @@ def _plain(said: bytes) -> bytes:
     return said.replace(b"%", b"%%")
 
 
-def _said_by(kind: Kind) -> bytes:
-    return _said(list(zip((b"model", b"version", b"class", b"pool", b"account"), kind[1:], strict=True)))
+def _said_by(words: "list[str | None]") -> bytes:
+    return _said(list(zip((b"model", b"version", b"class", b"pool", b"account"), words, strict=True)))
 
 
 def _said(names: "list[tuple[bytes, str | None]]") -> bytes:
-    return b"".join([b',"%b":%b' % (key, quote(word(value))) for key, value in names if value is not None])
+    return b"".join([b',"%b":%b' % (key, quote(value)) for key, value in names if value is not None])
 
 
 def _fitting(given: "Mapping[str, object]", room_bytes: int) -> tuple[bytes, int]:

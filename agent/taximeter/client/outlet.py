@@ -44,31 +44,36 @@ class Outlet:
         if not self.waiting:
             try:
                 write(self.fd, line)
-            except OSError:  # it is full, or not open
-                pass
+            except OSError as error:  # it is full, or not open
+                if error.errno is None:
+                    raise  # a signal handler's
             else:
                 return True
         if len(self.waiting) >= MOST_WAITING and not needed:
-            self._drain()
+            self.drain()
             if len(self.waiting) >= MOST_WAITING:
                 self.dropped += 1
                 return False
         self.waiting.append(line)
-        self._drain()
+        self.drain()
         return True
 
     def flush(self) -> None:
         """Send what waits, for a tenth of a second at most: at exit."""
         deadline_ns = monotonic_ns() + _LAST_TRY_NS
-        self._drain()
+        self.drain()
         while self.waiting and (left_ns := deadline_ns - monotonic_ns()) > 0:
             if not self._poll(left_ns // 1_000_000 + 1):
                 return
-            self._drain()
+            self.drain()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Write what waits, in order, as far as there is room; a thread of our own sees to the rest."""
-        while self.waiting and self._lock.acquire(blocking=False):
+        while self.waiting:
+            # Taken by no call of ours, behind which a signal's exception might come, and nobody would let go of it.
+            (is_ours,) = map(self._lock.acquire, (False,))
+            if not is_ours:
+                return
             try:
                 done = self._write_all()
                 if not done:
@@ -86,14 +91,16 @@ class Outlet:
                 self._open()
             while waiting:
                 try:
-                    write(self.fd, waiting[0])
+                    (_,) = map(write, (self.fd,), (waiting[0],))  # by no call, either, so that nothing is sent twice
                 except OSError as error:
                     if error.errno != 9:  # EBADF: somebody closed it
                         raise
                     self._open()
-                    write(self.fd, waiting[0])
+                    continue
                 del waiting[0]
-        except OSError:  # no room, or no FIFO any more
+        except OSError as error:  # no room, or no FIFO any more
+            if error.errno is None:
+                raise  # a signal handler's
             return False
         return True
 
@@ -109,7 +116,7 @@ class Outlet:
             self.off = True  # whatever that is, nobody wants marks in it
             self.waiting.clear()
             os.close(fd)
-            raise FileNotFoundError
+            raise FileNotFoundError(2, "expected a FIFO")
         try:
             self.fd = fcntl(fd, F_DUPFD_CLOEXEC, _HIGH_FD)
             os.close(fd)
@@ -161,9 +168,9 @@ class Outlet:
     def _wait(self) -> None:
         """Wait for room, send, until nothing waits; a thread."""
         while self.waiting and self._poll(_POLL_MS):
-            self._drain()
+            self.drain()
         self._waiter = False
-        self._drain()
+        self.drain()
 
     def _poll(self, wait_ms: int) -> bool:
         """Wait for room in the FIFO; False if it is not open."""

@@ -12,16 +12,16 @@ from os import write
 from time import monotonic_ns
 
 from taximeter.client import marks
-from taximeter.client.around import AROUND, begin_ids, begin_second, ending
-from taximeter.client.counting import ENDED, NEW, UNTOLD
+from taximeter.client.around import AROUND, begin_ids, begin_second, ending, is_foreign
+from taximeter.client.counting import ENDED, NEW
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Self, TypeVar, Unpack
+    from collections.abc import Callable, Mapping
+    from typing import Any, Self, TypeVar
 
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -44,45 +44,51 @@ class Prediction(Telling):
 
     def __enter__(self) -> "Self":
         outlet = OUTLET
-        if self._state == NEW and self._more is None and not outlet.waiting and not outlet.off:  # start, in place
+        if not (self._state or outlet.waiting or outlet.off):  # NEW: start, in place, if it is like others before
             try:
-                write(outlet.fd, _heads[self._kind] % (self._name, self._rest, monotonic_ns()))
-            except Exception:
-                self._begin()
-            else:
-                self._state = outlet.pid
+                at_ns = monotonic_ns()
+                self._state = outlet.pid  # no call comes behind it, and so no signal, before it is true
+                write(outlet.fd, _heads[self._kind] % (self._name, self._rest, at_ns))
                 self._token = _enter(self)
+            except BaseException as error:
+                if is_foreign(error):
+                    self._leave_by(error)
+                    raise
+                self._state = NEW
+            else:
                 return self
-        else:
+        try:
             self.start()
-        if self._token is None:
-            self._token = _enter(self)
-            if self._state > 0:
-                self._state = OUTLET.pid  # who enters ends it, whoever started it
+            self._go_in()
+        except BaseException as error:
+            self._leave_by(error)
+            raise
         return self
 
     def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", trace: object) -> None:
-        at_ns = monotonic_ns()
-        outlet, token = OUTLET, self._token
-        if token is not None:
-            self._token = None
-            try:
-                _leave(token)
-            except ValueError:  # in another context than it was entered in: nothing is to be undone here
-                pass
-        # A child that was forked in this block leaves it, too: it ends with the process that entered it.
-        if self._state != outlet.pid:
-            if self._state == UNTOLD:
-                self._state = ENDED
-        elif kind is None and not self._held and not outlet.waiting:
-            self._state = ENDED
-            line = self._end_line % (self._name, self._rest, at_ns)
-            try:
-                write(outlet.fd, line)
-            except OSError:
-                outlet.tell(line, needed=True)
-        else:
-            self._end(b"succeeded" if kind is None else ending(kind, error), at_ns)
+        try:
+            at_ns = monotonic_ns()
+            outlet, token = OUTLET, self._token
+            if token is not None:
+                try:
+                    _leave(token)
+                except (ValueError, RuntimeError):  # it is left in another context than it was entered in, or again
+                    pass
+            # A child that was forked in this block leaves it, too: it ends with the process that entered it.
+            if self._state == outlet.pid and kind is None and not self._held and not outlet.waiting:
+                line = self._kind[0] % (self._name, self._rest, at_ns)
+                self._state = ENDED  # as above
+                try:
+                    write(outlet.fd, line)
+                except OSError as full:
+                    if full.errno is None:
+                        raise  # a signal handler's
+                    outlet.tell(line, needed=True)
+            else:
+                self._go_out(b"succeeded" if kind is None else ending(kind, error), at_ns)
+        except BaseException as interrupting:
+            self._leave_by(interrupting)
+            raise
 
     async def __aenter__(self) -> "Self":
         return self.__enter__()
@@ -103,25 +109,30 @@ class Prediction(Telling):
 
     def __getstate__(self) -> "tuple[Any, ...]":  # type: ignore[explicit-override] # 3.12
         """For a process that ends it, or calls others for it: units and the `with` block stay here."""
-        return self.account, self._id, self._name, self._rest, self._end_line, self._kind, self._more, self._state
+        return self.id, self._name, self._rest, self._kind, self._state
 
     def __setstate__(self, state: "tuple[Any, ...]") -> None:
-        self.account, self._id, self._name, self._rest, self._end_line, self._kind, self._more, self._state = state
-        self._token, self._active, self._held = None, False, []
+        self._id, self._name, self._rest, kind, self._state = state
+        self._kind = (_MADE if kind[0] == _MADE else _GIVEN, *kind[1:])
+        self._token, self._held = None, []
 
 
-_new = Prediction.__new__
-
-
-def prediction(
+# A star before the words that are to be given by name, and two before those of few, would cost a worker more than all
+# that is made of them: who gives them otherwise is told so by `by_name`.
+def prediction(  # noqa: PLR0913, PLR0917 -- by name
     id: "str | None" = None,  # noqa: A002 -- what everybody calls it
-    *,
+    by_name: None = None,
     model: "str | None" = None,
     version: "str | None" = None,
     account: "str | None" = None,
     service_class: "str | None" = None,
     pool: "str | None" = None,
-    **more: "Unpack[marks.Rest]",
+    parent: "str | None" = None,
+    root: "str | None" = None,
+    attributes: "Mapping[str, str | int | float] | None" = None,
+    traceparent: "str | None" = None,
+    detached: bool = False,
+    admit: bool = False,
 ) -> Prediction:
     """Name a prediction; it begins with `start`, `with`, or a call of the function that it decorates.
 
@@ -139,31 +150,41 @@ def prediction(
     A name that the agent does not take (empty, more than 256 characters, control characters, no such class) is sent as
     it is: the agent counts it, and bills no such prediction.
     """
+    if by_name is not None:
+        raise TypeError(f"cannot name a prediction by {by_name!a} as well: expected all but the id by name (model=...)")
     outer = _around()
-    self = _new(Prediction)
-    self._id = id
+    self = Prediction()
     if id is None:
         if monotonic_ns() > _until_ns:
             _begin_second()
-        self._name, self._rest, self._end_line = _common, _count(), _MADE
+        self._name, end = _common, _MADE
+        for self._rest in _count:  # less than a call of next, after a pause
+            break
     else:
         if type(id) is not str:
-            self._id = id = word(id)  # noqa: A001
+            id = word(id)  # noqa: A001
+        self._id = id
         if id.isascii() and id.isprintable() and '"' not in id and "\\" not in id:
             self._name = b'"%b"' % id.encode()
         else:
             self._name = quote(id)
-        self._rest, self._end_line = b"", _GIVEN
+        self._rest, end = b"", _GIVEN
     if account is None:
         account = outer.account
-    elif type(account) is not str:
-        account = word(account)
-    self.account = account
-    self._kind = (self._end_line, model, version, service_class, pool, account)
-    self._more = marks.more(outer, more) if more or outer.id is not None else None
+    few = None
+    if (
+        outer.id is not None
+        or parent is not None
+        or root is not None
+        or attributes is not None
+        or traceparent is not None
+        or detached
+        or admit
+    ):
+        few = marks.more(outer, (parent, root, attributes, traceparent, detached, admit))
+    self._kind = (end, model, version, service_class, pool, account, few)
     self._state = NEW
     self._token = None
-    self._active = False
     self._held = []
     return self
 

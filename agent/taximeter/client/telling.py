@@ -7,6 +7,7 @@ need only the way in and out of their block (predictions).
 from time import monotonic_ns
 
 from taximeter.client import marks
+from taximeter.client.around import AROUND, OUTSIDE, ending, leave
 from taximeter.client.counting import ENDED, NEW, UNTOLD, Counted
 from taximeter.client.outlet import OUTLET
 from taximeter.client.text import word
@@ -24,43 +25,48 @@ class Telling(Counted):
     """The part of a Prediction that is not its `with` block."""
 
     __slots__ = (
-        *("account", "_id", "_name", "_rest", "_end_line", "_kind", "_more"),
+        *("_id", "_name", "_rest", "_kind"),
         *("_state", "_token", "_active", "_held", "_due_ns", "__weakref__"),
     )
 
-    account: "str | None"  #: who is billed, if that is known here
-    _id: "str | None"  #: None: it was made here, and is only in _name
+    _id: str  #: as it was given; one that was made here is only in _name
     _name: bytes  #: the id in JSON; of one that was made here without what follows
     _rest: "bytes | int"  #: which is a number
-    _end_line: bytes  #: how it will most likely end; both, and the time, are missing
     _kind: "marks.Kind"
-    _more: "marks.More | None"  #: what is said of few
     _state: int
     _token: "Token[Prediction | Outside] | None"  #: of a `with` block
-    _active: bool
+    _active: bool  #: missing until `active` was said
     _held: "marks.Units"
     _due_ns: int  #: when the units that are held are to be told, where there are some
 
     @property
     def id(self) -> str:
         """What it is called, all over the fleet."""
-        return self._quoted()[1:-1].decode() if self._id is None else self._id
+        return self._quoted()[1:-1].decode() if self._kind[0] is marks.MADE else self._id
+
+    @property
+    def account(self) -> "str | None":
+        """Who is billed, if that is known here."""
+        account = self._kind[5]
+        return None if account is None else word(account)
 
     @property
     def parent(self) -> "str | None":
         """The id of the prediction that asked for this one."""
-        return self._more.parent if self._more else None
+        more = self._kind[6]
+        return more.parent if more else None
 
     @property
     def root(self) -> str:
         """The id of the first of that chain; its own, where nobody asked for it."""
-        more = self._more
+        more = self._kind[6]
         return (more and (more.root or more.parent)) or self.id
 
     @property
     def traceparent(self) -> "str | None":
         """W3C's, as it came."""
-        return self._more.traceparent if self._more else None
+        more = self._kind[6]
+        return more.traceparent if more else None
 
     def start(self) -> "Self":
         """Begin, once; what follows is active, but for class fast_boot, which is in load until `active`.
@@ -68,12 +74,23 @@ class Telling(Counted):
         Raises Refused, with `admit`, and nothing else.
         """
         if self._state == NEW:
-            self._begin()
+            try:
+                self._begin()
+            except BaseException as error:
+                self._leave_by(error)
+                raise
         return self
+
+    def _go_in(self) -> None:
+        """Enter the `with` block of one that was begun with more steps than most."""
+        if self._token is None:
+            self._token = AROUND.set(self)  # type: ignore[arg-type]  # each of this kind is a Prediction
+            if self._state > 0:
+                self._state = OUTLET.pid  # who enters ends it, whoever started it
 
     def active(self) -> None:
         """Of class fast_boot: the fine-tune is loaded, processing begins. Of others, which load nothing: nothing."""
-        if self._state > 0 and not self._active:
+        if self._state > 0 and not hasattr(self, "_active"):
             self._active = True
             if self._kind[3] in (None, "fast_boot"):
                 OUTLET.tell(marks.ACTIVE % (self._quoted(), monotonic_ns()), needed=True)
@@ -117,7 +134,7 @@ class Telling(Counted):
 
     def _begin(self) -> None:
         """Start what is not like the others, or finds no room."""
-        outlet, more = OUTLET, self._more
+        outlet, more = OUTLET, self._kind[6]
         self._state = UNTOLD
         if outlet.off:
             return
@@ -130,16 +147,40 @@ class Telling(Counted):
                 self._state = NEW
                 raise refused
         try:
-            head, left_out = marks.head(self._kind, outlet.pid, self._quoted(), more)
-            outlet.dropped += left_out
-            if outlet.tell(head % (self._name, self._rest, monotonic_ns())):
-                self._state = outlet.pid
-        except Exception:  # whatever was given here, the model goes on
+            head, left_out = marks.head(self._kind, outlet.pid, self._quoted())
+        except (TypeError, ValueError):  # whatever was given here, the model goes on
             outlet.dropped += 1
+            return
+        outlet.dropped += left_out
+        line = head % (self._name, self._rest, monotonic_ns())
+        self._state = outlet.pid
+        if not outlet.tell(line):
+            self._state = UNTOLD
+
+    def _go_out(self, how: bytes, at_ns: int) -> None:
+        """Leave the `with` block of one that did not just do what most do."""
+        if self._state == OUTLET.pid:
+            self._end(how, at_ns)
+        elif self._state == UNTOLD:
+            self._state = ENDED
 
     def _end(self, how: bytes, at_ns: int) -> None:
-        self._state = ENDED
         if self._held:
             self._tell_units(at_ns, how)
         else:
-            OUTLET.tell(marks.FINISH % (self._quoted(), how, at_ns), needed=True)
+            self._tell_end(marks.FINISH % (self._quoted(), how, at_ns))
+
+    def _leave_by(self, error: BaseException) -> None:
+        """End it by an exception from elsewhere, which came in the midst of its start, or of its end.
+
+        A signal handler's is raised behind whatever call the signal finds. One moment is out of reach, the first
+        instruction of `__exit__`: whom it comes in leaves the prediction to end with its process.
+        """
+        if self._state == OUTLET.pid:
+            self._end(ending(type(error), error), monotonic_ns())
+        if self._token is not None:
+            leave(self._token)
+        elif AROUND.get() is self:  # what was around it is not known any more: nobody pays for what follows by mistake
+            AROUND.set(OUTSIDE)
+        if OUTLET.waiting:
+            OUTLET.drain()
