@@ -94,11 +94,14 @@ class _Plan:
 
     def __init__(self, path: Path, found: Salvage) -> None:
         self._found = found
+        everywhere = min(found.cursors.values(), default=0)
+        whole: dict[int, Any] = {}
+        for record in records(path, everywhere):
+            found.take(record)  # whoever begins elsewhere in a damaged tree may find more
+            whole[record.seq] = orjson.loads(record.body)
         self._seqs: dict[str, list[int]] = defaultdict(list)
         for seq, id_ in sorted(found.ids.items()):
             self._seqs[_instance(id_)].append(seq)
-        everywhere = min(found.cursors.values(), default=0)
-        whole = {seq: orjson.loads(body) for seq, body in records(path, everywhere)}
         missing = [seq for seq in found.ids if seq > everywhere and seq not in whole and not self._is_own(seq)]
         self.anew = self._anew({_instance(found.ids[seq]) for seq in missing} | found.broken.intersection(self._seqs))
         self.given_up = found.broken.intersection(self._seqs) - self.anew

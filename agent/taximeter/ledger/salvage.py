@@ -31,14 +31,26 @@ class Found(NamedTuple):
     body: bytes
 
 
+class _Named(msgspec.Struct, gc=False):
+    """What a whole record calls itself, which is more to be believed than what it is filed under."""
+
+    id: str
+    type: str
+    time: str
+    data: dict[str, msgspec.Raw]
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
 @dataclass(slots=True)
 class Salvage:
     """What was found; what was not is missing here."""
 
     ledger_id: str | None = None
     node_id: str | None = None
-    head: str = chain.digest_text(chain.GENESIS)  #: the hash that the newest whole record has
-    head_seq: int = 0  #: and its number
+    head_seq: int = 0  #: number of the newest whole record
+    newest: bytes | None = None  #: its bytes
     ids: dict[int, str] = field(default_factory=dict)  #: number of each record -> its id
     cursors: dict[str, int] = field(default_factory=dict)
     letters: list[tuple[str, int, str, str, int, int]] = field(default_factory=list)
@@ -51,6 +63,17 @@ class Salvage:
     )  #: instances that began before -> the number they went on at
     purses: list[tuple[Any, ...]] = field(default_factory=list)  #: rows of grants
     is_whole: bool = True  #: everything but records could be read
+
+    @property
+    def head(self) -> str:
+        """The hash that the newest whole record has."""
+        return chain.digest_text(chain.GENESIS) if self.newest is None else chain.hash_of(self.newest)
+
+    def take(self, record: Found) -> None:
+        """Know a whole record, by what it calls itself."""
+        self.ids[record.seq] = _named.decode(record.body).id
+        if record.seq >= self.head_seq:
+            self.head_seq, self.newest = record
 
 
 def salvage(path: Path) -> Salvage:
@@ -66,26 +89,11 @@ def salvage(path: Path) -> Salvage:
         for seq, id_ in _ranged(connection, "SELECT seq, id FROM lookups WHERE seq >= ? AND seq < ?", found):
             if isinstance(id_, str):
                 found.ids[seq] = id_
-    body = None
-    for seq, body in records(path, 0):
-        found.ids[seq] = _named.decode(body).id
-        found.head_seq = seq
-    if body is not None:
-        found.head = chain.hash_of(body)
-        found.ledger_id = found.ledger_id or _ledger_of(body)
+    for record in records(path, 0):
+        found.take(record)
+    if found.newest is not None:
+        found.ledger_id = found.ledger_id or _ledger_of(found.newest)
     return found
-
-
-class _Named(msgspec.Struct, gc=False):
-    """What a whole record calls itself, which is more to be believed than what it is filed under."""
-
-    id: str
-    type: str
-    time: str
-    data: dict[str, msgspec.Raw]
-
-
-_named = msgspec.json.Decoder(_Named)
 
 
 def _ledger_of(body: bytes) -> str | None:
