@@ -259,6 +259,10 @@ class Piece(NamedTuple):
     slices: Sequence[tuple[Json, Json, Json]] = ()  #: interval, time and totals of each of its records
 
 
+#: By meter, unit and rate: how much of it, times its multiplier, and what that comes to.
+Paid = Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]
+
+
 class Run:
     """One prediction, or an instance itself: what it is, and what its records have told."""
 
@@ -278,6 +282,7 @@ class Run:
         self.base: Mapping[str, int] = {}  #: totals where the card in force took effect
         self.freed: Mapping[str, int] = {}  #: since then
         self.slices: list[tuple[Json, Json, Json]] = []  #: since then, of what is sold online: each record's times
+        self.anew: dict[str, Paid] = {}  #: by the last record of a stretch: what was paid more, for its card came late
 
     def change_card(self, data: Json, card: Card | None) -> None:
         """From the last record on it is under another card: an instance that is sold online."""
@@ -578,7 +583,8 @@ class Kept(NamedTuple):
     state: State
     interval: Json  #: of the corrections of it
     less: State | None = None  #: of what was taken back: the totals before that
-    paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]] | None = None  #: since it was rerated
+    paid: Paid | None = None  #: since it was rerated
+    anew: Paid | None = None  #: more than that, since its card came late and it was still open
     left: State | None = None  #: of what something was taken back of: the totals since
 
 
@@ -774,7 +780,8 @@ class Recomputation:
             for piece in run.pieces:
                 if piece.last_id in self._corrected:
                     left = piece.state._replace(status=state.status, tier=state.tier, ended=True)
-                    book.kept[piece.last_id] = Kept(life, run.at(piece), left, piece.interval)
+                    anew = run.anew.get(piece.last_id)
+                    book.kept[piece.last_id] = Kept(life, run.at(piece), left, piece.interval, anew=anew)
             life.runs.pop(run.name, None)
             if event["type"] == INSTANCE:
                 self._ended(book, life, event)
@@ -821,7 +828,7 @@ class Recomputation:
                 if run.name is None and run.online:
                     run.change_card(data, self.cards.get(data["billing"]["rate_card"] or ""))
                     self._card_in_force(book, run, event)
-                else:
+                elif not self._came_late(book, life, run, data["billing"]["rate_card"]):
                     self._fault(event, f"billing.rate_card is another than at its start, {run.card_hash}")
             elif run.name is None and run.online:
                 self._uncut(run, event)
@@ -834,6 +841,24 @@ class Recomputation:
         self._card_in_force(book, run, event)
         run.known = book.cards
         return run
+
+    def _came_late(self, book: Book, life: Life, run: Run, known_as: str | None) -> bool:
+        """Whether a prediction goes on under the card of its start, which came late, and costs the same so far."""
+        found = (self._own_late(cards, run) for cards in reversed(book.in_force))
+        own = next((card for card in found if card is not None and card.hash == known_as), None)
+        if own is None or run.state is None:
+            return False
+        before = copy.copy(run)
+        run.card, run.card_hash = own, own.hash
+        dues = [(before.dues(run.state, rules), run.dues(run.state, rules)) for rules in life.rules]
+        return any(not was or not now or _settled(now, _settled(was, {})[1])[0].lines == () for was, now in dues)
+
+    def _own_late(self, cards: Sequence[Card], run: Run) -> Card | None:
+        """The card in force at the start of a run, of those known once, if that is a later one than it names."""
+        own = self.cards.get(_in_force(cards, utc_ns(run.begun["start_utc"])) or "")
+        if own is None or (run.card_hash is not None and run.card is None):
+            return None
+        return own if run.card is None or own.effective_ns > run.card.effective_ns else None
 
     def _uncut(self, run: Run, event: Json) -> None:
         """What is sold online is cut where a card takes effect that was known before."""
@@ -983,7 +1008,9 @@ class Recomputation:
         billed = run.dues(was, rules)
         if before is None or billed is None:
             return bill_of(now, Dues([], None, None)), [*changes, None]
-        return bill_of(now, before), [*changes, corrected(billed, before)]
+        # What turns out to have no price is not priced at all: what was billed of it is taken back.
+        meant = before._replace(unrated=True) if now.unrated else before
+        return bill_of(now, before), [*changes, corrected(billed, meant)]
 
     def _sums(self, told: Bill, event: Json) -> None:
         """Where prices or rules are not known: each line's own arithmetic, and the sum."""
@@ -1031,6 +1058,10 @@ class Recomputation:
             self._missed(life, event)
             self._freed(life, told, event)
             return
+        if data["reason"] == "rerated" and corrects not in book.kept and self._open(life, corrects):
+            self._missed(life, event)
+            self._rerated_open(book, life, told, event)
+            return
         while (
             life.pending and life.pending[0].corrects != corrects and life.pending[0].by.get(life.rules[0].hash) is None
         ):
@@ -1049,6 +1080,56 @@ class Recomputation:
             ] += 1
             self._sums(told, event)
         self._close(book, life, data["instance"])
+
+    @staticmethod
+    def _open(life: Life, corrects: str) -> tuple[Run, Piece | None] | None:
+        """Whose record is corrected while it goes on; of an instance, a stretch of it that may be over."""
+        for run in life.runs.values():
+            piece = next((piece for piece in run.pieces if piece.last_id == corrects), None)
+            if piece is not None or run.last_id == corrects:
+                return run, piece
+        return None
+
+    def _rerated_open(self, book: Book, life: Life, told: Bill, event: Json) -> None:
+        """What goes on is billed anew so far, since the card of its start came late, or one that cuts it."""
+        data, found = event["data"], self._open(life, event["data"]["corrects"]["id"])
+        run, piece = found if found is not None else (None, None)
+        if run is None or run.state is None or run.partial or not book.whole or not life.rules:
+            self.not_checked[
+                "what it corrects is not in the export, or not priced by what is: only its sums are checked"
+            ] += 1
+            self._sums(told, event)
+            return
+        if piece is None:
+            piece = Piece(
+                run.card, run.base, run.state, run.last_id, _since(run.begun, run.told), run.freed, run.slices
+            )
+        self._as_of(event, piece.interval)
+        kept = Kept(life, run.at(piece), piece.state, piece.interval)
+        own, wrong = self._own_late(book.cards, run), ""
+        if run.name is not None and own is None:
+            raise Fault("is rerated, expected that a card came late which was in force at its start")
+        for rules in life.rules:
+            if run.name is None:
+                due = self._due_of_parts(book, kept, piece.state, rules)
+            else:
+                now = copy.copy(run)
+                now.card, now.card_hash = own, own.hash if own else None
+                due = now.dues(piece.state, rules) or Dues([], None, None)
+            if data["billing"]["rate_card"] != due.card:
+                wrong = wrong or f"billing.rate_card is {data['billing']['rate_card']}, expected {due.card}"
+                continue
+            before = _paid(kept, rules)
+            expected, paid = _settled(due, _more(before, run.anew.get(piece.last_id, {})))
+            bill = differences(told._replace(lines=tuple(sorted(told.lines))), expected)
+            if not bill:
+                if run.name is None:
+                    run.anew[piece.last_id] = _more(paid, before, -1)
+                else:
+                    run.card, run.card_hash = own, own.hash if own else None
+                return
+            wrong = wrong or bill
+        self._fault(event, wrong)
 
     def _freed(self, life: Life, told: Bill, event: Json) -> None:
         """Some of an instance's time was told as active, and was idle or teardown: a prediction had ended before."""
@@ -1133,7 +1214,9 @@ class Recomputation:
             raise Fault(f"reason is {reason}, expected one that a run which has ended is corrected for")
         else:
             new_less = less and less._replace(tier=now.tier, devices=now.devices)
-            book.kept[corrects] = Kept(life, run, now, interval, new_less)
+            left_now = kept.left and kept.left._replace(tier=now.tier, devices=now.devices)
+            paid = None if kept.paid is None else _more(kept.paid, _paid_by(told))
+            book.kept[corrects] = Kept(life, run, now, interval, new_less, paid, left=left_now)
         left = [rules for rules in life.rules if not differences(told, self._change(run, was, now, less, rules))]
         if not left:
             self._fault(event, differences(told, self._change(run, was, now, less, life.rules[0])))
@@ -1167,8 +1250,9 @@ class Recomputation:
                 if due.card != card.hash:
                     wrong = wrong or f"billing.rate_card is {card.hash}, expected {due.card}"
                     continue
-            paid = _paid(kept, rules) if kept.paid is None else kept.paid
-            expected, paid = _settled(due, paid)
+            expected, paid = _settled(
+                due, _more(_paid(kept, rules), kept.anew or {}) if kept.paid is None else kept.paid
+            )
             found = differences(told._replace(lines=tuple(sorted(told.lines))), expected)
             if not found:
                 book.kept[corrects] = kept._replace(paid=paid)
@@ -1290,9 +1374,7 @@ def _freed(state: State, freed: Mapping[str, int]) -> State:
     return state._replace(ns={part: ns + freed.get(part, 0) for part, ns in state.ns.items()}) if freed else state
 
 
-def _settled(
-    due: Dues, paid: Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]
-) -> tuple[Bill, Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]]:
+def _settled(due: Dues, paid: Paid) -> tuple[Bill, Paid]:
     """What makes what was paid so far into what is due, and what is paid then; quantities times their multipliers."""
     now: dict[tuple[str, str, str], tuple[Fraction, Fraction]] = {}
     for one in due.lines:
@@ -1310,10 +1392,31 @@ def _settled(
     return Bill("rated", tuple(sorted(lines)), text_of(total), due.currency), now
 
 
-def _paid(kept: Kept, rules: Rules) -> Mapping[tuple[str, str, str], tuple[Fraction, Fraction]]:
+def _paid(kept: Kept, rules: Rules) -> Paid:
     """What was paid before anything was rerated: nothing of what had no price."""
     due = kept.run.dues(kept.left or kept.state, rules)
     return {} if due is None or due.unrated else _settled(due, {})[1]
+
+
+def _paid_by(bill: Bill) -> Paid:
+    """What the lines of a bill come to."""
+    paid: Paid = {}
+    for meter, quantity, unit, rate, by, amount in bill.lines:
+        paid = _more(paid, {(meter, unit, rate): (Fraction(quantity) * Fraction(by), Fraction(amount))})
+    return paid
+
+
+def _more(paid: Paid, other: Paid, sign: int = 1) -> Paid:
+    """What was paid, and something else."""
+    keys = {*paid, *other}
+    none = (Fraction(0), Fraction(0))
+    return {
+        key: (
+            paid.get(key, none)[0] + sign * other.get(key, none)[0],
+            paid.get(key, none)[1] + sign * other.get(key, none)[1],
+        )
+        for key in keys
+    }
 
 
 def _until(run: Run, state: State, at_ns: int, terms: Json, *, least: bool) -> State:
@@ -1332,7 +1435,8 @@ def _until(run: Run, state: State, at_ns: int, terms: Json, *, least: bool) -> S
         before_ns = min(time[f"{phase}_ns"], left_ns)
         ns[f"{phase}_ns"] = to_date[f"{phase}_ns"] - time[f"{phase}_ns"] + before_ns
         left_ns -= before_ns
-    ready = state.counts and ns["boot_ns"] >= state.ns["boot_ns"]
+    is_over = not least or any(ns[f"{phase}_ns"] for phase in ("idle", "active", "teardown"))
+    ready = state.counts and is_over and ns["boot_ns"] >= state.ns["boot_ns"]
     ns["boot_ns"] = state.ns["boot_ns"] if ready else run.base.get("boot_ns", 0)
     freed_ns = run.freed.get("idle_ns", 0) + run.freed.get("teardown_ns", 0)
     freed_ns = max(0, freed_ns - (state.ns["active_ns"] - ns["active_ns"]))  # it was the last of the active time

@@ -8,7 +8,16 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from taximeter.billing.classes import ONLINE
-from taximeter.charging import rate_ended, rate_freed, rate_instance, rate_less, rate_piece, rate_prediction
+from taximeter.billing.rating import Rating
+from taximeter.charging import (
+    rate_ended,
+    rate_freed,
+    rate_instance,
+    rate_less,
+    rate_piece,
+    rate_prediction,
+    units_before,
+)
 from taximeter.clockwork import utc_ns
 from taximeter.events import NOTHING, Options, ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
@@ -17,6 +26,7 @@ from taximeter.intervals import Moment, concurrency, instance_time, interval, pr
 from taximeter.records import (
     FREED,
     PLATFORM,
+    RERATED,
     UNATTRIBUTED,
     Billing,
     Exit,
@@ -306,6 +316,33 @@ def late_correction(instance: Instance, ended: Ended, book: Rulebook) -> UsageRe
     end = End(prediction.cut_ns, ended.status, final=True, witness=prediction.start)
     correction = _correction((instance, prediction), run, end, (rating.correction, use), book.source, behind=0)
     return replace(correction, sold_ns=rating.resold_ns)
+
+
+def rerated_correction(
+    instance: Instance, prediction: Prediction, card: str, rating: Rating, book: Rulebook
+) -> UsageRecord:
+    """What another card changes of what an open prediction's records have billed; on what they were billed on."""
+    now = replace(prediction, card=card)
+    hardware = billed_hardware(instance, now, book)
+    if (prediction.tier, prediction.devices) != (hardware.tier, hardware.count):
+        # What other evidence changes comes with the next record.
+        hardware = dataclasses.replace(hardware, tier=prediction.tier or hardware.tier, count=prediction.devices)
+    run = _of_run(prediction, _cut_of(instance))
+    end = End(instance.cut.at_ns, Status.PROCESSING, final=False, witness=prediction.start)
+    data = _told(instance, prediction, end)
+    del data["final"]
+    data |= {
+        "corrects": {"source": book.source, "id": prediction.last_interim},
+        "reason": RERATED,
+        "interval": interval(instance.opened, run.began, run.until),
+        "time": _NO_TIME,
+        "units_to_date": units_before(prediction),
+        "attributes": prediction.attributes,
+        "hardware": _use(instance, now, hardware, book),
+        "billing": rating.correction,
+    }
+    record = _record(instance, RecordType.CORRECTION, prediction, run.began, data)
+    return replace(record, sold_ns=rating.resold_ns if prediction.pool is not None else None)
 
 
 def take_back(

@@ -13,6 +13,7 @@ from taximeter.billing.outcome import sold_ns, why_nothing
 from taximeter.billing.rates import RateCard
 from taximeter.billing.rating import Rating, informative, rate, taken_back, taken_back_anew
 from taximeter.billing.readings import Totals
+from taximeter.billing.settling import line_of, settle
 from taximeter.billing.tariffs import Offer, Sale, Tariff, multiplied
 from taximeter.events import ServiceClass, Status
 from taximeter.hardware.inventory import Hardware
@@ -115,6 +116,36 @@ def due_of_ended(ended: Ended, rules: Rules, card: RateCard | None, online: bool
     )
     units = prediction.units_to_date
     return dues(sale, _totals(sale, prediction, prediction.cut_times, units, ended=True))
+
+
+def rate_anew(instance: Instance, prediction: Prediction, card: str, book: Rulebook) -> Rating | None:
+    """What another card changes of what a prediction's interim records have billed so far: its correction.
+
+    None where that card has no price for it, or one in another currency.
+    """
+    if prediction.last_interim is None:
+        return Rating(informative(None))
+    due, busy_ns = _due_so_far(instance, prediction, card, book)
+    billed, _ = _due_so_far(instance, prediction, prediction.card, book)
+    lines = [] if billed.reason else [line_of(one) for one in billed.lines]
+    if due.reason is not None or (lines and billed.currency != due.currency):
+        return None
+    resold = sold_ns(due, busy_ns) - sold_ns(billed, busy_ns)
+    return Rating(informative(None), settle(due, lines), None, resold)
+
+
+def _due_so_far(instance: Instance, prediction: Prediction, card: str | None, book: Rulebook) -> tuple[Dues, int]:
+    """What a prediction costs up to its last record by a card, on what that was billed on; and how long it was busy."""
+    known = book.card_of(card)
+    model = known.model(prediction.model) if known else None
+    online = ONLINE.intersection((prediction.service_class, instance.service_class))
+    if online and not (model and model.online_units):
+        return Dues(Tariff(known.currency if known else None, card), ()), 0
+    terms = book.rules_of(instance.rules).classes.terms[prediction.service_class]
+    on = (prediction.tier or "", prediction.devices, prediction.attributes, bool(online))
+    sale = Sale(known, model, terms, _PROCESSING, *on)
+    totals = _totals(sale, prediction, prediction.cut_times, units_before(prediction), ended=False)
+    return dues(sale, totals), totals.busy_ns
 
 
 def rate_instance(instance: Instance, phases: Phases, status: Status, by: By) -> Rating:

@@ -223,6 +223,7 @@ class Instance(Value):
     lag_ns: int = 0  #: so much earlier times would be settled, had nothing been cut
     unread: bool = False  #: a line of its journal was lost, in which it may have been stopped
     hidden: int = 0  #: so many more may be active, whose starts were in lines that were lost
+    repriced: tuple[str, ...] = ()  #: cards that came late to it: once it is over its records are settled by them
 
     @property
     def service_class(self) -> ServiceClass:

@@ -32,6 +32,7 @@ class Stretch(NamedTuple):
     since: Phases
     until: Phases
     freed: Freed = Freed()
+    whole: bool = True  #: all of its records are there
 
     @property
     def own(self) -> Sequence[Json]:
@@ -59,11 +60,17 @@ def stretches(events: Iterable[Json]) -> Iterator[Stretch]:
             groups[-1].append(event)
         elif event["type"] == RecordType.CORRECTION and data["corrects"]["id"] in by_record:
             by_record[data["corrects"]["id"]].append(event)
-    since = Phases()
+    since, whole = Phases(), bool(groups) and is_whole(groups[0][0])
     for group in groups:
         until = _until(next(event["data"] for event in reversed(group) if event["type"] == RecordType.INSTANCE), since)
-        yield Stretch(group, since, until, _freed(group))
-        since = until
+        yield Stretch(group, since, until, _freed(group), whole)
+        since, whole = until, True
+
+
+def is_whole(first: Json) -> bool:
+    """Whether that is the first record of a run, or of an instance, of all: it tells all that there was by then."""
+    data = first["data"]
+    return bool(data["to_date"]["wall_ns"] == data["time"]["wall_ns"])
 
 
 class Part(NamedTuple):
@@ -132,9 +139,10 @@ def _is_cheaper(one: RateCard | None, other: RateCard | None, tier: str) -> bool
 
 
 def _until_instant(stretch: Stretch, at_utc_ns: int, terms: Terms, *, least: bool) -> Phases:
-    """Its phases to date at an instant within it; a boot counts from when it led to ready."""
+    """Its phases to date at an instant within it; a boot counts once it led to ready, and something followed."""
     until = phases_until(stretch.own, at_utc_ns, terms, least=least)
-    ready = until.boot >= stretch.own[-1]["data"]["to_date"]["boot_ns"]
+    is_over = not least or until.idle + until.active + until.teardown > 0
+    ready = is_over and until.boot >= stretch.own[-1]["data"]["to_date"]["boot_ns"]
     until = replace(until, boot=stretch.until.boot if ready else stretch.since.boot)
     return truly(until, freed_until(stretch.freed, stretch.until.active - until.active))
 

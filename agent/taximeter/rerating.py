@@ -1,7 +1,8 @@
 """Rerating: what had no price when it ended, billed once its card or its units have come. Pure.
 
 Owns which card that is, and the correction. It is worked out from an instance's records alone, those corrections
-included, so doing it again changes nothing. Refuses to know whose records are read, and when.
+included, so doing it again changes nothing; where some of them are not here any more, nothing is worked out. Refuses to
+know whose records are read, and when.
 
 A prediction keeps the card that was in force at its start, as the ledger knows the cards now: where another has billed
 it, for that one came late, it is billed anew. Only where there was none then, or that card has no price for its tier,
@@ -19,9 +20,9 @@ from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.billing.settling import settle_all
 from taximeter.booking import record_id
 from taximeter.charging import due_of_ended
-from taximeter.events import ServiceClass
+from taximeter.events import ServiceClass, Status
 from taximeter.instance import Ended
-from taximeter.online_rerating import Stretch, due_of, in_force, parts_of, stretches
+from taximeter.online_rerating import Stretch, due_of, in_force, is_whole, parts_of, stretches
 from taximeter.predictions import added
 from taximeter.recall import ended_as_told, number_of, realtime_ns
 from taximeter.records import (
@@ -46,6 +47,7 @@ Units = Mapping[str, Mapping[str, str]]  #: by prediction: more of what was coun
 #: Why one is left without a price.
 OTHER_CURRENCY = "other_currency"
 NO_CARD, NO_TIER, NO_UNITS = "no_rate_card", "no_price_for_its_tier", "no_units"
+GONE = "records_gone"
 
 
 class Outcome(NamedTuple):
@@ -56,18 +58,22 @@ class Outcome(NamedTuple):
 
 
 class LateCards:
-    """By which cards something may have been billed for which another came late."""
+    """By which cards something may have been billed for which another came late; `only`: for which that one did."""
 
-    def __init__(self, cards: Sequence[RateCard]) -> None:
-        self._since: dict[str, str] = {}
+    def __init__(self, cards: Sequence[RateCard], only: RateCard | None = None) -> None:
+        self._since: dict[str | None, str] = {}
         for card in cards:
             later = [one.effective_utc_ns for one in cards if one.effective_utc_ns > card.effective_utc_ns]
+            if only is not None:
+                later = [only.effective_utc_ns] if only.effective_utc_ns in later else []
             if later:
                 self._since[card.hash] = utc_text(min(later))
+        if only is not None:
+            self._since[None] = utc_text(only.effective_utc_ns)
 
     def since(self, known_as: str | None) -> str | None:
         """Since when, as records write it, another card is in force than the one of that hash; None: nothing has."""
-        return self._since.get(known_as or "")
+        return self._since.get(known_as)
 
 
 def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units, *, late_cards: bool = False) -> Outcome:
@@ -75,32 +81,76 @@ def rerate(events: Sequence[Json], book: Rulebook, rules: Rules, units: Units, *
 
     `late_cards`: also of what has a price, where a card came late that was in force by then.
     """
-    number = 1 + max(number_of(event["id"]) for event in events)
     online = any(event["data"]["class"] in ONLINE for event in events if event["type"] == RecordType.INSTANCE)
+    runs = [run for run in _runs(events) if _is_unrated(run) or (late_cards and _late_card(run, book.cards))]
+    first = _of_runs(runs, (book, rules), units, online=online)
+    own = [event for event in events if event["type"] == RecordType.INSTANCE]
+    over = list(stretches(events)) if own and own[-1]["data"]["final"] else []
+    second = _of_stretches([one for one in over if late_cards or one.unrated], own, (book, rules))
+    return numbered(
+        (*first.records, *second.records), (*first.left, *second.left), 1 + max(number_of(e["id"]) for e in events)
+    )
+
+
+def rerate_runs(events: Iterable[Json], book: Rulebook, rules: Rules, card: RateCard) -> Outcome:
+    """Corrections of those predictions that have ended, by all of their records, whose own card came late: this one.
+
+    Whoever books them numbers them. Where their instance is what is sold, they are of its class.
+    """
+    runs = [run for run in _runs(events) if _late_card(run, book.cards) is card]
+    return _of_runs(runs, (book, rules), {}, online=False)
+
+
+def rerate_stretches(
+    events: Sequence[Json], book: Rulebook, rules: Rules, card: RateCard, under: str | None = None
+) -> Outcome:
+    """The same of an instance's own time, by its own records; while it is open, of what is not `under` its card now."""
+    own = [event for event in events if event["type"] == RecordType.INSTANCE]
+    found = []
+    for one in stretches(events):
+        parts = parts_of(one, own[-1], book.cards, rules)
+        is_over = own[-1]["data"]["final"] or one.own[0]["data"]["billing"]["rate_card"] != under
+        # What had no price has that of its own card now, and no other: for the rest somebody has to ask.
+        theirs = parts[:1] if one.unrated else parts
+        if is_over and any(part.card is card for part in theirs):
+            found.append(one)
+    return _of_stretches(found, own, (book, rules))
+
+
+def numbered(records: Iterable[UsageRecord], left: tuple[str, ...], number: int) -> Outcome:
+    """The same, of which the first record has that number of its instance's."""
+    return Outcome(
+        tuple([replace(one, id=record_id(str(one.instance), at)) for at, one in enumerate(records, number)]), left
+    )
+
+
+def _of_runs(runs: Iterable[Sequence[Json]], by: tuple[Rulebook, Rules], units: Units, *, online: bool) -> Outcome:
     records: list[UsageRecord] = []
     left: list[str] = []
-    for run in _runs(events):
-        if not (_is_unrated(run) or (late_cards and _is_late(run, book.cards))):
-            continue
+    for run in runs:
         more = units.get(run[0]["data"]["prediction"], {})
-        outcome = _rerated(run, (book, rules), more, online=online)
+        outcome = _rerated(run, by, more, online=online) if is_whole(run[0]) else GONE
         if isinstance(outcome, str):
             left.append(outcome)
         elif outcome is not None:
             billing, ended, sold = outcome
             counted = {"units_to_date": ended.prediction.units_to_date, "attributes": ended.prediction.attributes}
             whose = run[0], next(event for event in run if event["data"].get("final"))
-            record = _record(billing, whose, whose[1], number + len(records), counted)
+            record = _record(billing, whose, {**whose[1]["data"], "hardware": _latest(run)}, counted)
             records.append(replace(record, sold_ns=sold))
-    own = [event for event in events if event["type"] == RecordType.INSTANCE]
-    if own and own[-1]["data"]["final"]:
-        for stretch in (one for one in stretches(events) if late_cards or one.unrated):
-            said = _of_stretch(stretch, own[-1], (book, rules))
-            if isinstance(said, str):
-                left.append(said)
-            elif said is not None:
-                whose = stretch.own[0], stretch.own[-1]
-                records.append(_record(said, whose, own[-1], number + len(records), {}))
+    return Outcome(tuple(records), tuple(left))
+
+
+def _of_stretches(found: Iterable[Stretch], own: Sequence[Json], by: tuple[Rulebook, Rules]) -> Outcome:
+    records: list[UsageRecord] = []
+    left: list[str] = []
+    for stretch in found:
+        said = _of_stretch(stretch, own[-1], by) if stretch.whole else GONE
+        if isinstance(said, str):
+            left.append(said)
+        elif said is not None:
+            whose = stretch.own[0], stretch.own[-1]
+            records.append(_record(said, whose, own[-1]["data"], {}))
     return Outcome(tuple(records), tuple(left))
 
 
@@ -108,11 +158,20 @@ def _is_unrated(run: Sequence[Json]) -> bool:
     return any(event["data"]["billing"]["status"] == BillingStatus.UNRATED for event in run)
 
 
-def _is_late(run: Sequence[Json], cards: tuple[RateCard, ...]) -> bool:
-    """Whether a card came late that was in force at the start of a run, and not yet when its own took effect."""
+def _late_card(run: Sequence[Json], cards: tuple[RateCard, ...]) -> RateCard | None:
+    """The card that was in force at the start of a run, where that came late, and another was known then, or none."""
     known_as = run[0]["data"]["billing"]["rate_card"]
     own = next((card for card in cards if card.hash == known_as), None)
-    return own is not None and in_force(cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), own) is not own
+    if own is None and known_as is not None:
+        return None
+    card = in_force(cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), own)
+    return None if card is own else card
+
+
+def _latest(run: Sequence[Json]) -> Json:
+    """On what a run is known to have run by now: what evidence corrected bills, whatever its last record was told."""
+    told: Json = next(event["data"]["hardware"] for event in reversed(run) if event["data"].get("reason") != RERATED)
+    return told
 
 
 def _of_stretch(stretch: Stretch, end: Json, by: tuple[Rulebook, Rules]) -> Billing | str | None:
@@ -165,10 +224,12 @@ def _rerated(
     """What a run is to be billed, with what it is billed for; a word, where it cannot be; None, where it is already."""
     book, rules = by
     told = [event for event in run if event["data"].get("final") or event["data"].get("reason") in TAKEN_BACK]
-    ended = ended_as_told(told[-1])
-    before = [event["data"]["units_to_date"] for event in run if event["data"].get("reason") == RERATED]
+    ended, hardware = ended_as_told(told[-1]), _latest(run)
+    anew = [event for event in run if event["data"].get("reason") == RERATED]
+    before = [event["data"]["units_to_date"] for event in anew if event["data"]["status"] != Status.PROCESSING]
     counted = added(before[-1] if before else ended.prediction.units_to_date, more)
-    ended = replace(ended, prediction=replace(ended.prediction, units={}, units_total=counted))
+    on = {"tier": hardware["tier"], "devices": hardware["count"]}
+    ended = replace(ended, prediction=replace(ended.prediction, units={}, units_total=counted, **on))
     online = online or ended.prediction.service_class in ONLINE
     dues = _dues(ended, rules, book.cards, realtime_ns(run[0]["data"]["interval"]["start_utc"]), online=online)
     if isinstance(dues, str):
@@ -176,7 +237,7 @@ def _rerated(
     billing = _settled((dues,), run)
     if billing is None or isinstance(billing, str):
         return billing
-    already = bool(before) or online or not _is_unrated(run)  # what has a price, or was rerated, is sold since then
+    already = bool(anew) or online or not _is_unrated(run)  # what has a price, or was rerated, is sold since then
     terms, times = rules.classes.terms[ended.prediction.service_class], ended.prediction.cut_times
     busy_ns = times.share if terms.quantity is Quantity.SHARE else times.active
     return billing, ended, 0 if already else sold_ns(dues, busy_ns)
@@ -199,11 +260,9 @@ def _dues(ended: Ended, rules: Rules, cards: tuple[RateCard, ...], start_utc_ns:
     return NO_CARD if own is None and not later else NO_TIER
 
 
-def _record(
-    billing: Billing, whose: tuple[Json, Json], end: Json, number: int, counted: Mapping[str, object]
-) -> UsageRecord:
-    """A correction of all from the first to the last of the records `whose` it is, told as the `end` has it."""
-    (first, last), of = whose, end["data"]
+def _record(billing: Billing, whose: tuple[Json, Json], of: Json, counted: Mapping[str, object]) -> UsageRecord:
+    """A correction of all from the first to the last of the records `whose` it is, told as `of` has it."""
+    first, last = whose
     names = (
         "account",
         "model",
@@ -230,7 +289,7 @@ def _record(
         "billing": billing,
     }
     return UsageRecord(
-        record_id(of["instance"], number),
+        record_id(of["instance"], 0),
         RecordType.CORRECTION,
         last["subject"],
         realtime_ns(began["start_utc"]),

@@ -91,13 +91,13 @@ def cut_until(instance: Instance, at_ns: int, turn: Turn) -> Instance:
             instance = replace(instance, next_cut_ns=instance.next_cut_ns + missed * interim_ns)
     while instance.next_cut_ns and instance.next_cut_ns <= at_ns:
         next_ns = instance.next_cut_ns
-        instance = _under_each_card(instance, next_ns, turn)
+        instance = under_each_card(instance, next_ns, turn)
         if instance.next_cut_ns == next_ns:
             instance = _cut(instance, next_ns, turn)
-    return _under_each_card(instance, at_ns, turn)
+    return under_each_card(instance, at_ns, turn)
 
 
-def _under_each_card(instance: Instance, at_ns: int, turn: Turn) -> Instance:
+def under_each_card(instance: Instance, at_ns: int, turn: Turn) -> Instance:
     """Cut what is sold online where a rate card took effect until `at_ns`: one that is known late, from then on."""
     if len(turn.book.cards) < 2 or not instance.next_cut_ns or instance.service_class not in ONLINE:
         return instance

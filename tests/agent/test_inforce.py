@@ -72,3 +72,29 @@ def test_facts_thresholds_and_grants_are_numbered_together_over_restarts(tmp_pat
         "spending",
         "threshold",
     ]
+
+
+RATES = 'version = "{version}"\neffective = 2026-0{month}-01T00:00:00Z\ncurrency = "USD"\n[tiers]\ncpu = "1"\n'
+
+
+def late_facts(directory: Path, month: int, content: str = "") -> list[bool]:
+    """Of each rate card that the ledger has put in force: whether what was billed before it came is to be corrected."""
+    (directory / "rates.toml").write_text(RATES.format(version=month, month=month))
+    started(directory, f'rates = "rates.toml"\n{content}').close()
+    with LedgerReader(directory / "ledger.db") as reader:
+        facts = [json.loads(body)["data"] for body in reader.records()]
+    return ["late" in fact for fact in facts if fact["fact"] == "rate_card"]
+
+
+def test_a_card_that_is_there_too_late_says_so_but_not_the_first_of_all(tmp_path: Path) -> None:
+    assert late_facts(tmp_path, 1) == [False]
+    assert late_facts(tmp_path, 2) == [False, True]
+    assert late_facts(tmp_path, 2) == [False, True]
+    with LedgerReader(tmp_path / "ledger.db") as reader:
+        known = read_known(reader)
+    assert known.late == (known.cards[1].hash,)
+
+
+def test_where_late_cards_are_only_warned_of_nothing_is_to_be_corrected(tmp_path: Path) -> None:
+    assert late_facts(tmp_path, 1) == [False]
+    assert late_facts(tmp_path, 2, '[billing]\nlate_cards = "warn"\n') == [False, False]

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taximeter.billing.rates import RateCard, parse_card
-from taximeter.events import Event, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
-from taximeter.hardware.inventory import Hardware
+from taximeter.events import Event, Observed, Options, ServiceClass, Status, Stopping, StopReason, UnitsMark
+from taximeter.hardware.inventory import Device, Hardware
+from taximeter.late import review
 from taximeter.lifecycle import Stage
 from taximeter.meter import fold, open_instance
+from taximeter.recall import ended
 from taximeter.records import RecordType, UsageRecord, utc_text
 from taximeter.rerating import NO_CARD, NO_TIER, NO_UNITS, OTHER_CURRENCY, LateCards, Outcome, rerate
 from taximeter.rulebook import Rulebook
@@ -36,6 +38,7 @@ from tests.core.stories import (
     spawned,
     start,
     tell,
+    with_heartbeats,
 )
 from tests.core.test_laws import PRICES, histories
 
@@ -400,6 +403,27 @@ def test_a_prediction_is_billed_by_the_card_of_its_start_even_if_that_came_late(
     assert outcome.records[0].sold_ns == 0
 
 
+def test_a_run_that_was_corrected_for_its_hardware_is_billed_anew_on_that() -> None:
+    """It ran on one of the two devices that it declared, as was seen when it had ended."""
+    both = Hardware("two", 2, (Device("GPU-a", "a GPU", None, 0), Device("GPU-b", "a GPU", None, 1)), settled=False)
+    one = Hardware("one", 1, (Device("GPU-a", "a GPU", None, 0),))
+    happened = [spawned(0), ready(0), start(SECOND, "p1"), finish(3 * SECOND, "p1")]
+    events = [*with_heartbeats(happened, MINUTE), beat(4 * SECOND), Observed(4 * SECOND, 4 * SECOND, one)]
+    before = under(card(one="1", two="3"))
+    instance = open_instance(opened(WORKER), before, both)
+    step = fold(instance, events, before)
+    settled, evidence = review(step.instance, ended(opened(WORKER), read(step.records)), step.instance.records, before)
+    step_ = fold(settled, [exited(5 * SECOND)], before)
+    records = [*step.records, *evidence, *step_.records]
+    assert sum(map(amount_of, records)) == 2
+    by = under(card(one="1", two="3"), late(1, "0", one="2", two="5"))
+    outcome = anew(records, by)
+    assert sum(map(amount_of, [*records, *outcome.records])) == 4
+    facts = recomputing.facts(by, 1)[1:]
+    bodies = recomputing.sealed([*recomputing.facts(before), *records, *facts, *outcome.records])
+    assert recomputing.tool().recompute(bodies).findings == []
+
+
 def test_only_who_asks_for_it_has_billed_anew_what_has_a_price() -> None:
     by = under(card("0.5"), late(6, "2"), late(1, "0.7"))
     assert rerated(online(under(card("0.5"))), by) == rerated(ridden(under(card("0.5")), None), by) == Outcome((), ())
@@ -532,3 +556,7 @@ def test_a_card_is_known_to_be_followed_by_the_next_one_that_takes_effect_later(
         utc_text(cards[2].effective_utc_ns),
     ]
     assert followed.since(None) is None
+    by_one = LateCards(cards, cards[2])
+    since = utc_text(cards[2].effective_utc_ns)
+    assert [by_one.since(one.hash) for one in cards] == [since, since, None, since]
+    assert by_one.since(None) == since

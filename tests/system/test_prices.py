@@ -217,8 +217,8 @@ def test_rerate_bills_what_ran_before_there_was_a_card_and_what_counted_nothing_
         assert audit(reader).faults == ()
 
 
-def test_a_card_that_comes_late_cuts_what_was_sold_once_somebody_asks_for_that(tmp_path: Path) -> None:
-    node = node_of(tmp_path)
+def test_where_late_cards_are_only_warned_of_what_was_sold_is_cut_once_somebody_asks_for_that(tmp_path: Path) -> None:
+    node = node_of(tmp_path, '[hardware]\nnvml = false\n[billing]\nlate_cards = "warn"\n')
     write_rates(node, cpu="1")
     with node.agent() as agent:
         node.run("--class", "private", "--account", "cus_7", "--", "sleep", "2.5")

@@ -26,6 +26,7 @@ from taximeter.ledger.values import Batch, JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step, fold, fold_all, go_on, open_instance
 from taximeter.observe.tally import Tally
+from taximeter.overdue import corrected, goes_under
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
 from taximeter.values import replace
@@ -73,6 +74,9 @@ class Books:
         self.accounts: dict[str, Account] = {}
         self.settling: dict[str, Account] = {}  #: that have ended, and whose records are to be reviewed first
         self.reviews: dict[str, None] = {}  #: whose records are to be reviewed, accounts and settling ones, in order
+        self.repriced: dict[
+            str, None
+        ] = {}  #: that are over, and whose records are to be settled by a card that came late
         self.closed: dict[str, Closed] = {}  #: whose files still lie there
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
@@ -93,6 +97,8 @@ class Books:
             accounts[journal.instance] = Account(Position(journal.segment, journal.offset), state)
             if state is not None and state.review is not None:
                 self.reviews[journal.instance] = None
+            elif state is not None and has_ended and state.repriced:
+                self.repriced[journal.instance] = None
 
     def read(self, instance: str) -> bool:
         """Fold what an instance's journal has anew; True if there is more than one round should take."""
@@ -274,6 +280,37 @@ class Books:
         """Book corrections of instances that are over."""
         self._page.records.extend(records)
 
+    def put_under(self, name: str, card: str) -> None:
+        """Have an instance that is not over, or not settled, go on as if that card had not come late."""
+        account = self._unsettled(name)
+        if account is not None and account.instance is not None:
+            account.instance, records = goes_under(account.instance, card, self.book)
+            self._page.records.extend(records)
+            self._page.keep(name)
+
+    def correct(self, name: str, records: tuple[UsageRecord, ...]) -> bool:
+        """Book corrections of an instance that is not over, or not settled; False where it is."""
+        account = self._unsettled(name)
+        if account is None or account.instance is None:
+            return False
+        account.instance, told = corrected(account.instance, records)
+        self._page.records.extend(told)
+        self._page.keep(name)
+        return True
+
+    def _unsettled(self, name: str) -> Account | None:
+        if name in self.accounts:
+            self._complete(name)
+        return self.accounts.get(name) or self.settling.get(name)
+
+    def settled(self, name: str) -> None:
+        """Let go of an instance that is over, now that its records are as if no card had come late."""
+        self.repriced.pop(name, None)
+        account = self.settling.get(name)
+        if account is not None and account.instance is not None:
+            account.instance = replace(account.instance, repriced=())
+            self._close(name, account)
+
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
         account = self._complete(instance)
@@ -378,8 +415,10 @@ class Books:
 
     def _close(self, name: str, account: Account) -> None:
         self.accounts.pop(name, None)
-        if account.instance is not None and account.instance.review is not None:
+        if account.instance is not None and (account.instance.review is not None or account.instance.repriced):
             self.settling[name] = account
+            if account.instance.review is None:
+                self.repriced[name] = None
             self._page.keep(name)
             return
         self.settling.pop(name, None)

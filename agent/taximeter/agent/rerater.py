@@ -12,17 +12,15 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import msgspec
 import orjson
 
+from taximeter.agent.billed import decode, is_late
 from taximeter.agent.books import Books
 from taximeter.agent.inforce import read_known
 from taximeter.agent.scribe import Scribe
-from taximeter.billing.classes import ONLINE
 from taximeter.billing.money import EXACT, plain
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.rerating import Asked, Rerated
-from taximeter.recall import realtime_ns
 from taximeter.records import BillingStatus, RecordType, UsageRecord
 from taximeter.rerating import LateCards, Outcome, rerate
 
@@ -32,44 +30,14 @@ _RATED = (RecordType.PREDICTION, RecordType.INSTANCE)
 _SLICE = 64
 
 
-class _Billing(msgspec.Struct, gc=False):
-    status: str
-    rate_card: str | None
-
-
-class _Interval(msgspec.Struct, gc=False):
-    end_utc: str
-
-
-class _Time(msgspec.Struct, gc=False):
-    wall_ns: int
-
-
-class _Data(msgspec.Struct, gc=False):
-    instance: str
-    billing: _Billing
-    interval: _Interval
-    to_date: _Time
-    prediction: str | None
-    final: bool
-    class_: str = msgspec.field(name="class")
-
-
-class _Event(msgspec.Struct, gc=False):
-    data: _Data
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-
-
 class Rerater:
     """Whoever has what is unrated rated."""
 
-    def __init__(self, path: Path, books: Books, scribe: Scribe) -> None:
+    def __init__(self, path: Path, books: Books, scribe: Scribe, one_at_a_time: anyio.Lock) -> None:
         self._path = path
         self._books = books
         self._scribe = scribe
-        self._one_at_a_time = anyio.Lock()
+        self._one_at_a_time = one_at_a_time  #: whoever writes corrections of what is over reads first what others wrote
 
     async def __call__(self, asked: Asked) -> Rerated:
         """Rerate what is asked for. Raises LedgerError."""
@@ -85,7 +53,7 @@ class Rerater:
                 outcomes = await anyio.to_thread.run_sync(self._outcomes, slice_, asked)
                 records = [record for outcome in outcomes for record in outcome.records]
                 left.update(word for outcome in outcomes for word in outcome.left)
-                _add(sums, records)
+                add(sums, records)
                 corrected += len(records)
                 if records and not asked.dry_run:
                     self._books.book_corrections(records)
@@ -106,8 +74,8 @@ class Rerater:
         with LedgerReader(self._path) as reader:
             for kind in _RATED:
                 for body in reader.records(replace(wanted, type=kind)):
-                    data = _decode(body).data
-                    if data.billing.status == BillingStatus.UNRATED or _is_late(data, late):
+                    data = decode(body).data
+                    if data.billing.status == BillingStatus.UNRATED or is_late(data, late):
                         found[data.instance] = None
         return list(found)
 
@@ -125,17 +93,8 @@ class Rerater:
                 yield rerate(events, book, rules, units, late_cards=asked.late_cards)
 
 
-def _is_late(data: _Data, late: LateCards) -> bool:
-    """Whether a card that came late may be that of a prediction which began there, or of online time."""
-    since_utc = late.since(data.billing.rate_card)
-    if since_utc is None or data.interval.end_utc <= since_utc:
-        return False
-    if data.prediction is None and data.class_ in ONLINE:
-        return True
-    return data.final and realtime_ns(data.interval.end_utc) - data.to_date.wall_ns >= realtime_ns(since_utc)
-
-
-def _add(sums: dict[str, Decimal], records: Iterable[UsageRecord]) -> None:
+def add(sums: dict[str, Decimal], records: Iterable[UsageRecord]) -> None:
+    """Add up what corrections come to, by currency."""
     for record in records:
         billing = record.data["billing"]
         sums[billing.currency] = EXACT.add(sums.get(billing.currency, Decimal(0)), Decimal(billing.amount))  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ import anyio.to_thread
 from taximeter import kernel, wire
 from taximeter.agent import logs
 from taximeter.agent.books import Books, LastWords
+from taximeter.agent.corrector import Corrector
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.devices import Devices, open_devices
@@ -103,7 +104,10 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
         token = await anyio.to_thread.run_sync(kept_token, where.state / "token")
         async with anyio.create_task_group() as tasks:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
-            enforce = Enforcer(scene.books, scene.desk)
+            one_at_a_time = anyio.Lock()
+            corrector = Corrector(where.ledger, scene.books, scene.desk, watcher.scribe, one_at_a_time)
+            corrects_late = config.billing.corrects_late
+            enforce = Enforcer(scene.books, scene.desk, corrector.wake, corrects_late=corrects_late)
             await tasks.start(reload_on_signal, path, scene.prices, enforce, notifier)
             host, port = config.listen.host, config.listen.port
             app = api.build(
@@ -114,7 +118,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
                     grant=scene.desk.grant,
                     letters=Letters(scene.desk),
                     reconcile=Reconciler(scene.desk, config.sinks),
-                    rerate=Rerater(where.ledger, scene.books, watcher.scribe),
+                    rerate=Rerater(where.ledger, scene.books, watcher.scribe, one_at_a_time),
                     drain=scene.hurry.now,
                 ),
                 loopback=api.is_loopback(host),
@@ -133,6 +137,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
             if scene.onlooker is not None:
                 tasks.start_soon(scene.onlooker.run)
             tasks.start_soon(scene.prices.run, enforce, random.random)
+            tasks.start_soon(corrector.run)
             tasks.start_soon(scene.sealer.run)
             if scene.pruner is not None:
                 tasks.start_soon(scene.pruner.run)
@@ -186,7 +191,7 @@ async def _opened(
         closing.callback(reader.close)
         known = _known(reader, where, ledger)
         prices = open_prices(config, where, known.cards)
-        card = await first_card(prices, known.cards)
+        card = await first_card(prices, known, corrects_late=config.billing.corrects_late)
         book, news = put_in_force(config, card, known, ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
         _settle_sinks(ledger, config.sinks)
         processes, devices = witnesses.processes, witnesses.devices

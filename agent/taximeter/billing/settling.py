@@ -8,7 +8,7 @@ Refuses to know what is due (dues) and where lines come from.
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from taximeter.billing.dues import Dues
+from taximeter.billing.dues import Due, Dues
 from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.records import Billing, BillingStatus, Line
 
@@ -19,6 +19,13 @@ _Key = tuple[str, str, Decimal]  # meter, unit, rate
 def settle(due: Dues, billed: Iterable[Line]) -> Billing | None:
     """The signed lines that make what was `billed` into what is `due`; None where nothing is missing."""
     return settle_all((due,), billed)
+
+
+def line_of(due: Due) -> Line:
+    """What is due on one meter, as it was billed."""
+    rate = due.rate or _ZERO
+    amount = rounded(EXACT.multiply(EXACT.multiply(due.quantity, due.multiplier), rate))
+    return Line(due.meter, plain(due.quantity), due.unit, plain(rate), plain(due.multiplier), plain(amount))
 
 
 def settle_all(due: Sequence[Dues], billed: Iterable[Line]) -> Billing | None:

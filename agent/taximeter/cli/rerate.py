@@ -22,6 +22,7 @@ _LEFT = {
     "no_rate_card": "began before any rate card",
     "no_price_for_its_tier": "ran on a tier that no card prices",
     "no_units": "have no units counted that their model is priced by (--prediction ID --unit NAME=N)",
+    "records_gone": "have older records that are not here any more",
     "other_currency": "were billed in another currency in part",
 }
 

@@ -116,6 +116,7 @@ AGENT = Table(
         "billing": Table(
             {
                 "interim_s": integer(1, 604_800, "seconds"),
+                "late_cards": one_of(("correct", "warn")),
                 "classes": Table({name.value: _CLASS for name in ServiceClass}),
             }
         ),

@@ -90,7 +90,7 @@ def _config(
             journal["when_full"],
         ),
         marks=model.MarkSettings(**checked["marks"]),
-        billing=model.BillingSettings(billing["interim_s"], parts["classes"]),
+        billing=model.BillingSettings(billing["interim_s"], parts["classes"], billing["late_cards"] == "correct"),
         ledger=model.LedgerSettings(**checked["ledger"]),
         hardware=_hardware(**checked["hardware"]),
         witness=model.WitnessSettings(**checked["witness"]),

@@ -57,6 +57,7 @@ class BillingSettings:
 
     interim_s: int
     classes: Classes
+    corrects_late: bool = True  #: what was billed before a card came that was in force by then
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,17 @@ __all__ = ["LedgerReader", "RecordFilter", "Row"]
 
 _PAGE_ROWS = 500
 _SELECT = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?"
+_NEXT_OF = (
+    "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ? AND type IN (?, ?) ORDER BY seq LIMIT ?"
+)
+_OF_INSTANCE = """
+SELECT id, type, prediction, body FROM lookups JOIN records USING (seq)
+WHERE id > ? AND id < ? || '.' AND rtrim(id, '0123456789') = ? || '-' ORDER BY id LIMIT ?
+"""
+_LAST_OF = """
+SELECT id FROM lookups WHERE id > ? || '-' AND id < ? || '.' AND rtrim(id, '0123456789') = ? || '-'
+ORDER BY id DESC LIMIT 1
+"""
 _SELECT_SEQ = "SELECT seq FROM lookups WHERE seq > ?"
 _BEGUN_BY = """
 SELECT DISTINCT rtrim(id, '0123456789') FROM (SELECT id FROM lookups WHERE id >= ? AND id < ? AND type != ?
@@ -237,6 +248,21 @@ class LedgerReader:
         sql = " AND ".join((_SELECT_SEQ, *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
         rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
         return int(rows[0][0]) if rows else 0
+
+    def usage(self, after_seq: int, most: int) -> list[tuple[int, bytes]]:
+        """The next records of usage beyond a number, no corrections: number and stored bytes of each."""
+        rows = self._ask(_NEXT_OF, after_seq, RecordType.PREDICTION, RecordType.INSTANCE, most)
+        return [(seq, body) for seq, body in rows]
+
+    def of_instance(self, instance: str, after_id: str, most: int) -> list[tuple[str, str, str | None, bytes]]:
+        """An instance's next records beyond an id (at first an empty one): id, type, prediction, stored bytes."""
+        rows = self._ask(_OF_INSTANCE, after_id or f"{instance}-", instance, instance, most)
+        return [(id_, kind, prediction, body) for id_, kind, prediction, body in rows]
+
+    def last_of(self, instance: str) -> str | None:
+        """The id of an instance's last record; None where none is here."""
+        rows = self._ask(_LAST_OF, instance, instance, instance)
+        return str(rows[0][0]) if rows else None
 
     def root_of(self, prediction: str) -> str | None:
         """The root that a prediction's first record names; None where it has no record."""
