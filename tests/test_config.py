@@ -11,7 +11,7 @@ import pytest
 from taximeter.billing.classes import Quantity
 from taximeter.billing.spending import Spending
 from taximeter.config import directories, fingerprint, load, parse_catalogue
-from taximeter.config.files import read_shipped, shipped
+from taximeter.config.files import parse, read_shipped, shipped
 from taximeter.errors import ConfigError
 from taximeter.events import ServiceClass
 from taximeter.wrap import places
@@ -253,6 +253,22 @@ def test_a_fault_of_the_models_is_named_with_their_file(
     (tmp_path / "m.json").write_bytes(content)
     (found,) = faults(agent_toml, 'models = "m.json"')
     assert found.startswith(f"{tmp_path}/m.json: {fault}")
+
+
+@pytest.mark.parametrize(
+    "written", ["2026-01-01T00:00:00.0000001Z", "2026-01-01 00:00:00.0000011+01:00", "00:00:00.9999991"]
+)
+def test_an_instant_that_toml_would_cut_in_silence_is_refused_by_its_key(written: str) -> None:
+    for content, key in ((f"a = 1\nb.c = {written}", "b.c"), (f"b = [{{c = {written}}}]", r"b\[0\].c")):
+        with pytest.raises(ConfigError, match=f"rates.toml: {key}: finer than a microsecond: expected at most six"):
+            parse(content.encode(), "rates.toml")
+
+
+def test_a_text_a_comment_and_noughts_may_be_as_long_as_they_like() -> None:
+    content = b'a = "at 00:00:00.1234567" # 00:00:00.1234567\nb = 2026-01-01T00:00:00.50000000Z\nc = 1.12345678'
+    said = parse(content, "rates.toml")
+    assert (said["a"], said["c"]) == ("at 00:00:00.1234567", Decimal("1.12345678"))
+    assert str(said["b"]) == "2026-01-01 00:00:00.500000+00:00"
 
 
 def test_an_unknown_key_is_named_with_the_one_that_was_meant(agent_toml: Path) -> None:

@@ -6,10 +6,12 @@ defaults and what makes a file fit to be believed. Refuses to know what is in th
 
 import os
 import pwd
+import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -21,6 +23,8 @@ from taximeter.errors import ConfigError
 
 _MOST_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+#: An instant with more than microseconds: in a file, or in a text or a comment of it.
+_FINER = re.compile(r"(?<=:\d\d)\.(\d{6})\d*[1-9]\d*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +123,42 @@ def parse(content: bytes, source: str) -> dict[str, object]:
     if content.startswith(_BOM):
         raise _fault(source, "begins with a byte order mark", "plain UTF-8; save it without a BOM")
     try:
-        return tomllib.loads(content.decode("utf-8"), parse_float=Decimal)
+        text = content.decode("utf-8")
+        said = tomllib.loads(text, parse_float=Decimal)
+        finer = tuple(_finer(said, text))
     except UnicodeDecodeError as error:
         raise _fault(source, f"byte {error.start} is not UTF-8", "plain UTF-8") from error
     except RecursionError as error:
         raise _fault(source, "nested too deeply", "the few levels that the shipped file has") from error
     except ValueError as error:  # TOMLDecodeError, dates that do not exist, numbers without end
         raise _fault(source, f"{error}", "TOML") from error
+    if finer:
+        expected = "expected at most six digits behind the point of an instant"
+        raise ConfigError(tuple(f"{source}: {key}: finer than a microsecond: {expected}" for key in finer))
+    return said
+
+
+def _finer(said: Mapping[str, object], text: str) -> Iterator[str]:
+    """The keys of instants that are finer than a microsecond: what is beyond it tomllib leaves out in silence."""
+    if _FINER.search(text):
+        yield from _changed(said, tomllib.loads(_FINER.sub(_another, text), parse_float=Decimal))
+
+
+def _another(instant: re.Match[str]) -> str:
+    """What is read instead, to see which values are such instants: they become others."""
+    return ".000002" if instant[1] == "000001" else ".000001"
+
+
+def _changed(said: object, other: object, key: str = "") -> Iterator[str]:
+    """The keys of instants that are others in another reading of the same file."""
+    if isinstance(said, Mapping) and isinstance(other, Mapping):
+        for name, value in said.items():
+            yield from _changed(value, other.get(name), f"{key}.{name}" if key else name)
+    elif isinstance(said, list) and isinstance(other, list):
+        for at, (value, also) in enumerate(zip(said, other, strict=True)):
+            yield from _changed(value, also, f"{key}[{at}]")
+    elif isinstance(said, datetime | time) and said != other:
+        yield key
 
 
 def _bytes(path: Path) -> bytes:
