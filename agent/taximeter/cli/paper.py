@@ -67,8 +67,9 @@ class Paper:
     def leader(self, label: str, left: str, right: str, style: str = "") -> None:
         """Write a line of a bill: what it is for, how it was worked out, and what it comes to."""
         self._fill("table")
+        tone = ' class="hash"' if left.startswith("sha256:") else ""
         self._filled.append(
-            f'<tr class="{_tone(style)}"><th scope="row">{_safe(label)}</th><td>{_safe(left)}</td>'
+            f'<tr class="{_tone(style)}"><th scope="row">{_safe(label)}</th><td{tone}>{_safe(left)}</td>'
             f"<td>{_safe(right)}</td></tr>"
         )
 

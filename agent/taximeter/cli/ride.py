@@ -152,11 +152,7 @@ def evidence(found: Json, sheet: "Sheet | Paper") -> None:
             sheet.row(end, f"{WITNESSES.get(source, text.safe(source))}, {bound}")
         sheet.row("clocks", _clocks(timing))
     for record in found["records"][-_LISTED:]:
-        amount = f"  {record['amount']}" if record.get("amount") is not None else ""
-        final = "" if record["final"] is None or record["final"] else " interim"
-        sheet.row(
-            f"record {record['seq']}", f"{sheet.hash(record['hash'])}{final}{text.safe(amount) if amount else ''}"
-        )
+        _record(record, sheet)
     if found["records_total"] > _LISTED:
         sheet.row("", f"{found['records_total'] - _LISTED} earlier ones: --json lists them")
     for card in found["billing"]["rate_cards"]:
@@ -165,6 +161,17 @@ def evidence(found: Json, sheet: "Sheet | Paper") -> None:
         sheet.row(
             "measured by", f"{text.safe(found['node']['software'])}, config {sheet.hash(found['node']['config'])}"
         )
+
+
+def _record(record: Json, sheet: "Sheet | Paper") -> None:
+    """Write which record it is, and apart from its hash what it comes to."""
+    label = f"record {record['seq']}"
+    kind = " interim" if record["final"] is False else " correction" if record["final"] is None else ""
+    said = f"{sheet.hash(record['hash'])}{kind}"
+    if record.get("amount") is None:
+        sheet.row(label, said)
+    else:
+        sheet.leader(label, said, " ".join(map(text.safe, filter(None, (record["amount"], record.get("currency"))))))
 
 
 def _clocks(timing: Json) -> str:

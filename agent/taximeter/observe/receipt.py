@@ -32,7 +32,8 @@ A receipt is a JSON-able dict, the same for a prediction and for an instance (wh
                             "started_utc", "active_ns", "share_ns", "amount", "currency"}; at most LISTED_MAX
     downstream[]            the same, of the predictions that this one led to, as `tree` lists them
     tree                    who called whom, with sums: see observe/tree.py; null on an instance, and where nobody asked
-    records[]               {"id", "type", "seq", "hash", "final", "start_utc", "end_utc", "amount"}; at most LISTED_MAX
+    records[]               {"id", "type", "seq", "hash", "final", "start_utc", "end_utc", "amount",
+                            "currency"}; at most LISTED_MAX
     records_total           how many there are
     node                    {"id", "region", "software", "config"} as of the last record, or null
 

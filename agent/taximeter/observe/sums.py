@@ -232,6 +232,7 @@ def _entry(item: Item) -> Json:
         "start_utc": data["interval"]["start_utc"],
         "end_utc": data["interval"]["end_utc"],
         "amount": data["billing"]["amount"],
+        "currency": data["billing"]["currency"],
     }
 
 
