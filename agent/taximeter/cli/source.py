@@ -160,14 +160,18 @@ class Source:
         return self._from_ledger(asked, newest)
 
     def verify(
-        self, held: Iterable[str] = (), key: str | None = None, passed: Callable[[int], object] = lambda _: None
+        self,
+        held: Iterable[str] = (),
+        key: str | None = None,
+        passed: Callable[[int], object] = lambda _: None,
+        jobs: int | None = None,
     ) -> Json:
         """Audit the ledger, also by checkpoints that are held elsewhere, and the key that is to have signed all.
 
-        `passed` is told now and then which number has been reached.
+        `passed` is told now and then which number has been reached; `jobs` is by how many processes, if not one a core.
         """
         with self._ledger() as queries:
-            return queries.verify(held, key, passed)
+            return queries.verify(held, key, passed, jobs or len(os.sched_getaffinity(0)))
 
     def newest(self) -> int | None:
         """The number of the ledger's newest record; None where it cannot be read."""

@@ -29,6 +29,9 @@ def verify(
     key: Annotated[
         str | None, typer.Option(metavar="BASE64", help="The public key that is to have signed every checkpoint.")
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes to do it with: one a core, if not said.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> int:
     """Audit the ledger and name every fault.
@@ -40,7 +43,7 @@ def verify(
     source = Source(os.environ)
     held = [_note(path) for path in checkpoint or ()]
     with progress("verifying", source.newest) as passed:
-        report = source.verify(held, key, passed)
+        report = source.verify(held, key, passed, jobs)
     from taximeter.cli.sheet import Sheet, print_json  # noqa: PLC0415 - rich, only where something is shown
 
     if as_json:

@@ -6,32 +6,32 @@ money is for the balance. Streams, in bounded memory; refuses to repair anything
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import structs
 
 from taximeter.billing.credit import Purse
 from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
-from taximeter.ledger import chain
+from taximeter.ledger import chain, filing
 from taximeter.ledger.balance import Balance, Event
 from taximeter.ledger.base import PRUNED, Base, Carried, Elsewhere
 from taximeter.ledger.dues import Dues
 from taximeter.ledger.metered import Say
 from taximeter.ledger.notes import parse_note
-from taximeter.ledger.values import Filed, Row
-from taximeter.records import RecordType, utc_text
+from taximeter.ledger.outline import Outline, Spend
+from taximeter.ledger.values import Row
+from taximeter.records import RecordType
 
-#: The lookups' columns, as a person calls them.
-_FILED_BY = ("id", "type", "time", "prediction", "root", "account", "model")
 _CHECKPOINT, _FACT, _INSTANCE = (kind.value for kind in (RecordType.CHECKPOINT, RecordType.FACT, RecordType.INSTANCE))
 #: So many records are walked between two words to whoever waits.
 _STRETCH = 500
+#: Where records are entered instead of in the balance and the dues, by who goes through a part of a ledger.
+Entries = tuple[Callable[[Event, Say], object], Callable[[Event, int | None, Say], object]]
 _decode = msgspec.json.Decoder(Event).decode
 
 
@@ -88,10 +88,14 @@ class Walked(Protocol):
         """The newest record's number, and what accounts spent and had left by then; None where none is kept (yet)."""
 
 
-def audit(reader: Walked, passed: Callable[[int], object] = lambda _: None) -> Report:
-    """Check every record of a ledger; `passed` is told now and then which number has been reached."""
-    walk = _Walk(reader, passed)
-    walk.check()
+def audit(reader: Walked, passed: Callable[[int], object] = lambda _: None, outlines: Iterable[Outline] = ()) -> Report:
+    """Check every record of a ledger; `passed` is told now and then which number has been reached.
+
+    `outlines` are of its records from the first on, by who has looked at some of them already; the report is the same
+    with them and without.
+    """
+    walk = Walk(reader, passed)
+    walk.check(outlines)
     return Report(walk.records, tuple(walk.faults))
 
 
@@ -100,13 +104,18 @@ def carry(reader: Walked, size: int, pause: Callable[[], object]) -> Carried | F
 
     `pause` is called now and then.
     """
-    return _Walk(reader, lambda _: pause()).carry(size)
+    return Walk(reader, lambda _: pause()).carry(size)
 
 
-class _Walk:
+class Walk:
     """One pass: where the chain stands, and the balance of what it says."""
 
-    def __init__(self, reader: Walked, passed: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        reader: Walked,
+        passed: Callable[[int], object] = lambda _: None,
+        entries: Entries | None = None,
+    ) -> None:
         self.records = 0
         self.faults: list[Fault] = []
         self._reader = reader
@@ -118,13 +127,14 @@ class _Walk:
         self._closed: dict[str, int] | None = None  # instances that are over, where that is asked
         self._balance = Balance()
         self._dues = Dues()
+        self._enter_balance, self._enter_dues = entries or (self._balance.enter, self._dues.enter)
         self._said: list[str] = []  # of the record that is looked at
         self._say = self._said.append
 
-    def check(self) -> None:
+    def check(self, outlines: Iterable[Outline] = ()) -> None:
         """Look at everything; sums that are kept are compared with those of a sound ledger only."""
         try:
-            self._check_records()
+            self._check_records(outlines)
         except LedgerError as error:
             self._blame(self._seq + 1, f"cannot be read, nor can what follows: {error}")
         if self.faults:
@@ -146,9 +156,30 @@ class _Walk:
             return self.faults[0]
         return Carried(self._balance.carried(), *self._dues.carried(), self._closed)
 
-    def _check_records(self) -> None:
+    def prove(self, after_seq: int, until_seq: int) -> tuple[bytes, bytes] | None:
+        """The hash behind which some records stand, and that of the last; None where any is missing, or has a fault."""
+        begins = self._base.hash if after_seq == self._base.seq else self._reader.hash_at(after_seq)
+        if begins is None or after_seq < self._base.seq:
+            return None
+        self._seq, self._hash, self._digest = after_seq, begins, begins
+        ledger_id = self._reader.ledger_id
+        for row in self._reader.walk(after_seq):
+            self._enter(row, ledger_id)
+            if self.faults or self._seq >= until_seq:
+                break
+        return (begins, self._hash) if self._seq == until_seq and not self.faults else None
+
+    def _check_records(self, outlines: Iterable[Outline]) -> None:
         self._resume()
-        for seq in self._look_at(0):
+        if self._base.seq:
+            for seq in self._look_at(0, self._base.seq):
+                self._passed(seq)
+        for outline in outlines:
+            before = self._seq
+            self._go_through(outline)
+            if self._seq == before:
+                break  # the file says numbers that are none: whoever outlines them would go on for ever
+        for seq in self._look_at(self._seq):
             self._passed(seq)
         for seq, filed_as in self._reader.strays():
             self._blame(seq, f"is no record, and is filed as {filed_as}: the lookups have a row too many", filed_as)
@@ -168,6 +199,54 @@ class _Walk:
             self._passed(seq)
         for what in self._dues.differing(spends, purses):
             self._blame(self._seq, what)
+
+    def _go_through(self, outline: Outline) -> None:
+        """Take an outline for what it stands for; where it does not stand behind what came before, look for oneself."""
+        is_next = outline.is_sound and (outline.after_seq, outline.begins) == (self._seq, self._hash)
+        if not is_next or self._balance.has_any(outline.begun):
+            for seq in self._look_at(self._seq, outline.until_seq):
+                self._passed(seq)
+            return
+        known = len(self.faults)
+        for event in outline.foreign:
+            self._balance.enter(event, self._say)
+            if self._said:
+                self._name(event.data.ledger.seq, event)
+        self._balance.adopt(outline.open)
+        self._add_dues(outline)
+        self.faults[known:] = sorted(self.faults[known:], key=lambda fault: fault.seq)
+        self.records += outline.until_seq - outline.after_seq
+        self._seq, self._hash, self._digest = outline.until_seq, outline.hash, outline.hash
+        self._passed(self._seq)
+
+    def _add_dues(self, outline: Outline) -> None:
+        at = outline.after_seq
+        for seq, one in outline.dues():
+            if seq > at + 1:
+                self._remind(at)
+            at = seq
+            if isinstance(one, Spend):
+                self._dues.spend(one.id, one.spent, self._say)
+            else:
+                self._dues.enter(one, None, self._say)
+                if (one.type, one.data.fact) == (_FACT, PRUNED):
+                    self._vouched = one.data.content
+            if self._said:
+                self.faults.extend(Fault(seq, one.id, what) for what in self._said)
+                self._said.clear()
+        if at < outline.until_seq:
+            self._remind(at)
+
+    def _remind(self, seq: int) -> None:
+        """Say what is due, of the next record, which tells of nothing that is."""
+        if not self._dues.is_waiting:
+            return
+        for row in self._reader.walk(seq):
+            event = self._read(row)
+            if event is not None:
+                self._said.extend(self._dues.missing())
+                self._name(row.seq, event)
+            return
 
     def _resume(self) -> None:
         self._balance.resume(self._reader.elsewhere())
@@ -202,7 +281,7 @@ class _Walk:
             self._say("its bytes do not fit its hash: it was changed after it was written")
         if event.type == _FACT:
             self._dues.enter(event, None, self._say)
-        self._name(row, event)
+        self._name(row.seq, event)
 
     def _enter(self, row: Row, ledger_id: str) -> None:
         self.records += 1
@@ -212,11 +291,11 @@ class _Walk:
             self._go_on(row, digest)
             return
         self._place(row, digest, event, ledger_id)
-        time_utc_ns = _compare_filed(row.filed, event, self._say)
+        time_utc_ns = filing.compare(row.filed, event, self._say)
         self._go_on(row, digest)
         kind, data = event.type, event.data
         if kind == _CHECKPOINT:
-            self._name(row, event)
+            self._name(row.seq, event)
             sealing = (data.note or "", data.key or "", ledger_id)
             for what in unsealed(*sealing, self._reader.hash_at, self._base.seq):
                 self._say(what)
@@ -224,10 +303,10 @@ class _Walk:
             self._vouched = data.content
         elif self._closed is not None and kind == _INSTANCE and data.final and data.instance is not None:
             self._closed[data.instance] = row.seq
-        self._balance.enter(event, self._say)
-        self._dues.enter(event, time_utc_ns, self._say)
+        self._enter_balance(event, self._say)
+        self._enter_dues(event, time_utc_ns, self._say)
         if self._said:
-            self._name(row, event)
+            self._name(row.seq, event)
 
     def _read(self, row: Row) -> Event | None:
         try:
@@ -237,9 +316,9 @@ class _Walk:
             self._blame(row.seq, f"is no usage record: {error}", id_)
             return None
 
-    def _name(self, row: Row, event: Event) -> None:
+    def _name(self, seq: int, event: Event) -> None:
         """Make faults of what was said of a record."""
-        self.faults.extend(Fault(row.seq, event.id, what) for what in self._said)
+        self.faults.extend(Fault(seq, event.id, what) for what in self._said)
         self._said.clear()
 
     def _place(self, row: Row, digest: bytes, event: Event, ledger_id: str) -> None:
@@ -290,28 +369,3 @@ def unsealed(
         yield f"seals {of.size} records, and there are fewer: the ledger was cut, or an older copy put back"
     elif found != of.head:
         yield f"seals another record {of.size} than is there: the ledger was changed, or an older copy went on"
-
-
-def _compare_filed(filed: Filed | None, event: Event, say: Say) -> int | None:
-    """Compare what a record is found by with what it says; gives its time where both agree on one."""
-    if filed is None:
-        say("is filed nowhere, so that it is not found by what it says")
-        return None
-    data = event.data
-    root = data.root if data.root != data.prediction else None
-    time = _instant(filed.time_utc_ns)
-    said = Filed(event.id, event.type, filed.time_utc_ns, data.prediction, root, data.account, data.model)
-    if time != event.time or filed != said:
-        pair = structs.replace(filed, time_utc_ns=time), structs.replace(said, time_utc_ns=event.time)
-        for name, found, expected in zip(_FILED_BY, *map(structs.astuple, pair), strict=True):
-            if found != expected:
-                say(f"is filed under {name} {found}, not {expected}: it is not found by what it says")
-    return filed.time_utc_ns if isinstance(filed.time_utc_ns, int) and time == event.time else None
-
-
-def _instant(time_utc_ns: object) -> object:
-    """A filed time as records write it; what is none stays as it is, and differs."""
-    try:
-        return utc_text(time_utc_ns) if isinstance(time_utc_ns, int) else time_utc_ns
-    except (ValueError, OverflowError, OSError):
-        return time_utc_ns

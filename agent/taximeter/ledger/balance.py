@@ -5,7 +5,7 @@ time, amounts to price. Pure; keeps only what is open, and forgets an instance w
 chain.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
@@ -134,7 +134,7 @@ class _Tiles(msgspec.Struct, gc=False):
     units: dict[str, Decimal] = {}  # counted
 
 
-class _Instance(msgspec.Struct, gc=False):
+class Open(msgspec.Struct, gc=False):
     """What is open of one instance."""
 
     number: int = 0  # of its next record
@@ -146,25 +146,35 @@ class _Instance(msgspec.Struct, gc=False):
     is_guessed: bool = False  # its first records are elsewhere, and what they said is not known
 
 
-_state_of = msgspec.json.Decoder(_Instance).decode
+_state_of = msgspec.json.Decoder(Open).decode
 
 
 class Balance:
     """The running sums of a ledger that is walked in order."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Instance] = {}
+        self._open: dict[str, Open] = {}
 
     def resume(self, elsewhere: Mapping[str, Elsewhere]) -> None:
         """Go on with instances of which there are older records elsewhere."""
         for name, known in elsewhere.items():
-            self._open[name] = (
-                _Instance(known.number, is_guessed=True) if known.state is None else _state_of(known.state)
-            )
+            self._open[name] = Open(known.number, is_guessed=True) if known.state is None else _state_of(known.state)
 
     def carried(self) -> dict[str, Elsewhere]:
         """What is open now, to be gone on with where its records are not there any more."""
         return {name: Elsewhere(one.number, msgspec.json.encode(one)) for name, one in self._open.items()}
+
+    def open(self) -> dict[str, Open]:
+        """What is open now."""
+        return self._open
+
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether any of these instances is open."""
+        return not self._open.keys().isdisjoint(names)
+
+    def adopt(self, instances: Mapping[str, Open]) -> None:
+        """Go on with instances that somebody else has walked from their first record on."""
+        self._open.update(instances)
 
     def enter(self, event: Event, say: Say) -> None:
         """Add a record; says what does not add up."""
@@ -174,7 +184,7 @@ class Balance:
             return
         instance = self._open.get(name)
         if instance is None:
-            instance = _Instance()
+            instance = Open()
             if kind != _CORRECTION:
                 self._open[name] = instance
                 _count(instance, event.id, name, say)
@@ -195,7 +205,7 @@ class Balance:
             del self._open[name]
 
 
-def _count(instance: _Instance, record_id: str, name: str, say: Say) -> None:
+def _count(instance: Open, record_id: str, name: str, say: Say) -> None:
     """Have the instance's records follow each other by their ids."""
     expected = f"{name}-{instance.number:08d}"
     instance.number += 1
@@ -206,7 +216,7 @@ def _count(instance: _Instance, record_id: str, name: str, say: Say) -> None:
             instance.number = int(count) + 1
 
 
-def _prediction(instance: _Instance, data: Data, say: Say) -> None:
+def _prediction(instance: Open, data: Data, say: Say) -> None:
     name = data.prediction or ""
     tiles = instance.predictions.get(name)
     if tiles is None:
@@ -222,7 +232,7 @@ def _prediction(instance: _Instance, data: Data, say: Say) -> None:
         del instance.predictions[name]
 
 
-def _own(instance: _Instance, data: Data, say: Say) -> None:
+def _own(instance: Open, data: Data, say: Say) -> None:
     time = data.time
     _tile(instance, instance.own, data, say)
     running_ns = time["boot_ns"] + time["idle_ns"] + time["active_ns"] + time["teardown_ns"]
@@ -240,7 +250,7 @@ def _own(instance: _Instance, data: Data, say: Say) -> None:
         say(f"time: the predictions' shares add up to {instance.share_ns} ns, {expected}")
 
 
-def _tile(instance: _Instance, tiles: _Tiles, data: Data, say: Say) -> None:
+def _tile(instance: Open, tiles: _Tiles, data: Data, say: Say) -> None:
     """The interval begins where the last one ended, and is as long as it says."""
     interval, time = data.interval, data.time
     if interval is None:

@@ -70,10 +70,24 @@ class Dues:
         except ConfigError as error:
             say(str(error))
         except ArithmeticError:
-            say(f"{_NUMBERS.get(event.type, 'threshold')}: expected a number written as a decimal string")
+            say(_no_number(_NUMBERS.get(event.type, "threshold")))
         except ValueError:
             said = event.data.expires_utc if event.type == _GRANT else event.time
             say(f"time: expected an instant, got {said!r}")
+
+    def spend(self, by: str, one: Spent, say: Say) -> None:
+        """Add what a record spends, of which somebody else has found that it can be read."""
+        for what in self.missing():
+            say(what)
+        try:
+            self._spend(by, one)
+        except ArithmeticError:
+            say(_no_number("threshold"))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the next record is to tell of a threshold."""
+        return bool(self._due)
 
     def missing(self) -> Iterator[str]:
         """What was due and was not told, right behind the record that crossed it."""
@@ -139,6 +153,10 @@ def _of_credit(kept: Mapping[PurseKey, Purse], summed: Mapping[PurseKey, Purse])
             elif parts[grant] != due[grant]:
                 left = f"{plain(parts[grant])} {key.currency}, expected {plain(due[grant])}"
                 yield f"what is kept as left of grant {grant.id} of {whose} is {left}"
+
+
+def _no_number(name: str) -> str:
+    return f"{name}: expected a number written as a decimal string"
 
 
 def _crossed(due: Due) -> str:

@@ -122,6 +122,11 @@ class LedgerReader:
         self.close()
 
     @property
+    def path(self) -> Path:
+        """Where the ledger is."""
+        return self._path
+
+    @property
     def ledger_id(self) -> str:
         """The ledger's own id, which every record of it names."""
         return str(self._ask("SELECT value FROM meta WHERE key = 'ledger_id'")[0][0])
