@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 from taximeter.billing.classes import ONLINE, Terms
 from taximeter.billing.dues import Dues
 from taximeter.billing.rates import RateCard, card_in_force
+from taximeter.billing.settling import summed
 from taximeter.charging import due_of_stretch, truly
 from taximeter.events import ServiceClass, Status
 from taximeter.instance import Freed, Phases
 from taximeter.recall import realtime_ns
-from taximeter.records import FREED, BillingStatus, RecordType
+from taximeter.records import FREED, BillingStatus, Line, RecordType
 from taximeter.recutting import freed_until, phases_until
 from taximeter.rulebook import Rules
 from taximeter.values import replace
 
 Json = Mapping[str, Any]
+#: So many records are taken as one at most.
+_MOST_AS_ONE = 500
 
 
 class Stretch(NamedTuple):
@@ -56,7 +59,7 @@ def stretches(events: Iterable[Json]) -> Iterator[Stretch]:
             if not groups or data["billing"]["rate_card"] != card:
                 groups.append([])
                 card = data["billing"]["rate_card"]
-            by_record[event["id"]] = groups[-1]
+            by_record.update(dict.fromkeys(event.get("ids", (event["id"],)), groups[-1]))
             groups[-1].append(event)
         elif event["type"] == RecordType.CORRECTION and data["corrects"]["id"] in by_record:
             by_record[data["corrects"]["id"]].append(event)
@@ -65,6 +68,28 @@ def stretches(events: Iterable[Json]) -> Iterator[Stretch]:
         until = _until(next(event["data"] for event in reversed(group) if event["type"] == RecordType.INSTANCE), since)
         yield Stretch(group, since, until, _freed(group), whole)
         since, whole = until, True
+
+
+def as_one(one: Json, next_: Json, cards: Iterable[RateCard]) -> Json | None:
+    """Two records of an instance, one after the other, as one (`ids`); None where it matters what each of them tells.
+
+    There may be one for each minute of months, of which what follows needs no more than the sums.
+    """
+    was, data = one["data"], next_["data"]
+    ids = (*one.get("ids", (one["id"],)), next_["id"])
+    kinds = one["type"] == next_["type"] == RecordType.INSTANCE
+    if not kinds or data["final"] or was["hardware"] != data["hardware"] or len(ids) > _MOST_AS_ONE:
+        return None
+    if any(was["billing"][key] != data["billing"][key] for key in ("status", "rate_card", "currency")):
+        return None
+    begun_ns, over_ns = realtime_ns(was["interval"]["start_utc"]), realtime_ns(data["interval"]["end_utc"])
+    if any(begun_ns < card.effective_utc_ns < over_ns for card in cards):
+        return None
+    lines = summed([Line(**line) for told in (was, data) for line in told["billing"]["lines"]])
+    interval = {**data["interval"], **{key: was["interval"][key] for key in ("start_utc", "start_ns")}}
+    time = {part: ns + data["time"][part] for part, ns in was["time"].items()}
+    both = {**data, "interval": interval, "time": time, "billing": {**data["billing"], "lines": lines}}
+    return {**next_, "data": both, "ids": ids}
 
 
 def is_whole(first: Json) -> bool:

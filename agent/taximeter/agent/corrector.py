@@ -30,6 +30,7 @@ from taximeter.billing.rates import RateCard
 from taximeter.digest import digest
 from taximeter.errors import LedgerError
 from taximeter.ledger.reader import LedgerReader, RecordFilter
+from taximeter.online_rerating import as_one
 from taximeter.recall import number_of
 from taximeter.records import RecordType, fact
 from taximeter.rerating import LateCards, Outcome, numbered, rerate_runs, rerate_stretches
@@ -43,7 +44,7 @@ _PAGE, _SLICE = 500, 64
 _AT_ONCE = 8
 #: How soon it is looked after what has ended meanwhile, and tried again where the disk gave nothing back.
 _REST_S = 1.0
-#: What of an instance's own records nobody needs here: there may be one for each minute of months.
+#: What of an instance's own records nobody needs here.
 _NOT_NEEDED = ("resources", "timing", "labels", "concurrency", "node", "ledger")
 
 
@@ -51,7 +52,6 @@ class _Page(NamedTuple):
     """What some of an instance's records say."""
 
     after: str  #: the id of the last of them; empty where there are no more
-    own: list[Any]  #: those of its own time, and their corrections
     runs: list[str]  #: predictions that have ended, and whose card came late
 
 
@@ -167,8 +167,7 @@ class Corrector:
         async with self._one_at_a_time:
             rules = await anyio.to_thread.run_sync(self._rules, name)
             while True:
-                page = await anyio.to_thread.run_sync(self._read, name, after, late)
-                own.extend(page.own)
+                page = await anyio.to_thread.run_sync(self._read, name, after, late, own)
                 for at in range(0, len(page.runs), _SLICE):
                     some = page.runs[at : at + _SLICE]
                     done.add(
@@ -191,9 +190,9 @@ class Corrector:
         began = orjson.loads(rows[0][-1])["data"]["interval"]["start_utc"] if rows else ""
         return known.rules_at(began) or book.rules[book.current]
 
-    def _read(self, name: str, after: str, late: LateCards) -> _Page:
-        """The next of an instance's records."""
-        own, runs = list[Any](), dict[str, None]()
+    def _read(self, name: str, after: str, late: LateCards, own: list[Any]) -> _Page:
+        """The next of an instance's records; those of its own time, and their corrections, go into `own`."""
+        runs = dict[str, None]()
         with LedgerReader(self._path) as reader:
             rows = reader.of_instance(name, after, _PAGE)
         for _, kind, prediction, body in rows:
@@ -201,8 +200,10 @@ class Corrector:
                 if prediction is not None and is_late(decode(body).data, late):
                     runs[prediction] = None
             elif prediction is None and b'"status":"informative"' not in body:
-                own.append(_slim(orjson.loads(body), own[-1] if own else None))
-        return _Page(rows[-1][0] if len(rows) == _PAGE else "", own, list(runs))
+                event = _slim(orjson.loads(body))
+                both = as_one(own[-1], event, self._books.book.cards) if own else None
+                own[len(own) - (both is not None) :] = [both or event]
+        return _Page(rows[-1][0] if len(rows) == _PAGE else "", list(runs))
 
     def _runs(self, name: str, predictions: Sequence[str], card: RateCard, rules: Rules) -> Outcome:
         """The corrections of some predictions that have ended."""
@@ -235,11 +236,8 @@ class Corrector:
             return reader.last_of(name) or f"{name}-{0}"
 
 
-def _slim(event: Any, before: Any) -> Any:
-    """A record without what nobody needs of it here; what is as in the one before is the same."""
-    data = event["data"]
+def _slim(event: Any) -> Any:
+    """A record without what nobody needs of it here."""
     for key in _NOT_NEEDED:
-        data.pop(key, None)
-    if before is not None and before["data"]["hardware"] == data["hardware"]:
-        data["hardware"] = before["data"]["hardware"]
+        event["data"].pop(key, None)
     return event

@@ -13,6 +13,7 @@ from taximeter.billing.money import EXACT, plain, rounded
 from taximeter.records import Billing, BillingStatus, Line
 
 _ZERO = Decimal(0)
+_NAMES = ("meter", "quantity", "unit", "rate", "multiplier", "amount")
 _Key = tuple[str, str, Decimal]  # meter, unit, rate
 
 
@@ -26,6 +27,16 @@ def line_of(due: Due) -> Line:
     rate = due.rate or _ZERO
     amount = rounded(EXACT.multiply(EXACT.multiply(due.quantity, due.multiplier), rate))
     return Line(due.meter, plain(due.quantity), due.unit, plain(rate), plain(due.multiplier), plain(amount))
+
+
+def summed(lines: Iterable[Line]) -> list[dict[str, str]]:
+    """Lines as few as may be that come to the same, as records write them."""
+    sums: dict[_Key, tuple[Decimal, Decimal]] = {}
+    for line in lines:
+        quantity = EXACT.multiply(Decimal(line.quantity), Decimal(line.multiplier))
+        _add(sums, (line.meter, line.unit, Decimal(line.rate)), quantity, Decimal(line.amount))
+    told = (_line(key, quantity, amount) for key, (quantity, amount) in sums.items())
+    return [{name: getattr(line, name) for name in _NAMES} for line in told]
 
 
 def settle_all(due: Sequence[Dues], billed: Iterable[Line]) -> Billing | None:
