@@ -42,8 +42,8 @@ from taximeter.instance import Cut, Instance, Verdict
 from taximeter.late import judge
 from taximeter.lifecycle import IllegalInput, Stage
 from taximeter.marking import marked
-from taximeter.moves import close, close_rest, says_it_stops, stop
-from taximeter.owners import end_unheld, owner_ended, owners_held
+from taximeter.moves import close, end_rest, says_it_stops, stop
+from taximeter.owners import end_unheld, last_word_ns, owner_ended, owners_held
 from taximeter.predictions import ended_status
 from taximeter.records import Exit, UsageRecord, Witness
 from taximeter.resources import hold, measure
@@ -77,7 +77,7 @@ class Pause(Value):
     before: Instance
     records: int  #: so many of them were there before
     done: tuple[int, bool] | None = None
-    closing: tuple[End, Exit] | None = None  #: of a command's end, after which whatever is still open is to be ended
+    closing: tuple[End, Exit | None] | None = None  #: how whatever is still open is to be ended, and the command
 
 
 class Step(Value):
@@ -229,7 +229,7 @@ def _take_on(instance: Instance, left: Pause, turn: Turn) -> Instance:
         turn.done, turn.may_pause = left.done, True
         return arrive(instance, left.done[0], turn, held=left.done[1])
     if left.closing is not None:
-        return close_rest(instance, *left.closing, turn)
+        return end_rest(instance, *left.closing, turn)
     return _take(instance, left.rest[0], turn)
 
 
@@ -306,7 +306,7 @@ def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
     if event.kernel_ns is not None and event.kernel_ns - at_ns <= PIDFD_NS:
         # Either comes after the end, so the earlier is nearer; but not before what is settled: a mark, read in between.
         seen_ns = min(event.kernel_ns, at_ns)
-        at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns), Source.KERNEL
+        at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns, last_word_ns(instance)), Source.KERNEL
         uncertainty_ns = KERNEL_NS + at_ns - seen_ns
     status = ended_status(instance, event)
     instance = end_unheld(instance, at_ns, status, turn)
@@ -377,7 +377,7 @@ _Reading = Heartbeat | Alive | Exited | Lost
 _READINGS = frozenset({Heartbeat, Alive, Exited, Lost})
 
 #: Facts whose cut may be made in pieces: before it they change nothing but what `_fold` takes back.
-_PAUSABLE = frozenset({Heartbeat, Marked, BadMark})
+_PAUSABLE = frozenset({Heartbeat, Marked, BadMark, Signaled, Stopping, OwnerEnded})
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
     Opened: _opened_again,

@@ -45,6 +45,7 @@ def join(instance: Instance, prediction: Prediction) -> Instance:
 def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
     """Asked to stop: predictions go on where it drains, else they end here, and what follows is teardown.
 
+    Raises PausedEnd where there is no room for all of them.
     A one-shot is active until it exits, whoever asked it to stop: the stop decides how it ended, not what it ran.
     """
     if instance.stop is not None:
@@ -54,10 +55,7 @@ def stop(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Inst
     if reason is StopReason.DRAIN or not instance.opened.options.worker:
         return instance
     status = Status.CANCELED if reason is StopReason.CANCELED else Status.ABORTED
-    end = End(at_ns, status, final=True, witness=Witness(Source.WRAPPER, PIDFD_NS))
-    for prediction in instance.predictions:
-        instance = finish(instance, prediction, end, turn)
-    return instance
+    return end_rest(instance, End(at_ns, status, final=True, witness=Witness(Source.WRAPPER, PIDFD_NS)), None, turn)
 
 
 def says_it_stops(instance: Instance, at_ns: int, reason: StopReason, turn: Turn) -> Instance:
@@ -114,17 +112,19 @@ def close(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
         # It never became ready: the prediction is told all the same, with no time and no price.
         untimed = replace(begin_one_shot(instance, at_ns, instance.start, turn.book), active=False)
         instance = replace(instance, predictions=(*instance.predictions, untimed))
-    return close_rest(instance, end, left, turn)
+    return end_rest(instance, end, left, turn)
 
 
-def close_rest(instance: Instance, end: End, left: Exit, turn: Turn) -> Instance:
-    """The same of what is still open."""
+def end_rest(instance: Instance, end: End, left: Exit | None, turn: Turn) -> Instance:
+    """The same of what is still open; of the instance, too, if its command has ended."""
     for prediction in instance.predictions:
         if turn.room is not None and turn.room <= 0:
             raise PausedEnd(instance, end, left)
-        instance = finish(instance, prediction, end, turn, closing=True)
+        instance = finish(instance, prediction, end, turn, closing=left is not None)
         if turn.room is not None:
             turn.room -= 1
+    if left is None:
+        return instance
     if left.code == 0 and end.status is Status.FAILED:
         end = replace(end, status=Status.SUCCEEDED)
     records = instance_records(instance, instance.phases, end, left, turn.book)

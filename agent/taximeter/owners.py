@@ -12,8 +12,11 @@ from taximeter.instance import Instance, Prediction
 from taximeter.moves import finish
 from taximeter.records import OWNER_ENDED, OWNER_UNSEEN, Witness
 from taximeter.spans import settle_late
-from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive
+from taximeter.turn import KERNEL_NS, PIDFD_NS, Turn, arrive, take_room
 from taximeter.values import replace
+
+#: To settle the times of so many predictions takes as long as to end one.
+_SETTLED = 64
 
 
 def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
@@ -31,6 +34,7 @@ def owner_ended(instance: Instance, event: OwnerEnded, turn: Turn) -> Instance:
     late = Late(event.ended_ns, at_ns, OWNER_ENDED) if event.ended_ns < at_ns else None
     end = End(at_ns, status, True, Witness(event.source, within_ns + at_ns - event.ended_ns), late)
     for prediction in owned:
+        take_room(instance, turn)
         instance = _end(instance, prediction.id, end, turn)
     return instance
 
@@ -49,13 +53,23 @@ def owners_held(instance: Instance, event: OwnersHeld, _: Turn) -> Instance:
 
 def end_unheld(instance: Instance, at_ns: int, status: Status, turn: Turn) -> Instance:
     """The command ends at `at_ns`: of a process that nobody held, nobody knows whether it lived until then."""
-    unheld = [open_ for open_ in instance.predictions if open_.owner is not None and open_.owner not in instance.held]
+    unheld = _unheld(instance)
     return _end_unseen(instance, unheld, at_ns, status, turn) if unheld else instance
+
+
+def last_word_ns(instance: Instance) -> int:
+    """The last word on any of those: times are settled to it, so the command's end is told to be no earlier."""
+    return max((open_.marked_ns for open_ in _unheld(instance)), default=0)
+
+
+def _unheld(instance: Instance) -> list[Prediction]:
+    return [open_ for open_ in instance.predictions if open_.owner is not None and open_.owner not in instance.held]
 
 
 def _end_unseen(instance: Instance, owned: Sequence[Prediction], until_ns: int, status: Status, turn: Turn) -> Instance:
     """Each is billed to the last word on it; what is left until `until_ns` is unknown."""
     for prediction in sorted(owned, key=lambda open_: open_.marked_ns):
+        take_room(instance, turn, 1 + len(instance.predictions) // _SETTLED)
         last_ns = prediction.marked_ns
         told_ns = max(last_ns, instance.since_ns, instance.cut.at_ns)
         instance = settle_late(instance, told_ns, last_ns)

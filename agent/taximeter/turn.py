@@ -49,7 +49,10 @@ class Turn:
 
 
 class Paused(Exception):
-    """A cut of many predictions is left off in its midst: the same fact is to be taken on, which goes on there."""
+    """A cut of many predictions, or their end one by one, is left off in its midst: the fact is to be taken again.
+
+    It goes on there, for what is done of it is not done again.
+    """
 
     def __init__(self, instance: Instance, cut: int) -> None:
         super().__init__()
@@ -58,13 +61,24 @@ class Paused(Exception):
 
 
 class PausedEnd(Exception):
-    """The end of many predictions is left off in its midst: those that are still open are to be ended, as before."""
+    """The end of many predictions is left off in its midst: those that are still open are to be ended, as before.
 
-    def __init__(self, instance: Instance, end: End, left: Exit) -> None:
+    `left` is how the command ended; None where it goes on.
+    """
+
+    def __init__(self, instance: Instance, end: End, left: Exit | None) -> None:
         super().__init__()
         self.instance = instance
         self.end = end
         self.left = left
+
+
+def take_room(instance: Instance, turn: Turn, size: int = 1) -> None:
+    """Use some of the room for the end of one prediction. Raises Paused where there is none left."""
+    if turn.room is not None:
+        if turn.room <= 0:
+            raise Paused(instance, 0)
+        turn.room -= size
 
 
 def arrive(instance: Instance, at_ns: int, turn: Turn, *, held: bool = False) -> Instance:

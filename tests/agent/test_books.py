@@ -2,13 +2,14 @@
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.events import Clock
+from taximeter.events import Clock, Exited, Marked, OwnerEnded, ReadyMark, Source
 from taximeter.hardware.inventory import Hardware
 from taximeter.kernel import boot_id
 from taximeter.ledger.reader import LedgerReader
@@ -441,6 +442,104 @@ def test_the_final_records_of_many_predictions_are_made_in_pieces_and_kept_as_on
     assert node.usage() == whole.usage()
     assert len(node.usage()) == 601
     assert node.books.accounts == {}
+
+
+END = 12 * SECOND
+NOW = Clock(END, END + 5, END - 7, 1795341603000000000 + END, BOOT_ID)
+
+
+def stop(node: Node) -> None:
+    write(node.journal, [*many_open(600), fact("signal", END, signal=15, kernel=False, outside=True, sender=99)])
+
+
+def say_that_it_stops(node: Node) -> None:
+    write(node.journal, [*many_open(600), mark_line(END, {"mark": "stopping", "reason": "canceled"})])
+
+
+def see_it_end(node: Node) -> None:
+    node.books.book_own(INSTANCE, [Exited(END, 1, None, False, NOW, source=Source.AGENT)], 7)
+
+
+def see_a_child_end(node: Node) -> None:
+    node.books.book_look(INSTANCE, [OwnerEnded(END, 77, END - 1, END)])
+
+
+def lose(node: Node) -> None:
+    node.books.lose(INSTANCE, NOW)
+
+
+def of_a_child(lines: list[bytes]) -> list[bytes]:
+    marks = [mark_line(3 * SECOND + n, {"mark": "start", "prediction": f"p{n}", "pid": 77}) for n in range(600)]
+    return [*lines[:3], *marks, *lines[603:]]
+
+
+ENDINGS = [stop, say_that_it_stops, see_it_end, see_a_child_end, lose]
+
+
+def with_many_open(tmp_path: Path, ending: Callable[[Node], None]) -> Iterator[Node]:
+    """A node, and another one, that have read of an instance with 600 open predictions."""
+    for name in ("node", "whole"):
+        node = start(tmp_path / name)
+        lines = of_a_child(many_open(600)) if ending is see_a_child_end else many_open(600)
+        with held(write(node.journal, lines)):
+            while node.books.read(INSTANCE):
+                pass
+            node.commit()
+            yield node
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_however_many_predictions_end_at_once_it_is_in_pieces_that_are_kept_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: Callable[[Node], None]
+) -> None:
+    node, whole = with_many_open(tmp_path, ending)
+    ending(node)
+    pieces = 0
+    while not node.books.waiting:
+        assert node.books.read(INSTANCE) or node.books.waiting
+        pieces += 1
+    assert pieces >= 4
+    assert not node.books.halves
+    node.commit()
+    monkeypatch.setattr("taximeter.agent.books.AT_ONCE", 1024)
+    ending(whole)
+    while whole.books.read(INSTANCE):
+        pass
+    whole.commit()
+    assert node.usage() == whole.usage()
+    assert len(node.usage()) >= 600
+
+
+@pytest.mark.parametrize("ending", [see_it_end, see_a_child_end, lose])
+def test_of_what_the_agent_saw_a_crash_between_two_pieces_keeps_nothing(
+    tmp_path: Path, ending: Callable[[Node], None]
+) -> None:
+    node, _ = with_many_open(tmp_path, ending)
+    ending(node)
+    node.books.read(INSTANCE)
+    node.commit()
+    assert node.usage() == []
+    node = node.crash()
+    ending(node)
+    while node.books.halves:
+        node.books.go_on(INSTANCE)
+    node.commit()
+    assert len(node.usage()) >= 600
+    assert len({event["id"] for event in node.usage()}) == len(node.usage())
+
+
+def test_what_the_agent_heard_is_booked_as_far_as_it_is_folded(tmp_path: Path) -> None:
+    node, _ = with_many_open(tmp_path, see_a_child_end)
+    see_a_child_end(node)
+    node.books.book_own(INSTANCE, [Marked(END, ReadyMark())], 7)
+    node.books.book_heard(INSTANCE, 9)
+    account = node.books.accounts[INSTANCE]
+    assert account.instance is not None
+    assert account.instance.heard_bytes == 0
+    while node.books.halves:
+        node.books.go_on(INSTANCE)
+    assert account.instance.heard_bytes == 9
+    assert account.instance.predictions == ()
 
 
 @pytest.mark.parametrize("at_once", ["look", "heard", "own", "everything", "lost"])

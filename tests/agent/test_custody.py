@@ -16,6 +16,7 @@ from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper
+from taximeter.events import OwnerEnded
 from taximeter.journal import open_directory
 from taximeter.records import RecordType
 from tests.agent.desks import Node, place, start, write
@@ -44,14 +45,16 @@ def wait_late(self: Keeper) -> None:
 
 
 @contextlib.contextmanager
-def custody_of(path: Path) -> Iterator[tuple[Node, Custody, subprocess.Popen[bytes]]]:
+def custody_of(
+    path: Path, more: Sequence[bytes] = (), **told: Any
+) -> Iterator[tuple[Node, Custody, subprocess.Popen[bytes]]]:
     """A command that lives, without a wrapper, and is held."""
     ledger, directory_fd = start(path).ledger, open_directory(path)
     eyes = Eyewitness(directory_fd, None)
     node = Node(path, ledger, Books(directory_fd, None, book(), place, eyes.attest))
     custody = Custody(directory_fd, None, node.books, eyes)
     with subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE) as command:
-        write_start(node, command.pid)
+        write_start(node, command.pid, more, **told)
         node.read()
         custody.look_after([INSTANCE])
         assert custody._keeper.is_alive(INSTANCE)
@@ -95,6 +98,27 @@ def test_a_loop_that_is_late_with_its_heartbeat_leaves_nothing_unknown_as_far_as
         (record,) = [record["data"] for record in node.usage() if record["type"] == RecordType.PREDICTION]
     assert record["time"]["unknown_ns"] == unknown_ns
     assert record["interval"]["end_ns"] == now_ns + 10 * SECOND
+
+
+def test_an_end_waits_until_what_is_half_folded_of_its_instance_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keeper, "_watch", wait_late)
+    now_ns = time.monotonic_ns()
+    starts = [mark_line(now_ns, {"mark": "start", "prediction": f"p{n}", "pid": 77}) for n in range(300)]
+    with custody_of(tmp_path / "node", starts, worker=True, prediction=None, units={}) as (node, custody, _):
+        while node.books.read(INSTANCE):
+            pass
+        custody.abandoned(INSTANCE)
+        end_ns = node.books.accounts[INSTANCE].instance.sign_ns + SECOND
+        node.books.book_look(INSTANCE, [OwnerEnded(end_ns, 77, end_ns, end_ns)])
+        assert node.books.halves == {INSTANCE}
+        custody._keeper.tell_again(Ended(INSTANCE, end_ns + SECOND, 0, end_ns))
+        assert [is_booked(node, custody) for _ in range(3)] == [False, False, True]
+        assert not custody.has_more
+        node.commit()
+        ended = [record["data"] for record in node.usage() if record["type"] == RecordType.PREDICTION]
+    assert [record["interval"]["end_ns"] for record in ended] == [end_ns] * 300
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 from taximeter.events import (
     Alive,
     BadMark,
+    Event,
     Exited,
     Lost,
     Marked,
@@ -23,7 +24,9 @@ from taximeter.events import (
     StoppingMark,
     StopReason,
     UnitsMark,
+    Unread,
 )
+from taximeter.meter import fold, open_instance
 from taximeter.records import RecordType
 from taximeter.values import replace
 from tests.core.stories import (
@@ -32,10 +35,13 @@ from tests.core.stories import (
     SECOND,
     WORKER,
     Told,
+    beat,
     book,
     clock,
     exited,
     finish,
+    in_pieces,
+    opened,
     ready,
     spawned,
     start,
@@ -437,3 +443,43 @@ def test_an_exit_that_is_unknown_bills_a_child_that_was_held() -> None:
     lost = Exited(4 * SECOND, None, None, False, None)
     told = tell(WORKER, [*BEGUN, start(SECOND, "a", pid=CHILD), OwnersHeld(4 * SECOND, (CHILD,)), lost])
     assert told.amount() == 3 * PER_S
+
+
+# --- many of them ---
+
+#: What ends one prediction after the other, and at which of their last words it finds them.
+ENDINGS: dict[str, list[Event]] = {
+    "seen": [gone(50 * SECOND), beat(51 * SECOND)],
+    "seen late, behind a cut": [beat(61 * SECOND), gone(59 * SECOND), exited(62 * SECOND)],
+    "seen, with the cut on its way": [gone(61 * SECOND), beat(62 * SECOND)],
+    "unseen": [unseen(50 * SECOND), beat(51 * SECOND)],
+    "unseen, behind a cut": [beat(61 * SECOND), unseen(61 * SECOND), exited(62 * SECOND)],
+    "the command's, well": [exited(50 * SECOND)],
+    "the command's, with some held": [OwnersHeld(50 * SECOND, (OTHER,)), exited(50 * SECOND, code=3)],
+    "the command's, before their last words": [replace(exited(50 * SECOND, code=3), kernel_ns=35 * SECOND)],
+    "the command's, in a drain": [Stopping(50 * SECOND, StopReason.DRAIN), exited(50 * SECOND)],
+    "lost": [Lost(50 * SECOND, "wrapper_lost", clock(50 * SECOND))],
+    "a stop": [Signaled(50 * SECOND, 15, False, True), beat(51 * SECOND)],
+    "a stop, with the cut on its way": [Signaled(61 * SECOND, 15, False, True), exited(62 * SECOND)],
+    "the worker's own word of a stop": [Stopping(50 * SECOND, StopReason.ABORTED), exited(51 * SECOND)],
+    "the same, as a mark": [Marked(50 * SECOND, StoppingMark(StopReason.CANCELED)), exited(51 * SECOND)],
+}
+
+
+@pytest.mark.parametrize("endings", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("at_once", [1, 4, 9])
+@pytest.mark.parametrize("unread", [False, True])
+def test_an_end_of_many_is_made_in_pieces_which_lead_to_what_one_leads_to(
+    endings: list[Event], at_once: int, unread: bool
+) -> None:
+    pids = [CHILD, OTHER, None]
+    starts = [start((1 + n) * MS, f"p{n}", account=f"cus_{n % 3}", pid=pids[n % 4 % 3]) for n in range(20)]
+    words = [Marked((30 + n // 2) * SECOND, UnitsMark(f"p{n}", {"image": "1"}), None) for n in range(20)]
+    beats = [beat(at * SECOND) for at in range(1, 50)]
+    events: list[Event] = sorted([*starts, *words, *beats], key=lambda event: event.at_ns or 0)
+    lost = [Unread(None)] if unread else []
+    begun = fold(open_instance(opened(WORKER), book()), [*BEGUN, *events, *lost], book()).instance
+    late = [beat(at * SECOND) for at in range(51, 61)] if endings[0].at_ns > 60 * SECOND else []  # type: ignore[operator]
+    steps = in_pieces(begun, [*late, *endings], book(), at_once=at_once)
+    assert steps[-1] == fold(begun, [*late, *endings], book())
+    assert len(steps) >= max(2, 10 // at_once)

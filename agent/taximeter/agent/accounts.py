@@ -3,7 +3,7 @@
 Refuses to know when anything is kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from taximeter.ledger.marked import is_as_written, marked, unmarked
 from taximeter.ledger.values import JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step
-from taximeter.values import Value
+from taximeter.values import Value, replace
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Instance | None] = msgspec.json.Decoder(Instance | None).decode
@@ -32,6 +32,17 @@ class Half(Value):
     position: Position  #: where the account goes on to then
     seen: tuple[Event, ...]  #: what of it the agent saw itself, and is to keep
     has_more: bool  #: whether there is more in the journal
+    is_told: bool = False  #: the agent saw some of it: then the state is kept with whatever it leads to
+    heard_bytes: int | None = None  #: how far that was in the file of what it heard
+
+    def followed_by(self, events: Sequence[Event], seen: Sequence[Event], heard_bytes: int | None) -> "Half":
+        """The same, with what the agent told meanwhile behind it."""
+        pause = self.step.pause
+        if pause is None:
+            raise ValueError("cannot put anything behind what is whole: expected something that is half folded")
+        step = replace(self.step, pause=replace(pause, rest=(*pause.rest, *events)))
+        heard = self.heard_bytes if heard_bytes is None else heard_bytes
+        return replace(self, step=step, seen=(*self.seen, *seen), is_told=True, heard_bytes=heard)
 
 
 @dataclass(slots=True)

@@ -81,6 +81,7 @@ class Books:
         self.aside: set[str] = set()  #: that cannot be booked, and are not looked at again until they change
         self.unread: set[str] = set()  #: whose files could not be opened this time, and may be the next
         self.early: set[str] = set()  #: whose new facts wait for what the kernel is about to tell
+        self.halves: set[str] = set()  #: of whom something is half folded, and goes on with the next reading
         self.last_words: LastWords = _nothing
         self.quota = Quota()
         self.tally = Tally()
@@ -198,23 +199,51 @@ class Books:
         """What is half folded is kept beside the account, what is whole goes into it; whether there is more."""
         if half.step.pause is not None:
             account.half, account.is_behind = half, True
+            self.halves.add(name)
             return True
         account.half, account.position, account.is_behind = None, half.position, half.has_more
+        self.halves.discard(name)
         self._page.note(name, map(own, half.seen))
         self._file(name, account, half.step)
+        if half.is_told and name in self.accounts:
+            self._keep_heard(name, account, half.heard_bytes)
         return half.has_more
 
-    def _complete(self, name: str) -> Account:
-        """The account of an instance, of which something else is to be booked: what is half folded comes first."""
+    def go_on(self, name: str) -> None:
+        """Fold on what is half folded of an instance, by one piece."""
         account = self.accounts[name]
         if account.half is not None:
-            self._go_on(name, account, account.half, None)
-        return account
+            self._go_on(name, account, account.half)
 
-    def _keep(self, name: str) -> None:
-        """Keep the state of an instance, unless what was half folded has ended it."""
-        if name in self.accounts:
-            self._page.keep(name)
+    def _tell(
+        self,
+        name: str,
+        account: Account,
+        events: Sequence[Event],
+        seen: Sequence[Event],
+        heard_bytes: int | None = None,
+    ) -> None:
+        """Fold what the agent itself tells, of which it is to keep what it has `seen`.
+
+        Where many predictions are open it may be but a piece of that; what is half folded comes first.
+        """
+        if account.half is not None:
+            account.half = account.half.followed_by(events, seen, heard_bytes)
+        elif account.instance is not None and account.open_predictions > AT_ONCE:
+            now = self._clocks.lately()
+            step, behind = fold(account.instance, events, self.book, now, AT_ONCE), account.is_behind
+            self._keep_half(name, account, Half(step, now, account.position, tuple(seen), behind, True, heard_bytes))
+        else:
+            self._page.note(name, map(own, seen))
+            self._fold(name, account, events)
+            if name in self.accounts:
+                self._keep_heard(name, account, heard_bytes)
+
+    def _keep_heard(self, name: str, account: Account, heard_bytes: int | None) -> None:
+        """Keep the state of an instance, and how far what the agent heard of it is booked; None: as far as before."""
+        if heard_bytes is not None and account.instance is not None:
+            account.instance = replace(account.instance, heard_bytes=heard_bytes)
+        self._page.keep(name)
 
     def set_aside(self, instance: str) -> None:
         """Look no more at a journal that never began an instance, and whose writer is gone; the file stays."""
@@ -229,29 +258,20 @@ class Books:
 
         `heard_bytes` is how far that was in the file of what it heard.
         """
-        account = self._complete(instance)
+        account = self.accounts[instance]
         account.seen_ns = time.monotonic_ns()
         if account.instance is not None:
             events = self._clocks.said(account.instance.opened, events)
         events = self._with_last_words(instance, account, events)
-        self._page.note(instance, map(own, events))
-        self._fold(instance, account, events)
-        if instance in self.accounts:
-            self.book_heard(instance, heard_bytes)
+        self._tell(instance, account, events, events, heard_bytes)
 
     def book_heard(self, instance: str, heard_bytes: int | None) -> None:
         """Keep how far what the agent heard of an open instance is booked; None: as far as before."""
-        account = self._complete(instance)
-        if heard_bytes is not None and account.instance is not None:
-            account.instance = replace(account.instance, heard_bytes=heard_bytes)
-        self._keep(instance)
+        self._tell(instance, self.accounts[instance], (), (), heard_bytes)
 
     def book_look(self, instance: str, events: Sequence[Event]) -> None:
         """Fold what the agent saw on the devices and of processes: no sign of life, so nobody is asked after later."""
-        account = self._complete(instance)
-        self._page.note(instance, map(own, events))
-        self._fold(instance, account, events)
-        self._keep(instance)
+        self._tell(instance, self.accounts[instance], events, events)
 
     def review_of(self, instance: str) -> tuple[Opened, Review] | None:
         """What is to be looked through again of an instance's records; None, and no more asked for, if nothing is."""
@@ -264,9 +284,9 @@ class Books:
 
     def reviewed(self, instance: str, ended: Iterable[tuple[int, Ended]], at: int) -> None:
         """Book the corrections of what has ended, as its records up to `at` say, and how far that got."""
-        account = self._complete(instance) if instance in self.accounts else self.settling[instance]
-        if account.instance is None:
-            return
+        account = self.accounts.get(instance) or self.settling[instance]
+        if account.instance is None or account.half is not None:
+            return  # it is to be reviewed anew, once it is whole
         account.instance, records = review(account.instance, ended, at, self.book)
         self._page.records.extend(records)
         if account.instance.review is None:
@@ -313,12 +333,12 @@ class Books:
 
     def lose(self, instance: str, now: Clock) -> None:
         """Close an instance whose wrapper is gone without a word about the end; the agent's own fact."""
-        account = self._complete(instance)
+        account = self.accounts[instance]
         if account.instance is None:
             return
         rebooted = account.instance.opened.clock.boot_id != now.boot_id
         lost = Lost(None, "rebooted") if rebooted else Lost(now.monotonic, "wrapper_lost", now)
-        self._fold(instance, account, self._with_last_words(instance, account, (lost,)))
+        self._tell(instance, account, self._with_last_words(instance, account, (lost,)), ())
 
     def book_unwritten(self, instance: str, found: Unwritten, now: Clock) -> None:
         """Book a run of which there was no room to write anything: all of it is unknown."""
@@ -356,9 +376,11 @@ class Books:
 
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
-        for name in list(self.accounts):
-            if self._complete(name).instance is not None:
-                self._keep(name)
+        for name, account in list(self.accounts.items()):
+            if account.half is not None:
+                self._go_on(name, account, account.half, None)
+            if account.instance is not None and name in self.accounts:
+                self._page.keep(name)
         return self.take_batch()
 
     def _fold(self, name: str, account: Account, events: Sequence[Event]) -> None:

@@ -95,6 +95,10 @@ class Custody:
         if account is None or account.instance is None:
             self._forget(name)
             return 1
+        if account.half is not None:  # what is to be booked before it
+            self._turns.put_back([item])
+            self._books.go_on(name)
+            return left
         if isinstance(item, Said):
             front, rest = split(item, most_facts(account, left))
             if rest is not None:

@@ -103,9 +103,9 @@ class Watcher:
         last_poll_s = last_beat_s = time.monotonic()
         while True:
             due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
-            is_busy = self._rest or self._custody.has_more or self._reviewer.is_due
+            is_busy = self._rest or self._books.halves or self._custody.has_more or self._reviewer.is_due
             names = await self._news(0.0 if is_busy else max(0.0, due_s - time.monotonic()))
-            await self.read(names | self._rest, _LONGEST_READ_S)
+            await self.read(names | self._rest | self._books.halves, _LONGEST_READ_S)
             await self._reviewer.go_on()
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:

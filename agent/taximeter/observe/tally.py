@@ -37,10 +37,14 @@ class Tally:
         """Count a commit that took `took_s` seconds, the records in it, and what they say of pools."""
         self._commits[bisect_left(COMMIT_BUCKETS_S, took_s)] += 1
         self._commit_sum_s += took_s
-        for record in records:
-            self._count(record)
+        self.count(records)
         for _, pool, time in pools:
             self._pools[pool] = time.plus(self._pools.get(pool, PoolTime()))
+
+    def count(self, records: Iterable[UsageRecord]) -> None:
+        """Count records that are in the ledger."""
+        for record in records:
+            self._count(record)
 
     def commit_failed(self) -> None:
         """Count a commit that the disk did not take."""
