@@ -215,6 +215,12 @@ class Books:
         if account.half is not None:
             self._go_on(name, account, account.half)
 
+    def _complete(self, name: str) -> None:
+        """Fold what is half folded of an instance at once: whoever asks for that is rare, and cannot wait."""
+        account = self.accounts[name]
+        if account.half is not None:
+            self._go_on(name, account, account.half, None)
+
     def _tell(
         self,
         name: str,
@@ -377,8 +383,7 @@ class Books:
     def take_everything(self) -> Batch | None:
         """The last batch of an agent that stops: every open instance's state with it."""
         for name, account in list(self.accounts.items()):
-            if account.half is not None:
-                self._go_on(name, account, account.half, None)
+            self._complete(name)
             if account.instance is not None and name in self.accounts:
                 self._page.keep(name)
         return self.take_batch()
