@@ -1,5 +1,6 @@
 """A card that was in force when it came: a real agent corrects what it has billed meanwhile, whatever becomes of it."""
 
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -94,6 +95,7 @@ def test_what_was_sold_and_what_still_runs_is_corrected_as_the_card_comes(tmp_pa
             wait_until(lambda: corrected(agent), "the corrections")
             told = {data["prediction"] for data in usage(node) if "corrects" in data}
             assert {"over", "p1", "p40", "open", None} <= told
+            assert re.search(r"rates.corrected version=2 bills=4\d amounts={'USD': '\d", agent.log.read_text())
             check(node)
             private.terminate()
             public.terminate()

@@ -306,13 +306,15 @@ class Books:
         """Book corrections of instances that are over."""
         self._page.records.extend(records)
 
-    def put_under(self, name: str, card: str) -> None:
-        """Have an instance that is not over, or not settled, go on as if that card had not come late."""
+    def put_under(self, name: str, card: str) -> tuple[UsageRecord, ...]:
+        """Have an instance that is not over, or not settled, go on as if a card had not come late: what that led to."""
         account = self._unsettled(name)
-        if account is not None and account.instance is not None:
-            account.instance, records = goes_under(account.instance, card, self.book)
-            self._page.records.extend(records)
-            self._page.keep(name)
+        if account is None or account.instance is None:
+            return ()
+        account.instance, records = goes_under(account.instance, card, self.book)
+        self._page.records.extend(records)
+        self._page.keep(name)
+        return records
 
     def correct(self, name: str, records: tuple[UsageRecord, ...]) -> bool:
         """Book corrections of an instance that is not over, or not settled; False where it is."""

@@ -32,7 +32,7 @@ from taximeter.errors import LedgerError
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.online_rerating import as_one
 from taximeter.recall import number_of
-from taximeter.records import RecordType, fact
+from taximeter.records import RecordType, UsageRecord, fact
 from taximeter.rerating import LateCards, Outcome, numbered, rerate_runs, rerate_stretches
 from taximeter.rulebook import Rules
 
@@ -121,13 +121,14 @@ class Corrector:
 
     async def _by(self, card: RateCard) -> None:
         """Correct all that one card came late to."""
+        done = _Done()
         for at, name in enumerate([*self._books.accounts, *self._books.settling], 1):
-            self._books.put_under(name, card.hash)
+            records = self._books.put_under(name, card.hash)
+            done.add(Outcome(tuple([one for one in records if one.type is RecordType.CORRECTION]), ()))
             if at % _AT_ONCE == 0:
                 await self._scribe.commit()
                 await anyio.lowlevel.checkpoint()
         await self._scribe.commit()
-        done = _Done()
         for name in await self._concerned(card):
             await self._correct(name, card, done)
         content = {"card": card.hash, "left": dict(sorted(done.left.items()))}
@@ -207,13 +208,14 @@ class Corrector:
 
     def _runs(self, name: str, predictions: Sequence[str], card: RateCard, rules: Rules) -> Outcome:
         """The corrections of some predictions that have ended."""
+        records, left = list[UsageRecord](), list[str]()
         with LedgerReader(self._path) as reader:
-            events = [
-                orjson.loads(body)
-                for prediction in predictions
-                for body in reader.records(RecordFilter(instance=name, prediction=prediction))
-            ]
-        return rerate_runs(events, self._books.book, rules, card)
+            for prediction in predictions:  # one at a time: each may have a record for each minute of days
+                bodies = reader.records(RecordFilter(instance=name, prediction=prediction))
+                outcome = rerate_runs(map(orjson.loads, bodies), self._books.book, rules, card)
+                records.extend(outcome.records)
+                left.extend(outcome.left)
+        return Outcome(tuple(records), tuple(left))
 
     def _own(self, name: str, own: Sequence[Any], card: RateCard, rules: Rules) -> Outcome:
         """The corrections of an instance's own time."""
