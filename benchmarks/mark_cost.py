@@ -8,6 +8,7 @@ in a row.
 | --- | --- |
 | two bare writes | the bytes that taximeter.client says, written into the same FIFO, one after the other: the floor |
 | ..., apart | the same with half of what the client takes in between, uncounted: who reads may sleep again by then |
+| ..., in a block | these from a `with` block that reads the clock for each, and is the current one of its context |
 | taximeter.client | `with client.prediction(model=..., account=...)`, with an id made for it |
 | ..., id given | the same with an id that came with the request |
 | ..., no meter | the same in a process that is not wrapped |
@@ -38,6 +39,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,10 @@ from taximeter.client import marks, outlet
 Once = Callable[[], int | None]
 
 PEERS = ("opentelemetry-sdk", "openmeter==1.0.0b236")
-WRITES, APART, CLIENT, GIVEN, NONE = (
+WRITES, APART, BLOCK, CLIENT, GIVEN, NONE = (
     "two bare writes",
     "two bare writes, apart",
+    "two bare writes, in a block",
     "taximeter.client",
     "taximeter.client, id given",
     "taximeter.client, no meter",
@@ -100,6 +103,24 @@ def receive() -> None:
     server.serve_forever()
 
 
+class Block:
+    """The least that a block can do which tells when it was entered and left, and is found by what runs in it."""
+
+    __slots__ = ("_ends", "_fifo", "_starts", "_token")
+    current: ContextVar["Block | None"] = ContextVar("current", default=None)
+
+    def __init__(self, fifo: int, starts: bytes, ends: bytes) -> None:
+        self._fifo, self._starts, self._ends = fifo, starts, ends
+
+    def __enter__(self) -> None:
+        os.write(self._fifo, self._starts % time.monotonic_ns())
+        self._token = self.current.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.current.reset(self._token)
+        os.write(self._fifo, self._ends % time.monotonic_ns())
+
+
 def ours() -> dict[str, Once]:
     """The rows of this project, and their floor."""
     fifo = os.open(os.environ["TAXIMETER_MARKS"], os.O_RDWR | os.O_NONBLOCK)
@@ -108,6 +129,8 @@ def ours() -> dict[str, Once]:
     start = head % (name, b"", time.monotonic_ns())
     finish = marks.FINISH % (name, b"succeeded", time.monotonic_ns())
     write = os.write
+    block = Block(fifo, head % (name, b"", 0), marks.FINISH % (name, b"succeeded", 0))
+    block._starts, block._ends = (line.replace(b'"at":0', b'"at":%d') for line in (block._starts, block._ends))
 
     def bare() -> None:
         write(fifo, start)
@@ -122,6 +145,10 @@ def ours() -> dict[str, Once]:
         write(fifo, finish)
         return between_ns
 
+    def in_block() -> None:
+        with block:
+            pass
+
     def made() -> None:
         with client.prediction(model=MODEL, account=ACCOUNT):
             pass
@@ -131,7 +158,7 @@ def ours() -> dict[str, Once]:
             pass
 
     gap_ns = statistics.median(measure({CLIENT: made}, 20)[CLIENT]["cold"]) / 2
-    return {WRITES: bare, APART: apart, CLIENT: made, GIVEN: given}
+    return {WRITES: bare, APART: apart, BLOCK: in_block, CLIENT: made, GIVEN: given}
 
 
 def no_meter() -> Once:
@@ -313,8 +340,9 @@ def report(took: dict[str, dict[str, list[int]]]) -> None:
             cold, hot = (median[CLIENT][kind] / median[name][kind] for kind in (0, 1))
             verdict = "met" if cold <= goal else "NOT met"
             print(f"- {name}: {cold:.3f} cold, {hot:.3f} hot; goal at most {goal:.3f}: {verdict}")
-    cold, hot = (median[CLIENT][kind] / median[APART][kind] for kind in (0, 1))
-    print(f"- {APART}: {cold:.3f} cold, {hot:.3f} hot")
+    for name in (APART, BLOCK):
+        cold, hot = (median[CLIENT][kind] / median[name][kind] for kind in (0, 1))
+        print(f"- {name}: {cold:.3f} cold, {hot:.3f} hot")
 
 
 def main() -> None:
