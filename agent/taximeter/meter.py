@@ -78,6 +78,7 @@ class Pause(Value):
     records: int  #: so many of them were there before
     done: tuple[int, bool] | None = None
     closing: tuple[End, Exit | None] | None = None  #: how whatever is still open is to be ended, and the command
+    moved: int | None = None  #: what the clocks did before that fact, as bits, if that is marked and said
 
 
 class Step(Value):
@@ -197,7 +198,7 @@ def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
     for taken, event in enumerate(left.rest):
         if taken:
             before, written = instance, len(records)
-        faults, doubts = len(turn.faults), len(turn.doubts)
+        doubts = len(turn.doubts)
         try:
             instance = _take(instance, event, turn) if taken else _take_on(instance, left, turn)
         except IllegalInput as illegal:
@@ -206,14 +207,12 @@ def _fold(step: Step, left: Pause, turn: Turn, now: Clock | None) -> Step:
             turn.rejected.append(illegal.reason)
         except PausedEnd as ending:
             instance = ending.instance
-            pause = Pause(left.rest[taken:], 0, before, written, None, (ending.end, ending.left))
+            pause = Pause(left.rest[taken:], 0, before, written, None, (ending.end, ending.left), turn.moved)
         except Paused as paused:
             instance = paused.instance
-            pause = Pause(left.rest[taken:], paused.cut, before, written, turn.done)
-            if turn.done is None:
-                del turn.faults[faults:], turn.doubts[doubts:], turn.rejected[:]
-                # What the clocks did is marked on what is open, and is found, said and marked again.
-                instance = replace(instance, reading=before.reading, faults=before.faults)
+            pause = Pause(left.rest[taken:], paused.cut, before, written, turn.done, None, turn.moved)
+            if turn.done is None:  # all but what the clocks did is found and said again
+                del turn.doubts[doubts:], turn.rejected[:]
         if turn.rejected:
             refused.extend((type(event).__name__, reason) for reason in turn.rejected)
             turn.rejected.clear()
@@ -230,10 +229,11 @@ def _take_on(instance: Instance, left: Pause, turn: Turn) -> Instance:
         return arrive(instance, left.done[0], turn, held=left.done[1])
     if left.closing is not None:
         return end_rest(instance, *left.closing, turn)
-    return _take(instance, left.rest[0], turn)
+    return _take(instance, left.rest[0], turn, left.moved)
 
 
-def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
+def _take(instance: Instance, event: Event, turn: Turn, moved: int | None = None) -> Instance:
+    """Take a fact; once more, where it was left off at in the midst of it: by then it was known what the clocks did."""
     if instance.stage is Stage.CLOSED:
         turn.rejected.append("after_the_end")
         return instance
@@ -241,9 +241,9 @@ def _take(instance: Instance, event: Event, turn: Turn) -> Instance:
     settled_ns = max(instance.sign_ns, instance.since_ns)
     if at_ns is not None and at_ns < settled_ns and kind not in _LOOKS:
         event = replace(event, at_ns=settled_ns)
-    turn.moved, turn.done = 0, None
+    turn.moved, turn.done = moved or 0, None
     turn.may_pause = kind in _PAUSABLE
-    if kind in _READINGS and (clock := cast("_Reading", event).clock) is not None:
+    if moved is None and kind in _READINGS and (clock := cast("_Reading", event).clock) is not None:
         instance = mark_faults(instance, clock, turn)
     return _HANDLERS[kind](instance, event, turn)
 

@@ -12,7 +12,7 @@ from taximeter.events import ActiveMark, Event, Marked, Measured, Options, Ready
 from taximeter.lifecycle import Stage
 from taximeter.lineage import OWN_PARENT
 from taximeter.meter import fold, go_on, open_instance
-from taximeter.records import UsageRecord
+from taximeter.records import RecordType, UsageRecord
 from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,
@@ -220,6 +220,33 @@ def test_a_fact_that_is_refused_behind_its_cut_takes_the_cut_back_however_it_was
     assert [len(step.records) for step in steps] == [1, 0, 1, 3]
     assert steps[-1] == fold(stopped, facts, book())
     assert fold(stopped, facts[:1], book()).instance == stopped
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_what_the_clocks_did_is_marked_on_the_first_cut_behind_it_however_that_is_made(at_once: int) -> None:
+    """There may be several cuts up to a fact: the machine slept before the first, and not before the others."""
+    rules = book(interim_ns=400 * MS)
+    beats = [beat(at * SECOND, slept_ns=50 * MS) for at in (1, 2)]
+    events = [spawned(0), start(0, "a"), start(0, "b"), *beats]
+    begun = open_instance(opened(WORKER), rules)
+    whole = fold(begun, events, rules)
+    assert in_pieces(begun, events, rules, at_once)[-1] == whole
+    told = [record.data["timing"]["clock"] for record in whole.records if record.type is RecordType.INSTANCE]  # type: ignore[index]
+    assert (told, whole.faults) == (["ok", "ok", "suspended", "ok", "ok"], ("suspended",))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_a_clock_that_was_set_is_marked_on_every_cut_up_to_the_fact_that_shows_it_however_these_are_made(
+    at_once: int,
+) -> None:
+    rules, late = book(interim_ns=400 * MS), beat(2 * SECOND)
+    late = replace(late, clock=replace(late.clock, realtime=late.clock.realtime + 60 * SECOND))
+    events = [spawned(0), start(0, "a"), start(0, "b"), beat(SECOND), late]
+    begun = open_instance(opened(WORKER), rules)
+    whole = fold(begun, events, rules)
+    assert in_pieces(begun, events, rules, at_once)[-1] == whole
+    told = [record.data["timing"]["clock"] for record in whole.records if record.type is RecordType.INSTANCE]  # type: ignore[index]
+    assert (told, whole.faults) == (["ok", "ok", "stepped", "stepped", "stepped"], ("stepped",))
 
 
 def test_what_a_fact_says_beside_its_cut_is_said_once() -> None:
