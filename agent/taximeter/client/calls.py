@@ -55,16 +55,26 @@ def _again(like: Prediction, outer: "Prediction | Outside") -> Prediction:
 
 def _plain(make: _Make, function: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
-        with make():
-            return function(*args, **kwargs)
+        made = make()
+        try:
+            with made:
+                return function(*args, **kwargs)
+        except BaseException as error:
+            made._leave_by(error)  # nothing, unless it came before any line of the way out
+            raise
 
     return call
 
 
 def _coroutine(make: _Make, function: Any) -> Any:
     async def call(*args: Any, **kwargs: Any) -> Any:
-        with make():
-            return await function(*args, **kwargs)
+        made = make()
+        try:
+            with made:
+                return await function(*args, **kwargs)
+        except BaseException as error:
+            made._leave_by(error)
+            raise
 
     return call
 
