@@ -53,6 +53,12 @@ def test_it_can_be_narrowed(experienced: Path) -> None:
     assert [line.split()[0] for line in answer.lines if ", USD  " in line and "billed" not in line][1:] == ["gpu-h100,"]
 
 
+def test_a_tier_that_nothing_is_known_of_is_said_to_be_one(experienced: Path) -> None:
+    answer = taximeter("estimate", "acme/sdxl", "--tier", "gpu-odd", columns=100)
+    said = "no run of it on gpu-odd here, and nothing says what it would cost there"
+    assert f" tier        {said}" in answer.lines
+
+
 def test_of_a_model_that_never_ran_nothing_is_guessed(experienced: Path) -> None:
     answer = taximeter("estimate", "acme/sdxxl")
     assert (answer.code, answer.out) == (1, "")

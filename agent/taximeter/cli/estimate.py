@@ -84,7 +84,10 @@ def write(told: Json, sheet: "Sheet") -> None:
             "thin", f"{text.plural(runs, 'run')}: too few to tell how it is spread, so take it with care", "yellow"
         )
     if told["tier"] and told["tier"] not in {kind["tier"] for kind in told["kinds"]}:
-        sheet.row("tier", f"no run of it on {text.safe(told['tier'])} here: see what if, below", "yellow")
+        what_if = told["kinds"][0]["what_if"] if told["kinds"] else ()
+        is_priced = any(other["tier"] == told["tier"] and "p50" in other for other in what_if)
+        more = ": see what if, below" if is_priced else ", and nothing says what it would cost there"
+        sheet.row("tier", f"no run of it on {text.safe(told['tier'])} here{more}", "yellow")
     for at, kind in enumerate(told["kinds"]):
         _kind(kind, told, sheet)
         if at == 0:  # those of which most is known; --json tells it of all
