@@ -198,6 +198,11 @@ def truly(until: Phases, freed: Freed) -> Phases:
     )
 
 
+def bills_itself(instance: Instance, book: Rulebook) -> bool:
+    """Whether an instance's own records bill anything of its time."""
+    return instance.service_class in ONLINE or _is_charged(_terms(instance, book))
+
+
 def _terms(instance: Instance, book: Rulebook) -> Terms:
     return book.rules_of(instance.rules).classes.terms[instance.service_class]
 

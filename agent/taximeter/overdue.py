@@ -10,7 +10,7 @@ it. Refuses to know when a card came.
 
 from taximeter.billing.classes import ONLINE
 from taximeter.booking import record_id, rerated_correction
-from taximeter.charging import rate_anew
+from taximeter.charging import bills_itself, rate_anew
 from taximeter.clockwork import utc_ns
 from taximeter.instance import Instance, Prediction
 from taximeter.online_rerating import in_force
@@ -28,7 +28,8 @@ def goes_under(instance: Instance, card: str, book: Rulebook) -> tuple[Instance,
         instance = replace(instance, card=own)
     if online:
         instance = under_each_card(instance, max(instance.since_ns, instance.cut.at_ns), turn)
-    if instance.records and card not in instance.repriced:
+    may_change = instance.opened.options.worker or bills_itself(instance, book)
+    if instance.records and may_change and card not in instance.repriced:
         instance = replace(instance, repriced=(*instance.repriced, card))
     instance, corrections = _with_own_cards(instance, book)
     return instance, (*turn.records, *corrections)

@@ -262,6 +262,17 @@ def test_how_an_online_instance_ends_counts_for_what_was_corrected_before() -> N
     assert list(agent.faults()) == []
 
 
+def test_nothing_is_left_to_the_end_of_a_command_that_is_a_prediction_and_no_more() -> None:
+    agent = Agent(Options(prediction="p1"), 2 * SECOND, card("0.5"))
+    agent.fold(spawned(0), ready(0))
+    beats(agent, 1, 2, 3)
+    agent.gets(late(0, "2"))
+    assert agent.instance.repriced == ()
+    agent.fold(exited(4 * SECOND))
+    assert agent.amount("p1") == 8
+    assert list(agent.faults()) == []
+
+
 def test_counts_are_billed_by_the_card_of_the_start() -> None:
     agent = worker(first=parse_card({**card("0.5").content(), "models": [IMAGE]}, "test"))
     agent.fold(start(SECOND, "p1", model="acme/image"), Marked(2 * SECOND, UnitsMark("p1", {"image": "2"})))

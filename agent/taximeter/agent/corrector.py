@@ -112,8 +112,11 @@ class Corrector:
                 card = self._books.book.card_of(known_as)
                 if card is not None:
                     await self._by(card)
-        for name in list(self._books.repriced):
-            await self._settle(name)
+        if self._books.repriced:
+            await self._scribe.commit()
+            for name in list(self._books.repriced):
+                await self._settle(name)
+            await self._scribe.commit()
 
     def _known(self) -> tuple[str, ...]:
         with LedgerReader(self._path) as reader:
@@ -125,8 +128,9 @@ class Corrector:
         for at, name in enumerate([*self._books.accounts, *self._books.settling], 1):
             records = self._books.put_under(name, card.hash)
             done.add(Outcome(tuple([one for one in records if one.type is RecordType.CORRECTION]), ()))
-            if at % _AT_ONCE == 0:
+            if self._books.waiting >= _PAGE:
                 await self._scribe.commit()
+            elif at % _AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
         await self._scribe.commit()
         for name in await self._concerned(card):
@@ -142,10 +146,8 @@ class Corrector:
         for known_as in () if known is None else known.repriced:
             card = self._books.book.card_of(known_as)
             if card is not None:
-                await self._scribe.commit()
                 await self._correct(name, card, _Done())
         self._books.settled(name)
-        await self._scribe.commit()
 
     async def _concerned(self, card: RateCard) -> list[str]:
         """The instances of which something may have been billed by another card since this one took effect."""
