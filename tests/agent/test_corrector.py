@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from taximeter.agent import corrector as correctors
+from taximeter.agent import portions
 from taximeter.agent.books import Books
 from taximeter.agent.corrector import Corrector
 from taximeter.agent.desk import Desk
@@ -136,6 +137,7 @@ def late(node: Node) -> tuple[str, ...]:
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correctors, "_PAGE", 8)
+    monkeypatch.setattr(portions, "PAGE", 8)
     monkeypatch.setattr(correctors, "_SLICE", 3)
 
 

@@ -18,6 +18,7 @@ class Billed(msgspec.Struct, gc=False):
 
 
 class _Interval(msgspec.Struct, gc=False):
+    start_utc: str
     end_utc: str
 
 
@@ -29,6 +30,8 @@ class Told(msgspec.Struct, gc=False):
     """Whose record it is, of when, and by which card."""
 
     instance: str
+    account: str | None
+    model: str | None
     billing: Billed
     interval: _Interval
     to_date: _Time
@@ -42,6 +45,11 @@ class _Event(msgspec.Struct, gc=False):
 
 
 decode = msgspec.json.Decoder(_Event).decode
+
+
+def convert(event: object) -> _Event:
+    """The same of a record that was decoded whole."""
+    return msgspec.convert(event, _Event)
 
 
 def is_late(data: Told, late: LateCards) -> bool:

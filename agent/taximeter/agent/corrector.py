@@ -12,26 +12,24 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import orjson
 
 from taximeter.agent.billed import decode, is_late
 from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
-from taximeter.agent.inforce import BILLS_CORRECTED, read_known
+from taximeter.agent.inforce import BILLS_CORRECTED, Known, read_known
+from taximeter.agent.portions import Portions, began, events_of, next_number
 from taximeter.agent.rerater import add
 from taximeter.agent.scribe import Scribe
 from taximeter.billing.money import plain
 from taximeter.billing.rates import RateCard
 from taximeter.digest import digest
 from taximeter.errors import LedgerError
-from taximeter.ledger.reader import LedgerReader, RecordFilter
-from taximeter.online_rerating import as_one
-from taximeter.recall import number_of
+from taximeter.ledger.reader import LedgerReader
 from taximeter.records import RecordType, UsageRecord, fact
 from taximeter.rerating import LateCards, Outcome, numbered, rerate_runs, rerate_stretches
 from taximeter.rulebook import Rules
@@ -44,15 +42,6 @@ _PAGE, _SLICE = 500, 64
 _AT_ONCE = 8
 #: How soon it is looked after what has ended meanwhile, and tried again where the disk gave nothing back.
 _REST_S = 1.0
-#: What of an instance's own records nobody needs here.
-_NOT_NEEDED = ("resources", "timing", "labels", "concurrency", "node", "ledger")
-
-
-class _Page(NamedTuple):
-    """What some of an instance's records say."""
-
-    after: str  #: the id of the last of them; empty where there are no more
-    runs: list[str]  #: predictions that have ended, and whose card came late
 
 
 class _Done:
@@ -84,6 +73,7 @@ class Corrector:
         self._desk = desk
         self._scribe = scribe
         self._one_at_a_time = one_at_a_time
+        self._uncommitted: set[str] = set()  #: instances that are over, and of which not all is in the ledger
         self._came_late = anyio.Event()
         self._came_late.set()  # an agent before this one may have been stopped in the midst of it
 
@@ -108,45 +98,47 @@ class Corrector:
         if self._came_late.is_set():
             self._came_late = anyio.Event()
             known = await anyio.to_thread.run_sync(self._known)
-            for known_as in known:
+            for known_as in known.late:
                 card = self._books.book.card_of(known_as)
                 if card is not None:
-                    await self._by(card)
+                    await self._by(card, known)
         if self._books.repriced:
-            await self._scribe.commit()
+            await self._commit()
+            known = await anyio.to_thread.run_sync(self._known)
             for name in list(self._books.repriced):
-                await self._settle(name)
-            await self._scribe.commit()
+                await self._settle(name, known)
+            await self._commit()
 
-    def _known(self) -> tuple[str, ...]:
+    def _known(self) -> Known:
         with LedgerReader(self._path) as reader:
-            return read_known(reader).late
+            return read_known(reader)
 
-    async def _by(self, card: RateCard) -> None:
+    async def _by(self, card: RateCard, known: Known) -> None:
         """Correct all that one card came late to."""
         done = _Done()
         for at, name in enumerate([*self._books.accounts, *self._books.settling], 1):
             records = self._books.put_under(name, card.hash)
             done.add(Outcome(tuple([one for one in records if one.type is RecordType.CORRECTION]), ()))
             if self._books.waiting >= _PAGE:
-                await self._scribe.commit()
+                await self._commit()
             elif at % _AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
-        await self._scribe.commit()
+        await self._commit()
         for name in await self._concerned(card):
-            await self._correct(name, card, done)
+            await self._correct(name, card, known, done)
+        await self._commit()
         content = {"card": card.hash, "left": dict(sorted(done.left.items()))}
         await self._desk.say(lambda id_: fact(id_, time.time_ns(), (BILLS_CORRECTED, digest(content), content)))
         logger.info("rates.corrected version=%s %s", card.version, done.text)
 
-    async def _settle(self, name: str) -> None:
+    async def _settle(self, name: str, known: Known) -> None:
         """Correct what came after that of an instance which is over now, and let go of it."""
         account = self._books.settling.get(name)
-        known = account.instance if account is not None else None
-        for known_as in () if known is None else known.repriced:
+        instance = account.instance if account is not None else None
+        for known_as in () if instance is None else instance.repriced:
             card = self._books.book.card_of(known_as)
             if card is not None:
-                await self._correct(name, card, _Done())
+                await self._correct(name, card, known, _Done())
         self._books.settled(name)
 
     async def _concerned(self, card: RateCard) -> list[str]:
@@ -164,57 +156,37 @@ class Corrector:
         told = (decode(body).data for _, body in rows)
         return [data.instance for data in told if is_late(data, late)], rows[-1][0] if rows else -1
 
-    async def _correct(self, name: str, card: RateCard, done: _Done) -> None:
+    async def _correct(self, name: str, card: RateCard, known: Known, done: _Done) -> None:
         """Correct what the card came late to of an instance, by its records."""
-        late, after, own = LateCards(self._books.book.cards, card), "", list[Any]()
+        late, book = LateCards(self._books.book.cards, card), self._books.book
+        portions = Portions(self._path, name, book, lambda told: is_late(told, late))
         async with self._one_at_a_time:
-            rules = await anyio.to_thread.run_sync(self._rules, name)
-            while True:
-                page = await anyio.to_thread.run_sync(self._read, name, after, late, own)
-                for at in range(0, len(page.runs), _SLICE):
-                    some = page.runs[at : at + _SLICE]
-                    done.add(
-                        await self._book(name, await anyio.to_thread.run_sync(self._runs, name, some, card, rules))
-                    )
-                after = page.after
-                if not after:
-                    break
-            if own:
-                done.add(await self._book(name, await anyio.to_thread.run_sync(self._own, name, own, card, rules)))
+            rules = await self._rules(name, known)
+            while not portions.is_done:
+                names = await anyio.to_thread.run_sync(portions.read)
+                for at in range(0, len(names), _SLICE):
+                    some = names[at : at + _SLICE]
+                    outcome = await anyio.to_thread.run_sync(self._runs, name, some, card, rules)
+                    done.add(await self._book(name, outcome))
+            if portions.own:
+                outcome = await anyio.to_thread.run_sync(self._own, name, portions.own, card, rules)
+                done.add(await self._book(name, outcome))
 
-    def _rules(self, name: str) -> Rules:
+    async def _rules(self, name: str, known: Known) -> Rules:
         """The rules that were in force when an instance began."""
         book = self._books.book
         account = self._books.accounts.get(name) or self._books.settling.get(name)
         if account is not None and account.instance is not None:
             return book.rules_of(account.instance.rules)
-        with LedgerReader(self._path) as reader:
-            known, rows = read_known(reader), reader.of_instance(name, "", 1)
-        began = orjson.loads(rows[0][-1])["data"]["interval"]["start_utc"] if rows else ""
-        return known.rules_at(began) or book.rules[book.current]
-
-    def _read(self, name: str, after: str, late: LateCards, own: list[Any]) -> _Page:
-        """The next of an instance's records; those of its own time, and their corrections, go into `own`."""
-        runs = dict[str, None]()
-        with LedgerReader(self._path) as reader:
-            rows = reader.of_instance(name, after, _PAGE)
-        for _, kind, prediction, body in rows:
-            if kind == RecordType.PREDICTION:
-                if prediction is not None and is_late(decode(body).data, late):
-                    runs[prediction] = None
-            elif prediction is None and b'"status":"informative"' not in body:
-                event = _slim(orjson.loads(body))
-                both = as_one(own[-1], event, self._books.book.cards) if own else None
-                own[len(own) - (both is not None) :] = [both or event]
-        return _Page(rows[-1][0] if len(rows) == _PAGE else "", list(runs))
+        since = await anyio.to_thread.run_sync(began, self._path, name)
+        return known.rules_at(since) or book.rules[book.current]
 
     def _runs(self, name: str, predictions: Sequence[str], card: RateCard, rules: Rules) -> Outcome:
         """The corrections of some predictions that have ended."""
         records, left = list[UsageRecord](), list[str]()
         with LedgerReader(self._path) as reader:
             for prediction in predictions:  # one at a time: each may have a record for each minute of days
-                bodies = reader.records(RecordFilter(instance=name, prediction=prediction))
-                outcome = rerate_runs(map(orjson.loads, bodies), self._books.book, rules, card)
+                outcome = rerate_runs(events_of(reader, name, prediction), self._books.book, rules, card)
                 records.extend(outcome.records)
                 left.extend(outcome.left)
         return Outcome(tuple(records), tuple(left))
@@ -226,22 +198,17 @@ class Corrector:
         return rerate_stretches(own, self._books.book, rules, card, under)
 
     async def _book(self, name: str, outcome: Outcome) -> Outcome:
-        """Have corrections in the ledger."""
-        if outcome.records:
-            if not self._books.correct(name, outcome.records):
-                await self._scribe.commit()
-                last = await anyio.to_thread.run_sync(self._last_of, name)
-                self._books.book_corrections(numbered(outcome.records, (), 1 + number_of(last)).records)
-            await self._scribe.commit()
+        """Book corrections; many of them are committed together."""
+        if outcome.records and not self._books.correct(name, outcome.records):
+            if name in self._uncommitted:
+                await self._commit()
+            number = await anyio.to_thread.run_sync(next_number, self._path, name)
+            self._books.book_corrections(numbered(outcome.records, (), number).records)
+            self._uncommitted.add(name)
+        if self._books.waiting >= _SLICE:
+            await self._commit()
         return outcome
 
-    def _last_of(self, name: str) -> str:
-        with LedgerReader(self._path) as reader:
-            return reader.last_of(name) or f"{name}-{0}"
-
-
-def _slim(event: Any) -> Any:
-    """A record without what nobody needs of it here."""
-    for key in _NOT_NEEDED:
-        event["data"].pop(key, None)
-    return event
+    async def _commit(self) -> None:
+        await self._scribe.commit()
+        self._uncommitted.clear()

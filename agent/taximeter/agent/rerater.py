@@ -5,28 +5,30 @@ is left for later: its records are not over. Refuses to know what anything costs
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import orjson
 
-from taximeter.agent.billed import decode, is_late
+from taximeter.agent.billed import Told, convert, decode, is_late
 from taximeter.agent.books import Books
-from taximeter.agent.inforce import read_known
+from taximeter.agent.inforce import Known, read_known
+from taximeter.agent.portions import Portions, began, events_of, next_number
 from taximeter.agent.scribe import Scribe
 from taximeter.billing.money import EXACT, plain
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.observe.rerating import Asked, Rerated
+from taximeter.recall import realtime_ns
 from taximeter.records import BillingStatus, RecordType, UsageRecord
-from taximeter.rerating import LateCards, Outcome, rerate
+from taximeter.rerating import LateCards, Outcome, numbered, rerate
+from taximeter.rulebook import Rules
 
 #: What may be found a price for: predictions, and what an instance is billed for itself.
 _RATED = (RecordType.PREDICTION, RecordType.INSTANCE)
-#: So many instances are worked out at once.
+#: So many predictions are worked out at once.
 _SLICE = 64
 
 
@@ -48,18 +50,22 @@ class Rerater:
             left: Counter[str] = Counter(open=len(open_))
             sums: dict[str, Decimal] = {}
             corrected = 0
-            for at in range(0, len(closed), _SLICE):
-                slice_ = closed[at : at + _SLICE]
-                outcomes = await anyio.to_thread.run_sync(self._outcomes, slice_, asked)
-                records = [record for outcome in outcomes for record in outcome.records]
-                left.update(word for outcome in outcomes for word in outcome.left)
-                add(sums, records)
-                corrected += len(records)
-                if records and not asked.dry_run:
-                    self._books.book_corrections(records)
-                    await self._scribe.commit()
+            known = await anyio.to_thread.run_sync(self._known)
+            for name in closed:
+                async for outcome in self._outcomes(name, asked, known):
+                    left.update(outcome.left)
+                    add(sums, outcome.records)
+                    corrected += len(outcome.records)
+                    if outcome.records and not asked.dry_run:
+                        number = await anyio.to_thread.run_sync(next_number, self._path, name)
+                        self._books.book_corrections(numbered(outcome.records, (), number).records)
+                        await self._scribe.commit()
             amounts = {currency: plain(amount) for currency, amount in sorted(sums.items())}
             return Rerated(corrected, {word: count for word, count in left.items() if count}, amounts, asked.dry_run)
+
+    def _known(self) -> Known:
+        with LedgerReader(self._path) as reader:
+            return read_known(reader)
 
     def _unrated(self, asked: Asked) -> list[str]:
         """The instances that have records without a price, or with one that a late card may change; oldest first."""
@@ -75,22 +81,52 @@ class Rerater:
             for kind in _RATED:
                 for body in reader.records(replace(wanted, type=kind)):
                     data = decode(body).data
-                    if data.billing.status == BillingStatus.UNRATED or is_late(data, late):
+                    if _is_unrated(data, late):
                         found[data.instance] = None
         return list(found)
 
-    def _outcomes(self, names: Iterable[str], asked: Asked) -> list[Outcome]:
-        return list(self._worked_out(names, asked))
+    async def _outcomes(self, name: str, asked: Asked, known: Known) -> AsyncIterator[Outcome]:
+        """What becomes of an instance that is over, of some of its predictions at a time, and of its own time last."""
+        book = self._books.book
+        late = LateCards(book.cards if asked.late_cards else ())
+        since = await anyio.to_thread.run_sync(began, self._path, name)
+        rules = known.rules_at(since) or book.rules[book.current]
+        portions = Portions(self._path, name, book, lambda told: _is_asked(told, asked) and _is_unrated(told, late))
+        while not portions.is_done:
+            names = await anyio.to_thread.run_sync(portions.read)
+            for at in range(0, len(names), _SLICE):
+                yield await anyio.to_thread.run_sync(self._runs, name, names[at : at + _SLICE], asked, rules)
+        own = portions.own
+        last = next((convert(one).data for one in reversed(own) if one["type"] == RecordType.INSTANCE), None)
+        if last is not None and asked.prediction is None and _is_asked(last, asked):
+            yield await anyio.to_thread.run_sync(lambda: rerate(own, book, rules, {}, late_cards=asked.late_cards))
 
-    def _worked_out(self, names: Iterable[str], asked: Asked) -> Iterator[Outcome]:
+    def _runs(self, name: str, predictions: Sequence[str], asked: Asked, rules: Rules) -> Outcome:
+        records, left = list[UsageRecord](), list[str]()
         units = {asked.prediction: asked.units} if asked.prediction is not None else {}
         with LedgerReader(self._path) as reader:
-            known = read_known(reader)
-            book = self._books.book
-            for name in names:
-                events = [orjson.loads(body) for body in reader.records(RecordFilter(instance=name))]
-                rules = known.rules_at(events[0]["data"]["interval"]["start_utc"]) or book.rules[book.current]
-                yield rerate(events, book, rules, units, late_cards=asked.late_cards)
+            for prediction in predictions:
+                events = list(events_of(reader, name, prediction))
+                outcome = rerate(events, self._books.book, rules, units, late_cards=asked.late_cards)
+                records.extend(outcome.records)
+                left.extend(outcome.left)
+        return Outcome(tuple(records), tuple(left))
+
+
+def _is_unrated(told: Told, late: LateCards) -> bool:
+    """Whether it has no price, or one that a late card may change."""
+    return told.billing.status == BillingStatus.UNRATED or is_late(told, late)
+
+
+def _is_asked(told: Told, asked: Asked) -> bool:
+    """Whether a record is one of those that are asked for."""
+    since_ns = asked.since_utc_ns
+    return (
+        asked.prediction in (None, told.prediction)
+        and asked.account in (None, told.account)
+        and asked.model in (None, told.model)
+        and (since_ns is None or realtime_ns(told.interval.start_utc) >= since_ns)
+    )
 
 
 def add(sums: dict[str, Decimal], records: Iterable[UsageRecord]) -> None:
