@@ -20,6 +20,9 @@ _MOST_HELD = 256
 #: How a prediction stands; of one that goes on, this is the pid of the process that started it, or entered its block.
 NEW, UNTOLD, ENDED = 0, -1, -2
 
+#: What one holds that has counted nothing so far: most never do. Nobody can put anything into it.
+NOTHING: "marks.Units" = ()  # type: ignore[assignment]
+
 #: Predictions that hold units which were not told, by identity.
 _holders: "dict[int, Counted]" = {}
 
@@ -48,6 +51,8 @@ class Counted:
             OUTLET.dropped += self._state == ENDED and not OUTLET.off
             return
         held = self._held
+        if held is NOTHING:  # no call comes behind this, and so no other thread, before there is a list for all of them
+            held = self._held = []
         try:
             now_ns = monotonic_ns()
             if not held:

@@ -13,7 +13,7 @@ from time import monotonic_ns
 
 from taximeter.client import marks
 from taximeter.client.around import AROUND, begin_ids, begin_second, ending, is_foreign
-from taximeter.client.counting import ENDED, NEW
+from taximeter.client.counting import ENDED, NEW, NOTHING
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _around, _enter, _leave = AROUND.get, AROUND.set, AROUND.reset
 _heads = marks.heads
 _GIVEN, _MADE = marks.GIVEN, marks.MADE
+_LEFT = (AttributeError, RuntimeError, ValueError)
 #: Of the ids that are made within this second: what they have in common, until when, and their count.
 _common, _until_ns, _count = begin_ids()
 
@@ -68,12 +69,11 @@ class Prediction(Telling):
     def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", trace: object) -> None:
         try:
             at_ns = monotonic_ns()
-            outlet, token = OUTLET, self._token
-            if token is not None:
-                try:
-                    _leave(token)
-                except (ValueError, RuntimeError):  # it is left in another context than it was entered in, or again
-                    pass
+            outlet = OUTLET
+            try:
+                _leave(self._token)
+            except _LEFT:  # it was not entered, or is left again, or in another context: nothing is to be undone here
+                pass
             # A child that was forked in this block leaves it, too: it ends with the process that entered it.
             if self._state == outlet.pid and kind is None and not self._held and not outlet.waiting:
                 line = self._kind[0] % (self._name, self._rest, at_ns)
@@ -114,7 +114,7 @@ class Prediction(Telling):
     def __setstate__(self, state: "tuple[Any, ...]") -> None:
         self._id, self._name, self._rest, kind, self._state = state
         self._kind = (_MADE if kind[0] == _MADE else _GIVEN, *kind[1:])
-        self._token, self._held = None, []
+        self._held = NOTHING
 
 
 # A star before the words that are to be given by name, and two before those of few, would cost a worker more than all
@@ -184,8 +184,7 @@ def prediction(  # noqa: PLR0913, PLR0917 -- by name
         few = marks.more(outer, (parent, root, attributes, traceparent, detached, admit))
     self._kind = (end, model, version, service_class, pool, account, few)
     self._state = NEW
-    self._token = None
-    self._held = []
+    self._held = NOTHING
     return self
 
 

@@ -34,7 +34,7 @@ class Telling(Counted):
     _rest: "bytes | int"  #: which is a number
     _kind: "marks.Kind"
     _state: int
-    _token: "Token[Prediction | Outside] | None"  #: of a `with` block
+    _token: "Token[Prediction | Outside]"  #: of a `with` block; missing until that is entered
     _active: bool  #: missing until `active` was said
     _held: "marks.Units"
     _due_ns: int  #: when the units that are held are to be told, where there are some
@@ -83,7 +83,7 @@ class Telling(Counted):
 
     def _go_in(self) -> None:
         """Enter the `with` block of one that was begun with more steps than most."""
-        if self._token is None:
+        if not hasattr(self, "_token"):
             self._token = AROUND.set(self)  # type: ignore[arg-type]  # each of this kind is a Prediction
             if self._state > 0:
                 self._state = OUTLET.pid  # who enters ends it, whoever started it
@@ -178,7 +178,7 @@ class Telling(Counted):
         """
         if self._state == OUTLET.pid:
             self._end(ending(type(error), error), monotonic_ns())
-        if self._token is not None:
+        if hasattr(self, "_token"):
             leave(self._token)
         elif AROUND.get() is self:  # what was around it is not known any more: nobody pays for what follows by mistake
             AROUND.set(OUTSIDE)
