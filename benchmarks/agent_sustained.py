@@ -1,9 +1,11 @@
 """An agent and a million records without a pause: journals, ledger, sink; its memory, and how long each of them waits.
 
 Journals of real shape are put into a real agent's directory, so many at a time that a bounded number of runs is under
-way; each is seen again as lines of the agent's file sink, which counts as delivered. Told are the runs a second, the
-time from a journal's appearance to the last of its records in the sink, the agent's memory as the records grow, and the
-bytes that ledger and sink take up for each. The agent is held to one core; this process has the others.
+way; each is seen again as lines of the agent's file sink, which counts as delivered. The first of them, as many as may
+be under way, wait for an agent that is held: its memory has then met the most that it meets later, whenever others take
+its core. Told are the runs a second, the time from a journal's appearance to the last of its records in the sink, the
+agent's memory as the records grow, and the bytes that ledger and sink take up for each. The agent is held to one core;
+this process has the others.
 
     python benchmarks/agent_sustained.py [--records 1000000] [--under-way 1000]
 """
@@ -11,6 +13,7 @@ bytes that ledger and sink take up for each. The agent is held to one core; this
 import argparse
 import os
 import re
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -113,6 +116,9 @@ def main() -> None:
             time.sleep(1)
             feeder, memory_mb = Feeder(state), dict[int, float]()
             began_s, before_cpu_s = time.monotonic(), cpu_s(process.pid)
+            process.send_signal(signal.SIGSTOP)
+            feeder.feed(min(asked.under_way, asked.records // RECORDS_PER_RUN))
+            process.send_signal(signal.SIGCONT)
             for records in stages(asked.records):
                 sustained(process, feeder, records // RECORDS_PER_RUN, asked.under_way)
                 memory_mb[records] = rss_mb(process.pid)

@@ -23,7 +23,7 @@ import anyio.abc
 import anyio.to_thread
 
 from taximeter import kernel, wire
-from taximeter.agent import logs
+from taximeter.agent import heap, logs
 from taximeter.agent.books import Books, LastWords
 from taximeter.agent.corrector import Corrector
 from taximeter.agent.custody import Custody
@@ -70,6 +70,7 @@ _SECOND = 1_000_000_000
 def run(config_path: Path | None) -> int:
     """Run the daemon until it is told to stop; 0 after an orderly end, TaximeterError where it cannot run."""
     logs.begin()
+    heap.share()
     config = load(config_path, os.environ)
     where = directories(os.environ)
     prepare(where)
