@@ -128,14 +128,14 @@ def awaiting() -> None:
 
 def interrupted(work: Callable[[], None], at: int, error: type[BaseException], everywhere: bool = False) -> bool:
     """Whether there was something to interrupt."""
-    interruption = Interruption(at, error, everywhere)
+    interruption, before = Interruption(at, error, everywhere), sys.gettrace()
     sys.settrace(interruption.trace)
     try:
         work()
     except (error, KeyError):
         pass
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return interruption.left <= 0
 
 
