@@ -5,7 +5,7 @@ What the prediction itself was told beyond its end is taken back beside it (book
 end came late.
 """
 
-from taximeter.booking import freed_correction
+from taximeter.corrections import freed_correction
 from taximeter.instance import Freed, Instance, Piece
 from taximeter.lifecycle import PHASES, Phase
 from taximeter.turn import Turn

@@ -9,7 +9,7 @@ evidence is, and to read anything.
 from collections.abc import Iterable
 
 from taximeter.billing.classes import ONLINE
-from taximeter.booking import late_correction
+from taximeter.corrections import late_correction
 from taximeter.events import Observed
 from taximeter.hardware.evidence import UNUSED_NS
 from taximeter.instance import Ended, Instance, Review, Reviewed, Verdict

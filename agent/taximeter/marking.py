@@ -5,7 +5,7 @@ where it favours the payer. A refusal is counted and changes nothing.
 """
 
 from taximeter import lineage
-from taximeter.booking import End, Late
+from taximeter.about import End, Late
 from taximeter.events import (
     ActiveMark,
     FinishMark,

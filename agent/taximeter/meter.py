@@ -7,9 +7,11 @@ and in however many pieces they are replayed. Refuses to know where facts come f
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from taximeter import signs
+from taximeter.about import End
 from taximeter.beginning import begun, ready, spawned
-from taximeter.booking import End
 from taximeter.clockwork import reading, utc_ns
+from taximeter.endings import exited, lost
 from taximeter.events import (
     Alive,
     BadMark,
@@ -23,50 +25,33 @@ from taximeter.events import (
     Marked,
     Measured,
     Observed,
-    Oom,
     Opened,
     OwnerEnded,
     OwnersHeld,
     ReadyTimedOut,
     Signaled,
-    Source,
     Spawned,
-    Status,
     Stopping,
-    StopReason,
     Unread,
 )
-from taximeter.hardware.evidence import weigh
 from taximeter.hardware.inventory import Evidence, Hardware
-from taximeter.instance import Cut, Instance, Verdict
-from taximeter.late import judge
+from taximeter.instance import Cut, Instance
 from taximeter.lifecycle import IllegalInput, Stage
 from taximeter.marking import marked
-from taximeter.moves import close, end_rest, says_it_stops, stop
-from taximeter.owners import end_unheld, last_word_ns, owner_ended, owners_held
-from taximeter.predictions import ended_status
-from taximeter.records import Exit, UsageRecord, Witness
-from taximeter.resources import hold, measure
+from taximeter.moves import end_rest
+from taximeter.owners import owner_ended, owners_held
+from taximeter.records import Exit, UsageRecord
 from taximeter.rulebook import Rulebook
-from taximeter.spans import settle
 from taximeter.turn import (
-    KERNEL_NS,
-    PIDFD_NS,
     Paused,
     PausedEnd,
     Turn,
     arrive,
-    cut_until,
-    is_late,
-    look_at_clock,
     mark_faults,
-    pass_unseen,
     reckon,
 )
 from taximeter.unread import unread
 from taximeter.values import Value, replace
-
-_SIGKILL, _SIGTERM = 9, 15
 
 
 class Pause(Value):
@@ -248,127 +233,6 @@ def _take(instance: Instance, event: Event, turn: Turn, moved: int | None = None
     return _HANDLERS[kind](instance, event, turn)
 
 
-def _opened_again(instance: Instance, _: Opened, __: Turn) -> Instance:
-    """A new segment repeats the opening; the first one counts."""
-    return instance
-
-
-def _noted(instance: Instance, event: ReadyTimedOut, turn: Turn) -> Instance:
-    """A ready-timeout that passes is noted and stops nothing."""
-    return arrive(instance, event.at_ns, turn)
-
-
-def _heartbeat(instance: Instance, event: Heartbeat, turn: Turn) -> Instance:
-    instance = look_at_clock(arrive(instance, event.at_ns, turn), event.clock)
-    return replace(instance, usage=event.usage) if event.usage.cpu_ns is not None else instance
-
-
-def _signaled(instance: Instance, event: Signaled, turn: Turn) -> Instance:
-    instance = arrive(instance, event.at_ns, turn)
-    if event.by_kernel:
-        return replace(instance, interrupted=event.signal)
-    if event.signal == _SIGTERM and event.outside:
-        return stop(instance, event.at_ns, instance.opened.options.on_term, turn)
-    return instance
-
-
-def _stopping(instance: Instance, event: Stopping, turn: Turn) -> Instance:
-    """A worker says that it drains, or is stopped; a one-shot's own word of its end is noted, and changes no bill."""
-    instance = arrive(instance, event.at_ns, turn)
-    if not instance.opened.options.worker:
-        return instance
-    stops = says_it_stops if event.reason is StopReason.DRAIN else stop
-    return stops(instance, event.at_ns, event.reason, turn)
-
-
-def _alive(instance: Instance, event: Alive, turn: Turn) -> Instance:
-    """The agent's own heartbeat: the command was never out of its hands, so no silence before it is unknown."""
-    instance = look_at_clock(cut_until(instance, event.at_ns, turn), event.clock)
-    usage = event.usage if event.usage.cpu_ns is not None else instance.usage
-    return replace(instance, sign_ns=event.at_ns, lost=False, adopted=True, usage=usage)
-
-
-def _observed(instance: Instance, event: Observed, turn: Turn) -> Instance:
-    """What it was seen on is evidence: it moves no time; what it means for what is open shows at the next record."""
-    return judge(instance, Verdict(weigh(instance.hardware, event), event), event.at_ns, turn.book)
-
-
-def _measured(instance: Instance, event: Measured, _: Turn) -> Instance:
-    return measure(instance, event)
-
-
-def _held(instance: Instance, event: Held, _: Turn) -> Instance:
-    return hold(instance, event)
-
-
-def _exited(instance: Instance, event: Exited, turn: Turn) -> Instance:
-    at_ns, source, uncertainty_ns = event.at_ns, event.source, PIDFD_NS
-    if event.kernel_ns is not None and event.kernel_ns - at_ns <= PIDFD_NS:
-        # Either comes after the end, so the earlier is nearer; but not before what is settled: a mark, read in between.
-        seen_ns = min(event.kernel_ns, at_ns)
-        at_ns, source = max(seen_ns, instance.since_ns, instance.cut.at_ns, last_word_ns(instance)), Source.KERNEL
-        uncertainty_ns = KERNEL_NS + at_ns - seen_ns
-    status = ended_status(instance, event)
-    instance = end_unheld(instance, at_ns, status, turn)
-    is_unsaid = instance.stage is Stage.PENDING and event.error is None  # it ran, and its start was lost: a full disk
-    if is_unsaid or is_late(instance, at_ns):
-        instance = pass_unseen(instance, at_ns, turn)
-    else:
-        instance = settle(cut_until(instance, at_ns, turn), at_ns)
-    if event.clock is not None:
-        instance = look_at_clock(instance, event.clock)
-    if event.usage.cpu_ns is not None or event.usage.rss_peak_bytes is not None:
-        instance = replace(instance, usage=event.usage)
-    if instance.lost and source is not Source.KERNEL:
-        uncertainty_ns = at_ns - instance.sign_ns
-    witness = Witness(source, uncertainty_ns)
-    end = End(at_ns, status, final=True, witness=witness, told=event.source is Source.WRAPPER)
-    return close(instance, end, _told(event, instance.readied), turn)
-
-
-def _lost(instance: Instance, event: Lost, turn: Turn) -> Instance:
-    """Nobody saw the end: the bill ends with the last sign of life, what may have followed is unknown."""
-    sign_ns = instance.sign_ns
-    at_ns = sign_ns if event.at_ns is None else max(event.at_ns, sign_ns)
-    status = Status.ABORTED if event.at_ns is None else Status.FAILED
-    if instance.stop is not None and instance.stop is not StopReason.DRAIN:
-        status = Status(instance.stop.value)
-    instance = end_unheld(instance, at_ns, status, turn)
-    instance = pass_unseen(instance, at_ns, turn)
-    if event.clock is not None:
-        instance = look_at_clock(instance, event.clock)
-    witness = Witness(Source.HEARTBEAT, None if event.at_ns is None else at_ns - sign_ns)
-    end = End(at_ns, status, final=True, witness=witness, told=False)
-    return close(instance, end, Exit(None, None, None, event.reason, None, ready=instance.readied), turn)
-
-
-def _told(event: Exited, readied: bool) -> Exit:
-    """How the command ended. What kills for want of memory is SIGKILL, which others send as well."""
-    seen = event.error is None and (event.code is not None or event.signal is not None)
-    oom: bool | None = None
-    if event.oom is not None:
-        oom = event.oom != Oom.NONE
-    elif seen and event.signal != _SIGKILL:
-        oom = False
-    core = event.core_dumped if seen else None
-    return Exit(event.code, event.signal, oom, _exit_reason(event), event.left, core, readied)
-
-
-def _exit_reason(event: Exited) -> str:
-    if event.error is not None:
-        return "not_started"
-    if event.oom in (Oom.LIMIT, Oom.NODE):
-        return f"oom_{event.oom}"
-    if event.signal is not None:
-        return "signaled"
-    return "exited" if event.code is not None else "unseen"
-
-
-def _bad_mark(instance: Instance, event: BadMark, turn: Turn) -> Instance:
-    turn.rejected.append(event.reason)
-    return arrive(instance, event.at_ns, turn, held=event.held)
-
-
 #: What the agent looked at beside time: such a fact tells of a moment that may have passed, and settles nothing.
 _LOOKS = frozenset({Observed, Measured, Held, OwnerEnded, OwnersHeld})
 
@@ -380,22 +244,22 @@ _READINGS = frozenset({Heartbeat, Alive, Exited, Lost})
 _PAUSABLE = frozenset({Heartbeat, Marked, BadMark, Signaled, Stopping, OwnerEnded})
 
 _HANDLERS: Mapping[type, Callable[[Instance, Any, Turn], Instance]] = {
-    Opened: _opened_again,
+    Opened: signs.opened_again,
     Spawned: spawned,
     BecameReady: ready,
-    ReadyTimedOut: _noted,
+    ReadyTimedOut: signs.noted,
     Marked: marked,
-    BadMark: _bad_mark,
-    Stopping: _stopping,
-    Signaled: _signaled,
-    Heartbeat: _heartbeat,
-    Alive: _alive,
-    Observed: _observed,
-    Measured: _measured,
-    Held: _held,
+    BadMark: signs.bad_mark,
+    Stopping: signs.stopping,
+    Signaled: signs.signaled,
+    Heartbeat: signs.heartbeat,
+    Alive: signs.alive,
+    Observed: signs.observed,
+    Measured: signs.measured,
+    Held: signs.held,
     OwnerEnded: owner_ended,
     OwnersHeld: owners_held,
-    Exited: _exited,
-    Lost: _lost,
+    Exited: exited,
+    Lost: lost,
     Unread: unread,
 }

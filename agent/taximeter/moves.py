@@ -3,7 +3,9 @@
 Owns the order of records at an end: predictions first, the instance last. Refuses to know which fact asked for it.
 """
 
-from taximeter.booking import End, instance_records, prediction_records, take_back
+from taximeter.about import End
+from taximeter.booking import instance_records, prediction_records
+from taximeter.corrections import take_back
 from taximeter.events import Source, Status, StopReason
 from taximeter.freed import take_active_back
 from taximeter.hardware.evidence import weigh

@@ -8,10 +8,11 @@ it. Where a card has no price for a prediction that goes on, or one in another c
 it. Refuses to know when a card came.
 """
 
+from taximeter.about import record_id
 from taximeter.billing.classes import ONLINE
-from taximeter.booking import record_id, rerated_correction
 from taximeter.charging import bills_itself, rate_anew
 from taximeter.clockwork import utc_ns
+from taximeter.corrections import rerated_correction
 from taximeter.instance import Instance, Prediction
 from taximeter.online_rerating import in_force
 from taximeter.records import UsageRecord

@@ -6,7 +6,7 @@ know how processes are watched.
 
 from collections.abc import Sequence
 
-from taximeter.booking import End, Late
+from taximeter.about import End, Late
 from taximeter.events import OwnerEnded, OwnersHeld, Source, Status, StopReason
 from taximeter.instance import Instance, Prediction
 from taximeter.moves import finish

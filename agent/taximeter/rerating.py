@@ -13,12 +13,12 @@ instance is billed for itself: online_rerating.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from taximeter.about import record_id
 from taximeter.billing.classes import ONLINE, Quantity
 from taximeter.billing.dues import Dues
 from taximeter.billing.outcome import sold_ns
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.billing.settling import settle_all
-from taximeter.booking import record_id
 from taximeter.charging import due_of_ended
 from taximeter.events import ServiceClass, Status
 from taximeter.instance import Ended

@@ -7,8 +7,9 @@ event came.
 from dataclasses import dataclass, field
 
 from taximeter import clockwork, wire
+from taximeter.about import End
 from taximeter.billing.classes import ONLINE
-from taximeter.booking import End, instance_records, prediction_records
+from taximeter.booking import instance_records, prediction_records
 from taximeter.events import Clock, Status
 from taximeter.instance import Cut, Freed, Instance
 from taximeter.lifecycle import Stage

@@ -8,8 +8,8 @@ time, which is unknown. Refuses to know how a line is read, and which.
 
 from decimal import Decimal
 
+from taximeter.about import End, Late
 from taximeter.billing.classes import ONLINE
-from taximeter.booking import End, Late
 from taximeter.charging import rate_prediction
 from taximeter.events import Status, StopReason, Unread
 from taximeter.instance import Instance, Prediction

@@ -28,9 +28,9 @@ from taximeter.events import (
     UnitsMark,
 )
 from taximeter.lifecycle import Stage
-from taximeter.meter import PIDFD_NS, fold, fold_all, open_instance
+from taximeter.meter import fold, fold_all, open_instance
 from taximeter.records import PLATFORM, UNATTRIBUTED, RecordType, Witness
-from taximeter.turn import LATE_NS
+from taximeter.turn import LATE_NS, PIDFD_NS
 from taximeter.values import replace
 from tests.core.stories import (
     MINUTE,

@@ -4,8 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 from taximeter.events import Alive, BadMark, Event, Exited, Lost, Marked, Source, Spawned, Status, UnitsMark, Usage
-from taximeter.meter import KERNEL_NS, PIDFD_NS
 from taximeter.records import UsageRecord
+from taximeter.turn import KERNEL_NS, PIDFD_NS
 from taximeter.values import replace
 from tests.core.stories import MINUTE, MS, SECOND, WORKER, beat, clock, exited, finish, ready, spawned, start, tell
 

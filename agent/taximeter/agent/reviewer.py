@@ -9,10 +9,10 @@ import time
 
 import orjson
 
+from taximeter.about import record_id
 from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.scribe import Scribe
-from taximeter.booking import record_id
 from taximeter.errors import LedgerError
 from taximeter.recall import ended
 
