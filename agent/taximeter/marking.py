@@ -25,6 +25,7 @@ from taximeter.predictions import begin, count_units, find, without
 from taximeter.records import LATE_FINISH, Witness
 from taximeter.spans import settle, settle_late
 from taximeter.turn import Turn, arrive, is_late
+from taximeter.unread import pass_beside
 from taximeter.values import replace
 
 #: A mark that says ready was read by the wrapper, and nothing says how long it had been so.
@@ -80,16 +81,16 @@ def _said_ns(instance: Instance, event: Marked) -> int:
 
 
 def _begun_ns(instance: Instance, event: Marked, turn: Turn) -> int:
-    """Since when it runs: the sender's word within the belief; an old one counts from its receipt.
+    """Since when it runs: the sender's word, where it is believed and no line was lost that may have settled more."""
+    if not instance.unread:
+        return _believed_ns(instance, event, turn)
+    return max(event.at_ns, instance.since_ns, instance.cut.at_ns)
 
-    Never before what is already settled or cut, nor, where a line was lost, before what may have been settled by it.
-    """
+
+def _believed_ns(instance: Instance, event: Marked, turn: Turn) -> int:
+    """The sender's word within the belief; an old one counts from its receipt. Never before what is settled or cut."""
     at_ns = event.at_ns
-    if (
-        event.said_ns is not None
-        and not instance.unread
-        and at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns
-    ):
+    if event.said_ns is not None and at_ns - event.said_ns <= turn.book.rules_of(instance.rules).belief_ns:
         at_ns = min(event.said_ns, at_ns)
     return max(at_ns, instance.since_ns, instance.cut.at_ns)
 
@@ -111,6 +112,8 @@ def _started(instance: Instance, event: Marked, mark: StartMark, turn: Turn) -> 
         raise IllegalInput(instance.stage, Input.BUSY)
     if mark.parent is not None:
         turn.doubts.extend(lineage.doubts(mark, find(instance, mark.parent)))
+    if instance.unread and prediction.active:
+        instance = pass_beside(instance, (_believed_ns(instance, event, turn), at_ns), turn, held=event.held)
     instance = settle(arrive(instance, at_ns, turn, held=event.held), at_ns)
     if instance.stage is Stage.BOOT:
         instance = become_ready(instance, at_ns, _SAID, turn)

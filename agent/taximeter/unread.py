@@ -18,7 +18,7 @@ from taximeter.records import LINE_UNREAD
 from taximeter.rulebook import Rulebook
 from taximeter.sold import billed_hardware
 from taximeter.spans import settle
-from taximeter.turn import Turn
+from taximeter.turn import Paused, Turn, arrive
 from taximeter.values import replace
 
 
@@ -34,6 +34,26 @@ def unread(instance: Instance, _: Unread, turn: Turn) -> Instance:
     instance = settle(instance, max(earliest_ns, instance.since_ns, instance.cut.at_ns))
     doubted = tuple([replace(open_, doubted=True) for open_ in instance.predictions])
     return replace(instance, predictions=doubted, hidden=instance.hidden + (instance.service_class not in ONLINE))
+
+
+def pass_beside(instance: Instance, stretch: tuple[int, int], turn: Turn, *, held: bool) -> Instance:
+    """Go on to where one begins that was there before, by its own word: the others shared with it since then.
+
+    Its own bill begins at the receipt of its start all the same, since the lost line may have settled all before that.
+    """
+    since_ns, until_ns = stretch
+    if since_ns >= until_ns or instance.service_class in ONLINE:
+        return instance
+    instance = settle(arrive(instance, since_ns, turn, held=held), since_ns)
+    try:
+        instance = settle(arrive(_beside(instance, 1), until_ns, turn, held=held), until_ns)
+    except Paused as paused:
+        raise Paused(_beside(paused.instance, -1), paused.cut) from paused
+    return _beside(instance, -1)
+
+
+def _beside(instance: Instance, more: int) -> Instance:
+    return replace(instance, hidden=instance.hidden + more)
 
 
 def as_certain(instance: Instance, prediction: Prediction, end: End, book: Rulebook) -> End:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ReadyMark, ServiceClass, UnitsMark
+from taximeter.events import ActiveMark, Event, Marked, Measured, Options, ReadyMark, ServiceClass, UnitsMark, Unread
 from taximeter.lifecycle import Stage
 from taximeter.lineage import OWN_PARENT
 from taximeter.meter import fold, go_on, open_instance
@@ -256,12 +256,14 @@ def test_what_a_fact_says_beside_its_cut_is_said_once() -> None:
     assert in_pieces(begun, events, book(), at_once=1)[-1].doubts == fold(begun, events, book()).doubts == (OWN_PARENT,)
 
 
+@pytest.mark.parametrize("lost", [(), (Unread(),)], ids=["whole", "a line was lost"])
 @pytest.mark.parametrize("late", [0, 1, 20 * MS])
-def test_a_mark_of_before_a_cut_that_it_passes_is_done_once(late: int) -> None:
+def test_a_mark_of_before_a_cut_that_it_passes_is_done_once(late: int, lost: tuple[Event, ...]) -> None:
     marks = [finish(MINUTE + MS, "b", said_ns=MINUTE - late), start(MINUTE + MS, "e", said_ns=MINUTE - late)]
     begun = [start(SECOND, name) for name in "abcd"]
     for mark in marks:
-        events = [spawned(0), *begun, *[beat(at * SECOND) for at in range(2, 60)], mark, mark, beat(61 * SECOND)]
+        beats = [beat(at * SECOND) for at in range(2, 60)]
+        events = [spawned(0), *begun, *lost, *beats, mark, mark, beat(61 * SECOND)]
         instance = open_instance(opened(WORKER), book())
         assert in_pieces(instance, events, book(), at_once=1)[-1] == fold(instance, events, book())
         assert len(in_pieces(instance, events, book(), at_once=1)) >= 3

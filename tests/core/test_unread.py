@@ -266,6 +266,17 @@ def test_another_start_of_the_same_id_shows_that_the_end_of_the_first_was_in_the
     assert share(told, "a") == 2 * SECOND
 
 
+def test_one_whose_word_of_its_beginning_does_not_count_was_beside_the_others_since_then_all_the_same() -> None:
+    began = start(12 * SECOND, "b", 12 * SECOND - 20 * MS)
+    story = a_worker(start(SECOND, "a"), began, finish(13 * SECOND, "a"), end=exited(30 * SECOND))
+    told = tell(WORKER, lose_behind(story, 10), silent=True)
+    first = told.predictions("b")[0].data["interval"]
+    alone_ns, beside_one_ns, beside_two_ns = 9 * SECOND - 50 * MS, 2 * SECOND + 30 * MS, (20 * MS, SECOND)
+    assert first["start_ns"] == 12 * SECOND  # type: ignore[index]
+    assert share(told, "a") == alone_ns + beside_one_ns // 2 + sum(ns // 3 for ns in beside_two_ns)
+    assert told.instance.hidden == 1
+
+
 def test_what_is_sold_online_is_so_whoever_is_on_it() -> None:
     story = a_worker(start(SECOND, "a"), beat(29 * SECOND), end=exited(30 * SECOND))
     private = replace(WORKER, service_class=ServiceClass.PRIVATE)
