@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
@@ -74,6 +75,16 @@ def test_an_amount_is_one_that_the_agent_counts_and_means_the_same(value: object
 @pytest.mark.parametrize("amount", [-1, -0.5, math.nan, math.inf, True, None, "", "-1", "x", [1], Decimal(-1), 10**40])
 def test_what_is_no_amount_is_none(amount: object) -> None:
     assert quantity(amount) is None
+
+
+@pytest.mark.parametrize("amount", [Decimal("1E+999999999"), Decimal("1E-999999999")])
+def test_an_amount_of_a_thousand_million_digits_is_none_and_they_are_not_written_out(amount: Decimal) -> None:
+    tracemalloc.start()
+    try:
+        assert quantity(amount) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

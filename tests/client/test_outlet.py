@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,14 @@ def test_a_thread_waits_for_room_only_while_something_waits(fifo: Fifo) -> None:
     assert threads() == before + 1
     fifo.read()
     wait_until(lambda: threads() == before, "the end of the thread")
+
+
+def test_who_counts_nothing_that_counts_is_not_held_on_to(fifo: Fifo) -> None:
+    with client.prediction() as prediction:
+        prediction.add(image=-1)
+    gone = weakref.ref(prediction)
+    del prediction
+    assert gone() is None
 
 
 def test_units_of_a_long_prediction_are_told_on_the_way(fifo: Fifo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ Owns how such an amount becomes exact text. Loaded by the first one: re and deci
 """
 
 import re
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal
 
 _QUANTITY = re.compile(r"[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _MOST_DIGITS = 40
@@ -14,15 +14,10 @@ _CONTEXT = Context(prec=2 * _MOST_DIGITS + 1)
 
 def exact(amount: object) -> "int | str | None":
     """The amount, an int or a decimal number without exponent; None if it is none, negative, or too long to count."""
-    if isinstance(amount, bool):
+    text = _text(amount)
+    if not _QUANTITY.fullmatch(text):
         return None
-    try:
-        text = _text(amount)
-        if not _QUANTITY.fullmatch(text):
-            return None
-        plain = f"{Decimal(text):f}"
-    except (TypeError, ValueError, ArithmeticError, InvalidOperation):
-        return None
+    plain = f"{Decimal(text):f}"
     whole, _, fraction = plain.partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
     if len(whole) + len(fraction) > _MOST_DIGITS:
@@ -37,12 +32,19 @@ def total(one: "int | str", other: "int | str") -> "int | str":
 
 
 def _text(amount: object) -> str:
+    if type(amount) is bool:
+        return "none"
     if isinstance(amount, str):
         return str.__str__(amount)
     if isinstance(amount, Decimal):
-        return f"{amount:f}" if amount.is_finite() else "none"
-    if hasattr(amount, "__index__"):
-        return str(amount.__index__())
-    if hasattr(amount, "__float__"):
-        return repr(float(amount))
+        return Decimal.__format__(amount, "f") if abs(Decimal.adjusted(amount)) < 100 else "none"
+    if type(amount) is float:
+        return repr(amount)
+    try:  # code of whoever made that type
+        if hasattr(amount, "__index__"):
+            return str(amount.__index__())
+        if hasattr(amount, "__float__"):
+            return repr(float(amount))
+    except Exception:  # what it may raise, nobody knows
+        return "none"
     return "none"

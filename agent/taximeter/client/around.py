@@ -12,6 +12,7 @@ from itertools import count
 from time import monotonic_ns, time_ns
 
 from taximeter import wire
+from taximeter.client.elsewhere import is_foreign
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _SECOND_NS = 1_000_000_000
 #: The count of ids has eight digits from its first to its last, which it does not come near within a second. They are
 #: decimal ones, as those of the time: to make others takes code that nothing else of a mark needs.
 _FIRST, _NEAR_THE_LAST = 10_000_000, 90_000_000
-#: What comes of telling a start: the first of its kind, words that are none, whatever the FIFO has against it.
-_OWN = (KeyError, TypeError, OSError)
 _TIME_END = len('"00000000-0000')
 
 
@@ -64,8 +63,9 @@ def leave(token: "Token[Prediction | Outside]") -> None:
     """Be again where one was before; who leaves in another context than it entered, or did before, is so already."""
     try:
         AROUND.reset(token)
-    except (ValueError, RuntimeError):
-        pass
+    except (ValueError, RuntimeError) as error:
+        if is_foreign(error):
+            raise
 
 
 def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
@@ -73,14 +73,6 @@ def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
     if issubclass(kind, SystemExit):
         return b"failed" if getattr(error, "code", None) else b"succeeded"
     return b"failed" if issubclass(kind, Exception) else b"canceled"
-
-
-def is_foreign(error: BaseException) -> bool:
-    """Whether an exception is none that comes of telling a mark: a signal's, say, or Cog's that cancels.
-
-    Who raises a TimeoutError, or the like, gives it no number; the system gives one to each of its own.
-    """
-    return getattr(error, "errno", 0) is None if isinstance(error, _OWN) else True
 
 
 def begin_ids() -> "Second":

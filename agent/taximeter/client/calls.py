@@ -60,7 +60,7 @@ def _plain(make: _Make, function: Any) -> Any:
             with made:
                 return function(*args, **kwargs)
         except BaseException as error:
-            made._leave_by(error)  # nothing, unless it came before any line of the way out
+            made._leave_by(error)  # nothing, unless it came between the two
             raise
 
     return call

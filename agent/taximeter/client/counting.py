@@ -8,7 +8,6 @@ from time import monotonic_ns
 
 from taximeter.client import marks
 from taximeter.client.outlet import OUTLET
-from taximeter.client.text import is_name, quantity
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
@@ -46,30 +45,31 @@ class Counted:
         An amount is an int, a float, a Decimal or a decimal text, and not negative; what is none is left out and
         counted (`dropped`). Units go with the end, and before it with the first `add` a second after they came, so that
         thousands of `add` cost little: a process that is killed loses what it added since.
+
+        An exception from elsewhere (Ctrl-C, a signal handler's) passes through, and then all of them count, or none.
         """
         if self._state < 0:
             OUTLET.dropped += self._state == ENDED and not OUTLET.off
             return
+        now_ns, number = monotonic_ns(), id(self)
+        counted, left_out = marks.counted(more)
+        if units is not None:
+            further, too = marks.counted(units)
+            counted, left_out = further + counted, left_out + too
+        OUTLET.dropped += left_out
+        if not counted:
+            return
+        # No call comes behind any of these, and so neither an exception from elsewhere nor another thread.
         held = self._held
-        if held is NOTHING:  # no call comes behind this, and so no other thread, before there is a list for all of them
+        if held is NOTHING:
             held = self._held = []
-        try:
-            now_ns = monotonic_ns()
-            if not held:
-                self._due_ns = now_ns + _HOLD_NS
-            if self._state > 0:
-                _holders[id(self)] = self
-            for given in (units, more) if units else (more,):
-                for name, amount in given.items():
-                    exact = quantity(amount)
-                    if exact is not None and type(name) is str and is_name(name):
-                        held.append((name, exact))
-                    else:
-                        OUTLET.dropped += 1
-            if self._state > 0 and (now_ns >= self._due_ns or len(held) >= _MOST_HELD):
+        if not held:
+            self._due_ns = now_ns + _HOLD_NS
+        held += counted
+        if self._state > 0:
+            _holders[number] = self
+            if now_ns >= self._due_ns or len(held) >= _MOST_HELD:
                 self._tell_units(now_ns)
-        except Exception:  # whatever was given here, the model goes on
-            OUTLET.dropped += 1
 
     def _quoted(self) -> bytes:
         """The id in JSON."""

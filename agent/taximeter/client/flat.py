@@ -6,17 +6,20 @@ cost the whole mark. Loaded by the first prediction that has some.
 
 from collections.abc import Mapping
 
-from taximeter.client.text import MAP_MAX_ENTRIES, QUANTITY_END, is_name, quote, word
+from taximeter.client.text import MAP_MAX_ENTRIES, QUANTITY_END, is_name, pairs, quote, word
 
 
 def attributes(given: Mapping[str, object]) -> tuple[list[bytes], int]:
     """The attributes as pairs of JSON, and how many are left out, since the agent would refuse the whole mark."""
-    pairs: list[bytes] = []
-    for key, value in given.items():
+    items = pairs(given)
+    if items is None:
+        return [], 1
+    told: list[bytes] = []
+    for key, value in items:
         text = _attribute(value) if is_name(word(key)) else None
-        if text is not None and len(pairs) < MAP_MAX_ENTRIES:
-            pairs.append(b"%b:%b" % (quote(word(key)), text))
-    return pairs, len(given) - len(pairs)
+        if text is not None and len(told) < MAP_MAX_ENTRIES:
+            told.append(b"%b:%b" % (quote(word(key)), text))
+    return told, len(items) - len(told)
 
 
 def _attribute(value: object) -> bytes | None:
@@ -26,7 +29,9 @@ def _attribute(value: object) -> bytes | None:
     if isinstance(value, bool):
         return b"true" if value else b"false"
     if isinstance(value, float):
-        return float.__repr__(value).encode() if value - value == 0 else None  # NaN and infinities are not in JSON
-    if isinstance(value, int) and -QUANTITY_END < value < QUANTITY_END:
-        return b"%d" % value
+        said = float.__repr__(value)
+        return None if "n" in said else said.encode()  # nan and inf are not in JSON
+    if isinstance(value, int):
+        number = int.__int__(value)
+        return b"%d" % number if -QUANTITY_END < number < QUANTITY_END else None
     return None

@@ -5,7 +5,7 @@ processes and FIFOs.
 """
 
 from taximeter import wire
-from taximeter.client.text import MAP_MAX_ENTRIES, quantity, quote, word
+from taximeter.client.text import MAP_MAX_ENTRIES, is_name, pairs, quantity, quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ Kind = tuple[bytes, "str | None", "str | None", "str | None", "str | None", "str
 heads: dict[Kind, bytes] = {}
 
 
+class TooLong(Exception):
+    """A start that does not fit into a mark without any attribute: who pays for what is never left out."""
+
+
 class More:
     """What few predictions say of themselves."""
 
@@ -80,8 +84,7 @@ def name_in(end: bytes) -> bytes:
 def head(kind: Kind, pid: int, name: bytes) -> tuple[bytes, int]:
     """A start in which the name and the time are missing, and how many attributes are left out of it.
 
-    `name` is the name as it will be there. Raises ValueError where it is too long without any attribute: who pays for
-    what is never left out.
+    `name` is the name as it will be there. Raises TooLong.
     """
     *given, more = kind[1:]
     is_plain = more is None and all(one is None or type(one) is str for one in given)
@@ -99,10 +102,10 @@ def head(kind: Kind, pid: int, name: bytes) -> tuple[bytes, int]:
         said += b',"detached":true' if more.detached else b""
     room = wire.MARK_MAX_BYTES - _REST_BYTES - len(name) - len(said)
     if room < 0:
-        raise ValueError("cannot say this start: expected at most 4,096 bytes")
+        raise TooLong(f"cannot say this start: expected at most {wire.MARK_MAX_BYTES} bytes")
     if more is not None and more.attributes:
-        pairs, left_out = _fitting(more.attributes, room)
-        said += b',"attributes":{%b}' % pairs if pairs else b""
+        attributes, left_out = _fitting(more.attributes, room)
+        said += b',"attributes":{%b}' % attributes if attributes else b""
     return start + _plain(b"%d%b}\n" % (pid, said)), left_out
 
 
@@ -123,17 +126,27 @@ def _fitting(given: "Mapping[str, object]", room_bytes: int) -> tuple[bytes, int
     """Attributes in JSON that fit, and how many do not, or are none."""
     from taximeter.client import flat
 
-    try:
-        pairs, left_out = flat.attributes(given)
-    except Exception:  # no mapping, or one that fails
-        return b"", 1
+    said, left_out = flat.attributes(given)
     fitting = []
     room_bytes -= len(b',"attributes":{}')
-    for pair in pairs:
+    for pair in said:
         if len(pair) + 1 <= room_bytes:
             fitting.append(pair)
             room_bytes -= len(pair) + 1
-    return b",".join(fitting), left_out + len(pairs) - len(fitting)
+    return b",".join(fitting), left_out + len(said) - len(fitting)
+
+
+def counted(given: "Mapping[str, object]") -> tuple["Units", int]:
+    """Units as they were given, exact, and how many are left out, which are none."""
+    items = pairs(given)
+    if items is None:
+        return [], 1
+    units: Units = []
+    for name, amount in items:
+        exact = quantity(amount)
+        if exact is not None and type(name) is str and is_name(name):
+            units.append((name, exact))
+    return units, len(items) - len(units)
 
 
 def sums(held: "Units") -> tuple["Units", int]:

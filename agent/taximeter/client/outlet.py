@@ -12,6 +12,7 @@ from os import write
 from time import monotonic_ns
 
 from taximeter import wire
+from taximeter.client.elsewhere import is_foreign
 
 #: So many marks wait at most before those that may be left out are; a finish may not.
 MOST_WAITING = 1024
@@ -45,8 +46,8 @@ class Outlet:
             try:
                 write(self.fd, line)
             except OSError as error:  # it is full, or not open
-                if error.errno is None:
-                    raise  # a signal handler's
+                if is_foreign(error):
+                    raise
             else:
                 return True
         if len(self.waiting) >= MOST_WAITING and not needed:
@@ -93,14 +94,14 @@ class Outlet:
                 try:
                     (_,) = map(write, (self.fd,), (waiting[0],))  # by no call, either, so that nothing is sent twice
                 except OSError as error:
-                    if error.errno != 9:  # EBADF: somebody closed it
+                    if error.errno != 9 or is_foreign(error):  # EBADF: somebody closed it
                         raise
                     self._open()
                     continue
                 del waiting[0]
         except OSError as error:  # no room, or no FIFO any more
-            if error.errno is None:
-                raise  # a signal handler's
+            if is_foreign(error):
+                raise
             return False
         return True
 
@@ -120,13 +121,16 @@ class Outlet:
         try:
             self.fd = fcntl(fd, F_DUPFD_CLOEXEC, _HIGH_FD)
             os.close(fd)
-        except OSError:  # no descriptor may have such a number
+        except OSError as error:  # no descriptor may have such a number
             self.fd = fd
+            if is_foreign(error):
+                raise
         try:
             if fcntl(self.fd, F_GETPIPE_SZ) < _PIPE_BYTES:
                 fcntl(self.fd, F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:
-            pass  # the user's limit
+        except OSError as error:  # the user's limit
+            if is_foreign(error):
+                raise
 
     def _forked(self) -> None:
         """In a child: what waits is the parent's to send, and so is its thread; the descriptor is opened anew.
@@ -162,8 +166,10 @@ class Outlet:
             self._waiter = True
             try:
                 start_new_thread(self._wait, ())
-            except RuntimeError:
-                self._waiter = False  # no thread can be had: each further mark tries again
+            except RuntimeError as error:  # no thread can be had: each further mark tries again
+                if is_foreign(error):
+                    raise
+                self._waiter = False
 
     def _wait(self) -> None:
         """Wait for room, send, until nothing waits; a thread."""

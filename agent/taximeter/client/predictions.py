@@ -12,15 +12,16 @@ from os import write
 from time import monotonic_ns
 
 from taximeter.client import marks
-from taximeter.client.around import AROUND, begin_ids, begin_second, ending, is_foreign
+from taximeter.client.around import AROUND, begin_ids, begin_second, ending
 from taximeter.client.counting import ENDED, NEW, NOTHING
+from taximeter.client.elsewhere import from_its_first_instruction, is_foreign
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from typing import Any, Self, TypeVar
 
     _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -28,9 +29,23 @@ if TYPE_CHECKING:
 _around, _enter, _leave = AROUND.get, AROUND.set, AROUND.reset
 _heads = marks.heads
 _GIVEN, _MADE = marks.GIVEN, marks.MADE
+#: What comes of telling a start: the first of its kind, words that are none, whatever the FIFO has against it.
+_OWN = (KeyError, TypeError, OSError)
 _LEFT = (AttributeError, RuntimeError, ValueError)
 #: Of the ids that are made within this second: what they have in common, until when, and their count.
 _common, _until_ns, _count = begin_ids()
+
+
+class _Left:
+    """What there is to be awaited as a block is left."""
+
+    __slots__ = ()
+
+    def __await__(self) -> "Generator[None, None, None]":
+        return iter(())  # type: ignore[return-value]  # which is as much of one as is needed
+
+
+_IS_LEFT = _Left()
 
 
 class Prediction(Telling):
@@ -52,7 +67,7 @@ class Prediction(Telling):
                 write(outlet.fd, _heads[self._kind] % (self._name, self._rest, at_ns))
                 self._token = _enter(self)
             except BaseException as error:
-                if is_foreign(error):
+                if not isinstance(error, _OWN) or (is_foreign(error) and not isinstance(error, TypeError)):
                     self._leave_by(error)
                     raise
                 self._state = NEW
@@ -66,14 +81,18 @@ class Prediction(Telling):
             raise
         return self
 
+    @from_its_first_instruction
     def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", trace: object) -> None:
         try:
             at_ns = monotonic_ns()
             outlet = OUTLET
             try:
                 _leave(self._token)
-            except _LEFT:  # it was not entered, or is left again, or in another context: nothing is to be undone here
-                pass
+            except (
+                _LEFT
+            ) as elsewhere:  # not entered, or left again, or in another context: nothing is to be undone here
+                if is_foreign(elsewhere):
+                    raise
             # A child that was forked in this block leaves it, too: it ends with the process that entered it.
             if self._state == outlet.pid and kind is None and not self._held and not outlet.waiting:
                 line = self._kind[0] % (self._name, self._rest, at_ns)
@@ -81,8 +100,8 @@ class Prediction(Telling):
                 try:
                     write(outlet.fd, line)
                 except OSError as full:
-                    if full.errno is None:
-                        raise  # a signal handler's
+                    if is_foreign(full):
+                        raise
                     outlet.tell(line, needed=True)
             else:
                 self._go_out(b"succeeded" if kind is None else ending(kind, error), at_ns)
@@ -93,8 +112,16 @@ class Prediction(Telling):
     async def __aenter__(self) -> "Self":
         return self.__enter__()
 
-    async def __aexit__(self, kind: "type[BaseException] | None", error: "BaseException | None", trace: object) -> None:
-        self.__exit__(kind, error, trace)
+    @from_its_first_instruction
+    def __aexit__(  # at once: a coroutine might be made, and never run, because a signal's exception comes in between
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: object
+    ) -> "Awaitable[None]":
+        try:
+            self.__exit__(kind, error, trace)
+        except BaseException as interrupting:
+            self._leave_by(interrupting)
+            raise
+        return _IS_LEFT
 
     def __call__(self, function: "_Function") -> "_Function":
         """Decorate a function: each call is a prediction of its own, with what was said here.

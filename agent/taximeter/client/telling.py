@@ -148,7 +148,7 @@ class Telling(Counted):
                 raise refused
         try:
             head, left_out = marks.head(self._kind, outlet.pid, self._quoted())
-        except (TypeError, ValueError):  # whatever was given here, the model goes on
+        except marks.TooLong:
             outlet.dropped += 1
             return
         outlet.dropped += left_out
@@ -173,8 +173,7 @@ class Telling(Counted):
     def _leave_by(self, error: BaseException) -> None:
         """End it by an exception from elsewhere, which came in the midst of its start, or of its end.
 
-        A signal handler's is raised behind whatever call the signal finds. One moment is out of reach, the first
-        instruction of `__exit__`: whom it comes in leaves the prediction to end with its process.
+        A signal handler's is raised behind whatever call the signal finds, or as one begins.
         """
         if self._state == OUTLET.pid:
             self._end(ending(type(error), error), monotonic_ns())

@@ -6,6 +6,11 @@ a mark that must not be lost.
 """
 
 from taximeter import wire
+from taximeter.client.elsewhere import is_foreign
+
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Attributes or units of one mark.
 MAP_MAX_ENTRIES = 64
@@ -36,6 +41,16 @@ def is_name(value: str) -> bool:
     if not 0 < len(value) <= wire.NAME_MAX_CHARS:
         return False
     return (value.isascii() and value.isprintable()) or not any(_is_unfit(ord(char)) for char in value)
+
+
+def pairs(given: "Mapping[str, object]") -> "list[tuple[str, object]] | None":
+    """What a mapping has; None where it is none, or fails. No plain one fails: what comes in its midst is foreign."""
+    try:
+        return list(given.items())
+    except Exception as error:
+        if type(given) is dict and is_foreign(error):
+            raise
+        return None
 
 
 def quantity(amount: object) -> "int | str | None":
