@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taximeter.agent.books import Books
+from taximeter.agent.belief import Attest
+from taximeter.agent.books import Books, Place
+from taximeter.agent.halves import Halves
+from taximeter.agent.reading import Reading
+from taximeter.agent.telling import Telling
+from taximeter.agent.unsettled import Unsettled
 from taximeter.hardware.inventory import Hardware
 from taximeter.journal import open_directory
 from taximeter.ledger.reader import LedgerReader, RecordFilter
@@ -50,7 +55,24 @@ class Node:
 
     path: Path
     ledger: Ledger
-    books: Books
+    directory_fd: int
+    reading: Reading
+
+    @property
+    def books(self) -> Books:
+        return self.reading.books
+
+    @property
+    def halves(self) -> Halves:
+        return self.reading.halves
+
+    @property
+    def telling(self) -> Telling:
+        return Telling(self.halves)
+
+    @property
+    def unsettled(self) -> Unsettled:
+        return Unsettled(self.halves)
 
     @property
     def journal(self) -> Path:
@@ -59,7 +81,7 @@ class Node:
     def read(self, instance: str = INSTANCE) -> None:
         """Read as the agent does: never what was closed before."""
         if not self.ledger.closed_at([instance]):
-            while self.books.read(instance):
+            while self.reading.read(instance):
                 pass
 
     def commit(self) -> None:
@@ -87,13 +109,19 @@ class Node:
         return [event for event in self.told() if event["type"] != RecordType.FACT]
 
 
-def start(path: Path, owners: frozenset[int] | None = None, rules: Rulebook | None = None) -> Node:
+def start(
+    path: Path,
+    owners: frozenset[int] | None = None,
+    rules: Rulebook | None = None,
+    where: Place = place,
+    attest: Attest | None = None,
+) -> Node:
     """An agent's books on `path`, resumed from the ledger."""
     path.mkdir(exist_ok=True)
-    ledger = Ledger.open(path / "ledger.db", NODE)
-    books = Books(open_directory(path), owners, rules or book(), place)
+    ledger, directory_fd = Ledger.open(path / "ledger.db", NODE), open_directory(path)
+    books = Books(rules or book(), where)
     books.resume(ledger.journals())
-    return Node(path, ledger, books)
+    return Node(path, ledger, directory_fd, Reading(directory_fd, owners, Halves(books), attest))
 
 
 def write(path: Path, lines: list[bytes]) -> Path:

@@ -118,12 +118,12 @@ def write_some(node: Node) -> list[str]:
 def test_journals_that_are_read_together_lead_to_what_each_leads_to_alone(tmp_path: Path) -> None:
     alone, together = start(tmp_path / "alone"), start(tmp_path / "together")
     for name in reversed(write_some(alone)):
-        while alone.books.read(name):
+        while alone.reading.read(name):
             pass
     alone.commit()
     due = write_some(together)
     while due:
-        together.books.read_some(due)
+        together.reading.read_some(due)
     together.commit()
     assert len({event["data"]["instance"] for event in alone.usage()}) == 2
     order = [event["id"] for event in alone.usage()]
@@ -133,10 +133,10 @@ def test_journals_that_are_read_together_lead_to_what_each_leads_to_alone(tmp_pa
 
 
 def test_what_is_read_together_is_bounded_by_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taximeter.agent.books.TURN", 16)
+    monkeypatch.setattr("taximeter.agent.reading.TURN", 16)
     node = start(tmp_path / "node")
     due = write_some(node)
-    assert node.books.read_some(due) == [f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"]
+    assert node.reading.read_some(due) == [f"{INSTANCE[:-1]}0", f"{INSTANCE[:-1]}1"]
     assert len(due) == 3  # the second has more
 
 
@@ -146,7 +146,7 @@ def test_a_run_of_a_few_facts_is_read_in_one_piece_though_little_is_left_of_a_tu
     for name in due:
         write(node.path / f"{name}.0.ndjson", [line.replace(INSTANCE.encode(), name.encode()) for line in run])
     while due:
-        node.books.read_some(due)
+        node.reading.read_some(due)
         assert not node.books.accounts
 
 
@@ -156,7 +156,7 @@ def test_the_more_predictions_are_open_the_fewer_facts_are_read_together(tmp_pat
     write(node.journal, [*long_run()[:3], *starts, *[mark_line(at + n, {"mark": "ready"}) for n in range(1000, 2000)]])
     taken, before = [], 0
     with held(node.journal):
-        while node.books.read(INSTANCE):
+        while node.reading.read(INSTANCE):
             offset = node.books.accounts[INSTANCE].position.offset
             taken.append(node.journal.read_bytes()[before:offset].count(b"\n"))
             before = offset
@@ -223,7 +223,7 @@ def test_a_wrapper_that_is_gone_leaves_an_end_that_nobody_saw(tmp_path: Path) ->
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[:3])
     node.read()
-    node.books.lose(INSTANCE, Clock(9 * SECOND, 9 * SECOND, 9 * SECOND, 0, BOOT_ID))
+    node.telling.lose(INSTANCE, Clock(9 * SECOND, 9 * SECOND, 9 * SECOND, 0, BOOT_ID))
     node.commit()
     end = node.usage()[-1]["data"]
     assert (end["exit"]["reason"], end["timing"]["end"]["source"]) == ("wrapper_lost", "heartbeat")
@@ -234,7 +234,7 @@ def test_a_reboot_ends_an_instance_at_its_last_sign_of_life(tmp_path: Path) -> N
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[:3])
     node.read()
-    node.books.lose(INSTANCE, Clock(5, 5, 5, 0, OTHER_BOOT))
+    node.telling.lose(INSTANCE, Clock(5, 5, 5, 0, OTHER_BOOT))
     node.commit()
     assert node.usage()[-1]["data"]["exit"]["reason"] == "rebooted"
 
@@ -243,7 +243,7 @@ def test_a_journal_without_an_opening_is_nothing_to_close(tmp_path: Path) -> Non
     node = start(tmp_path / "node")
     write(node.journal, sample_lines()[1:3])
     node.read()
-    node.books.lose(INSTANCE, Clock(5, 5, 5, 0, BOOT_ID))
+    node.telling.lose(INSTANCE, Clock(5, 5, 5, 0, BOOT_ID))
     assert node.books.take_batch() is None
     assert node.books.tally.counters().journal_faults == {"before_open": 2}
 
@@ -293,7 +293,7 @@ def test_a_newer_version_stops_that_instance_and_no_other(tmp_path: Path) -> Non
     other = [line.replace(INSTANCE.encode(), OTHER.encode()) for line in lines]
     write(node.path / f"{OTHER}.0.ndjson", other)
     for name in (INSTANCE, OTHER):
-        node.books.read(name)
+        node.reading.read(name)
     node.commit()
     assert node.books.accounts[INSTANCE].stuck == "newer_version"
     assert {event["data"]["instance"] for event in node.usage()} == {OTHER}
@@ -336,9 +336,9 @@ def test_many_refused_files_do_not_fill_the_memory(tmp_path: Path, monkeypatch: 
     names = [f"{INSTANCE[:-2]}{n:02d}" for n in range(5)]
     for name in names:
         os.mkfifo(node.path / f"{name}.0.ndjson")
-        node.books.read(name)
+        node.reading.read(name)
     assert not node.books.accounts
-    assert len(node.books._complaints._made) <= 2
+    assert len(node.books.complaints._made) <= 2
 
 
 def test_a_fact_from_the_future_of_this_boot_is_not_believed(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_the_interim_records_of_many_predictions_are_made_in_pieces_and_kept_as_
         write(node.journal, lines)
         pieces = 0
         while not node.books.waiting:
-            assert node.books.read(INSTANCE) or node.books.waiting
+            assert node.reading.read(INSTANCE) or node.books.waiting
             pieces += 1
         assert pieces == 5
         assert node.books.waiting == 601
@@ -431,7 +431,7 @@ def test_the_final_records_of_many_predictions_are_made_in_pieces_and_kept_as_on
         write(node.journal, lines)
         pieces = 0
         while not node.books.waiting:
-            assert node.books.read(INSTANCE) or node.books.waiting
+            assert node.reading.read(INSTANCE) or node.books.waiting
             pieces += 1
         assert (pieces, node.books.waiting) == (5, 601)
         node.commit()
@@ -457,15 +457,15 @@ def say_that_it_stops(node: Node) -> None:
 
 
 def see_it_end(node: Node) -> None:
-    node.books.book_own(INSTANCE, [Exited(END, 1, None, False, NOW, source=Source.AGENT)], 7)
+    node.telling.book_own(INSTANCE, [Exited(END, 1, None, False, NOW, source=Source.AGENT)], 7)
 
 
 def see_a_child_end(node: Node) -> None:
-    node.books.book_look(INSTANCE, [OwnerEnded(END, 77, END - 1, END)])
+    node.telling.book_look(INSTANCE, [OwnerEnded(END, 77, END - 1, END)])
 
 
 def lose(node: Node) -> None:
-    node.books.lose(INSTANCE, NOW)
+    node.telling.lose(INSTANCE, NOW)
 
 
 def of_a_child(lines: list[bytes]) -> list[bytes]:
@@ -482,7 +482,7 @@ def with_many_open(tmp_path: Path, ending: Callable[[Node], None]) -> Iterator[N
         node = start(tmp_path / name)
         lines = of_a_child(many_open(600)) if ending is see_a_child_end else many_open(600)
         with held(write(node.journal, lines)):
-            while node.books.read(INSTANCE):
+            while node.reading.read(INSTANCE):
                 pass
             node.commit()
             yield node
@@ -496,14 +496,15 @@ def test_however_many_predictions_end_at_once_it_is_in_pieces_that_are_kept_as_o
     ending(node)
     pieces = 0
     while not node.books.waiting:
-        assert node.books.read(INSTANCE) or node.books.waiting
+        assert node.reading.read(INSTANCE) or node.books.waiting
         pieces += 1
     assert pieces >= 4
-    assert not node.books.halves
+    assert not node.halves.names
     node.commit()
-    monkeypatch.setattr("taximeter.agent.books.AT_ONCE", 1024)
+    for room in ("halves", "reading"):
+        monkeypatch.setattr(f"taximeter.agent.{room}.AT_ONCE", 1024)
     ending(whole)
-    while whole.books.read(INSTANCE):
+    while whole.reading.read(INSTANCE):
         pass
     whole.commit()
     assert node.usage() == whole.usage()
@@ -516,13 +517,13 @@ def test_of_what_the_agent_saw_a_crash_between_two_pieces_keeps_nothing(
 ) -> None:
     node, _ = with_many_open(tmp_path, ending)
     ending(node)
-    node.books.read(INSTANCE)
+    node.reading.read(INSTANCE)
     node.commit()
     assert node.usage() == []
     node = node.crash()
     ending(node)
-    while node.books.halves:
-        node.books.go_on(INSTANCE)
+    while node.halves.names:
+        node.halves.go_on(INSTANCE)
     node.commit()
     assert len(node.usage()) >= 600
     assert len({event["id"] for event in node.usage()}) == len(node.usage())
@@ -531,13 +532,13 @@ def test_of_what_the_agent_saw_a_crash_between_two_pieces_keeps_nothing(
 def test_what_the_agent_heard_is_booked_as_far_as_it_is_folded(tmp_path: Path) -> None:
     node, _ = with_many_open(tmp_path, see_a_child_end)
     see_a_child_end(node)
-    node.books.book_own(INSTANCE, [Marked(END, ReadyMark())], 7)
-    node.books.book_heard(INSTANCE, 9)
+    node.telling.book_own(INSTANCE, [Marked(END, ReadyMark())], 7)
+    node.telling.book_heard(INSTANCE, 9)
     account = node.books.accounts[INSTANCE]
     assert account.instance is not None
     assert account.instance.heard_bytes == 0
-    while node.books.halves:
-        node.books.go_on(INSTANCE)
+    while node.halves.names:
+        node.halves.go_on(INSTANCE)
     assert account.instance.heard_bytes == 9
     assert account.instance.predictions == ()
 
@@ -552,15 +553,17 @@ def test_what_else_is_booked_of_an_instance_whose_end_is_half_folded_comes_too_l
         node.read()
         node.commit()
         write(node.journal, lines)
-        assert node.books.read(INSTANCE)
+        assert node.reading.read(INSTANCE)
         book_it = {
-            "look": lambda: node.books.book_look(INSTANCE, []),
-            "heard": lambda: node.books.book_heard(INSTANCE, 7),
-            "own": lambda: node.books.book_own(INSTANCE, []),
-            "lost": lambda: node.books.lose(INSTANCE, Clock(1, 1, 1, 1, BOOT_ID)),
+            "look": lambda: node.telling.book_look(INSTANCE, []),
+            "heard": lambda: node.telling.book_heard(INSTANCE, 7),
+            "own": lambda: node.telling.book_own(INSTANCE, []),
+            "lost": lambda: node.telling.lose(INSTANCE, Clock(1, 1, 1, 1, BOOT_ID)),
             "everything": lambda: None,
         }
         book_it[at_once]()
+        while node.halves.names:
+            node.halves.go_on(INSTANCE)
         last = node.books.take_everything()
         assert last is not None
         node.ledger.commit(last)
@@ -582,9 +585,9 @@ def test_a_crash_between_two_pieces_loses_nothing_and_doubles_nothing(
         node.commit()
         write(node.journal, lines)
         for _ in range(pieces):
-            node.books.read(INSTANCE)
+            node.reading.read(INSTANCE)
         if committed:
-            node.books.book_heard(INSTANCE, None) if pieces == 1 else node.commit()
+            node.telling.book_heard(INSTANCE, None) if pieces == 1 else node.commit()
         node.ledger.close()
         node = start(node.path, rules=book(10 * SECOND))
         node.read()
@@ -600,14 +603,16 @@ def test_what_else_is_booked_of_an_instance_comes_behind_what_is_half_folded(tmp
         node.read()
         node.commit()
         write(node.journal, lines)
-        assert node.books.read(INSTANCE)
+        assert node.reading.read(INSTANCE)
         book_it = {
-            "look": lambda: node.books.book_look(INSTANCE, []),
-            "heard": lambda: node.books.book_heard(INSTANCE, 7),
-            "own": lambda: node.books.book_own(INSTANCE, []),
+            "look": lambda: node.telling.book_look(INSTANCE, []),
+            "heard": lambda: node.telling.book_heard(INSTANCE, 7),
+            "own": lambda: node.telling.book_own(INSTANCE, []),
             "everything": lambda: None,
         }
         book_it[at_once]()
+        while node.halves.names:
+            node.halves.go_on(INSTANCE)
         last = node.books.take_everything()
         assert last is not None
         node.ledger.commit(last)

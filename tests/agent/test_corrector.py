@@ -112,7 +112,7 @@ class _Mortal(Scribe):
 
 def corrector(node: Node, commits: int = 0) -> Corrector:
     desk = Desk(node.ledger, node.books.tally)
-    return Corrector(node.path / "ledger.db", node.books, desk, _Mortal(node.books, desk, commits), anyio.Lock())
+    return Corrector(node.path / "ledger.db", node.unsettled, desk, _Mortal(node.books, desk, commits), anyio.Lock())
 
 
 def bills(node: Node) -> dict[str, Decimal]:
@@ -175,7 +175,7 @@ async def test_what_is_open_is_corrected_at_once_and_is_right_at_its_end(
     count = len(corrections(node))
     finish(node)
     read(node)
-    assert set(node.books.repriced) == {INSTANCE, OTHER}
+    assert set(node.unsettled.repriced) == {INSTANCE, OTHER}
     await corrector(node).go_on()
     assert node.ledger.closed_at([INSTANCE, OTHER]).keys() == {INSTANCE, OTHER}
     assert bills(node) == right

@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 
 from taximeter import kernel
-from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.keeper import Ended, Keeper
 from taximeter.events import OwnerEnded
 from taximeter.journal import open_directory
 from taximeter.records import RecordType
-from tests.agent.desks import Node, place, start, write
+from tests.agent.desks import Node, start, write
 from tests.agent.test_eyewitness import Told
-from tests.core.stories import book
 from tests.journal_samples import INSTANCE, clock, fact, mark_line, open_line, options
 
 LOOKS = 50
@@ -44,15 +42,20 @@ def wait_late(self: Keeper) -> None:
         pass
 
 
+def node_of(path: Path, kernels: kernel.ProcessEvents | None = None) -> tuple[Node, Custody]:
+    """A node, and who holds its instances."""
+    path.mkdir(exist_ok=True)
+    eyes = Eyewitness(open_directory(path), kernels)
+    node = start(path, attest=eyes.attest)
+    return node, Custody(node.directory_fd, None, node.telling, eyes)
+
+
 @contextlib.contextmanager
 def custody_of(
     path: Path, more: Sequence[bytes] = (), **told: Any
 ) -> Iterator[tuple[Node, Custody, subprocess.Popen[bytes]]]:
     """A command that lives, without a wrapper, and is held."""
-    ledger, directory_fd = start(path).ledger, open_directory(path)
-    eyes = Eyewitness(directory_fd, None)
-    node = Node(path, ledger, Books(directory_fd, None, book(), place, eyes.attest))
-    custody = Custody(directory_fd, None, node.books, eyes)
+    node, custody = node_of(path)
     with subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE) as command:
         write_start(node, command.pid, more, **told)
         node.read()
@@ -107,12 +110,12 @@ def test_an_end_waits_until_what_is_half_folded_of_its_instance_is_whole(
     now_ns = time.monotonic_ns()
     starts = [mark_line(now_ns, {"mark": "start", "prediction": f"p{n}", "pid": 77}) for n in range(300)]
     with custody_of(tmp_path / "node", starts, worker=True, prediction=None, units={}) as (node, custody, _):
-        while node.books.read(INSTANCE):
+        while node.reading.read(INSTANCE):
             pass
         custody.abandoned(INSTANCE)
         end_ns = node.books.accounts[INSTANCE].instance.sign_ns + SECOND
-        node.books.book_look(INSTANCE, [OwnerEnded(end_ns, 77, end_ns, end_ns)])
-        assert node.books.halves == {INSTANCE}
+        node.telling.book_look(INSTANCE, [OwnerEnded(end_ns, 77, end_ns, end_ns)])
+        assert node.halves.names == {INSTANCE}
         custody._keeper.tell_again(Ended(INSTANCE, end_ns + SECOND, 0, end_ns))
         assert [is_booked(node, custody) for _ in range(3)] == [False, False, True]
         assert not custody.has_more
@@ -135,10 +138,7 @@ class Lossy(Told):
 def test_after_a_loss_of_the_kernels_words_the_command_and_its_children_are_followed_anew(tmp_path: Path) -> None:
     told, path = Lossy(), tmp_path / "node"
     words = ["sh", "-c", "sleep 60 & echo $!; read line; kill $!"]
-    ledger, directory_fd = start(path).ledger, open_directory(path)
-    eyes = Eyewitness(directory_fd, told)
-    node = Node(path, ledger, Books(directory_fd, None, book(), place, eyes.attest))
-    custody = Custody(directory_fd, None, node.books, eyes)
+    node, custody = node_of(path, told)
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as command:
         assert command.stdout is not None
         child, now_ns = int(command.stdout.readline()), time.monotonic_ns()

@@ -13,8 +13,11 @@ import pytest
 from taximeter import kernel
 from taximeter.agent.books import Books
 from taximeter.agent.eyewitness import Eyewitness
+from taximeter.agent.halves import Halves
 from taximeter.agent.onlooker import Onlooker
+from taximeter.agent.reading import Reading
 from taximeter.agent.sights import Sight
+from taximeter.agent.telling import Telling
 from taximeter.events import Measured, Observed
 from taximeter.hardware.inventory import Device, Hardware, Host, Inventory
 from taximeter.hardware.samples import DeviceSample, ProcessKind, ProcessUse, Samples
@@ -47,8 +50,10 @@ class Scene:
         self.fd = open_directory(path)
         self.declared = Hardware("one", 1, (A,))
         eyes = Eyewitness(self.fd, None)
-        self.books = Books(self.fd, None, book(), lambda _: self.declared, eyes.attest)
-        self.onlooker = Onlooker(self.fd, self.books, lambda: INVENTORY, CATALOGUE)
+        self.books = Books(book(), lambda _: self.declared)
+        halves = Halves(self.books)
+        self.reading, self.telling = Reading(self.fd, None, halves, eyes.attest), Telling(halves)
+        self.onlooker = Onlooker(self.fd, self.telling, lambda: INVENTORY, CATALOGUE)
         self.books.last_words = self.onlooker.last_words
         self.processes: list[subprocess.Popen[bytes]] = []
         self.energy: dict[str, int] = {}  #: by UUID, as the next look tells it
@@ -71,7 +76,7 @@ class Scene:
             fact("ready", now + 2, by="exec"),
         ]
         write(self.path / f"{name}.0.ndjson", lines)
-        self.books.read(name)
+        self.reading.read(name)
 
     def look(self, *uses: tuple[int, str], used: int | None = None, kind: ProcessKind = ProcessKind.COMPUTE) -> None:
         """One round of samples."""
@@ -224,7 +229,7 @@ def test_memory_at_each_look_is_told_of_a_worker_while_it_has_predictions(scene:
     journal = scene.path / "i1.0.ndjson"
     said = mark_line(time.monotonic_ns(), {"mark": "start", "prediction": "a"})
     journal.write_bytes(journal.read_bytes().rstrip(b"\0") + said + b"\n")
-    scene.books.read("i1")
+    scene.reading.read("i1")
     for used in (5, 7, 6):
         scene.look((pid, "GPU-a"), used=used)
     scene.onlooker.measure(kernel.everybody())
@@ -310,7 +315,7 @@ def test_a_control_group_of_its_own_tells_what_a_tree_used_until_a_stranger_is_i
 def test_an_instance_that_has_ended_is_forgotten(scene: Scene) -> None:
     pid = scene.start("i1", FAMILY)
     scene.look((pid, "GPU-a"))
-    scene.books.lose("i1", kernel.read_clock())
+    scene.telling.lose("i1", kernel.read_clock())
     scene.look((pid, "GPU-a"))
     assert "i1" not in scene.books.accounts
     assert scene.onlooker._sights == {}

@@ -9,19 +9,17 @@ import anyio
 import pytest
 
 from taximeter.agent import reviewer as reviewers
-from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.reviewer import Reviewer
 from taximeter.agent.scribe import Scribe
 from taximeter.errors import LedgerError
 from taximeter.events import Observed
 from taximeter.hardware.inventory import Device, Hardware
-from taximeter.journal import open_directory
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Ledger
 from taximeter.rulebook import Rulebook
-from tests.agent.desks import NODE, SECOND, Node, write
+from tests.agent.desks import SECOND, Node, start, write
 from tests.core.stories import book, card
 from tests.journal_samples import INSTANCE, clock, fact, mark_line, open_line, options
 
@@ -57,16 +55,12 @@ def begin(path: Path, rules: Rulebook = RULES) -> Node:
     def place(_: Mapping[str, str]) -> Hardware:
         return ANY
 
-    path.mkdir(exist_ok=True)
-    ledger = Ledger.open(path / "ledger.db", NODE)
-    books = Books(open_directory(path), None, rules, place)
-    books.resume(ledger.journals())
-    return Node(path, ledger, books)
+    return start(path, rules=rules, where=place)
 
 
 def reviewer(node: Node) -> Reviewer:
     desk = Desk(node.ledger, node.books.tally)
-    return Reviewer(node.books, desk, Scribe(node.books, desk))
+    return Reviewer(node.unsettled, desk, Scribe(node.books, desk))
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +73,8 @@ def node(tmp_path: Path) -> Node:
     """A node with a worker that is found to run on other hardware once all its predictions have ended."""
     made = begin(tmp_path / "node")
     write(made.journal, worker())
-    made.books.read(INSTANCE)
-    made.books.book_look(INSTANCE, [SEEN])
+    made.reading.read(INSTANCE)
+    made.telling.book_look(INSTANCE, [SEEN])
     return made
 
 
@@ -137,7 +131,7 @@ async def test_an_instance_that_ends_meanwhile_is_closed_once_all_of_it_is_corre
     node: Node, killed_after: int
 ) -> None:
     write(node.journal, [*worker(), end()])
-    node.books.read(INSTANCE)
+    node.reading.read(INSTANCE)
     node.commit()
     assert INSTANCE not in node.books.accounts
     goes_on = reviewer(node)

@@ -65,10 +65,10 @@ def scribe(node: Node) -> Scribe:
 async def test_more_is_read_while_the_disk_is_waited_for(node: Node, disk: SlowDisk, scribe: Scribe) -> None:
     with anyio.fail_after(PATIENCE_S):
         async with scribe.at_work():
-            node.books.read(INSTANCE)
+            node.reading.read(INSTANCE)
             await scribe.begin()
             assert not node.books.closed
-            node.books.read(OTHER)
+            node.reading.read(OTHER)
             disk.answers.set()
             await scribe.commit()
     assert [event["data"]["instance"] for event in node.usage()] == [INSTANCE, INSTANCE, OTHER, OTHER]
@@ -83,9 +83,9 @@ async def test_what_the_disk_refuses_is_written_before_what_was_read_since(
     disk.answers.set()
     with anyio.fail_after(PATIENCE_S):
         async with scribe.at_work():
-            node.books.read(INSTANCE)
+            node.reading.read(INSTANCE)
             await scribe.begin()
-            node.books.read(OTHER)
+            node.reading.read(OTHER)
             await scribe.begin()
             await scribe.commit()
     assert [event["data"]["instance"] for event in node.usage()] == [INSTANCE, INSTANCE, OTHER, OTHER]
@@ -98,9 +98,9 @@ async def test_a_stop_loses_neither_what_was_being_written_nor_what_was_read_sin
     disk.refuses = 1
     with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks, scribe.at_work():
-            node.books.read(INSTANCE)
+            node.reading.read(INSTANCE)
             await scribe.begin()
-            node.books.read(OTHER)
+            node.reading.read(OTHER)
             tasks.cancel_scope.cancel()
             disk.answers.set()
         await scribe.commit()
@@ -111,6 +111,6 @@ async def test_a_stop_loses_neither_what_was_being_written_nor_what_was_read_sin
 @pytest.mark.anyio
 async def test_without_somebody_at_work_a_commit_is_waited_for(node: Node, disk: SlowDisk, scribe: Scribe) -> None:
     disk.answers.set()
-    node.books.read(INSTANCE)
+    node.reading.read(INSTANCE)
     await scribe.begin()
     assert len(node.usage()) == 2

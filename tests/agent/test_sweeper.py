@@ -33,7 +33,7 @@ class Living:
         self.node.ledger.register_sink("billing")
         self.desk = Desk(self.node.ledger, self.node.books.tally)
         self.scribe = Scribe(self.node.books, self.desk)
-        self.sweeper = Sweeper(self.node.books._directory_fd, self.node.books, self.desk, self.scribe)
+        self.sweeper = Sweeper(self.node.directory_fd, self.node.books, self.desk, self.scribe)
         spawn = fact("spawn", SECOND, before=SECOND - 5, pid=4712, start=987)
         write(self.node.journal, [opening(0), spawn, *beats(2, 10)])
         self.second = write(self.node.path / f"{INSTANCE}.1.ndjson", [opening(1), *beats(11, 20)])

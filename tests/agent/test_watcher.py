@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from taximeter import kernel
-from taximeter.agent import books
+from taximeter.agent import reading
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
 from taximeter.agent.eyewitness import Eyewitness
@@ -36,9 +36,9 @@ async def watching(node: Node) -> AsyncIterator[Watcher]:
     config_file = node.path / "agent.toml"
     config_file.write_text("[journal]\npoll_s = 0.05\n")
     desk = Desk(node.ledger, node.books.tally)
-    directory_fd = node.books._directory_fd
-    custody = Custody(directory_fd, None, node.books, Eyewitness(directory_fd, None))
-    watcher = Watcher(node.path, directory_fd, node.books, desk, load(config_file, {}), custody)
+    directory_fd = node.directory_fd
+    custody = Custody(directory_fd, None, node.telling, Eyewitness(directory_fd, None))
+    watcher = Watcher(node.path, directory_fd, node.reading, desk, load(config_file, {}), custody)
     async with anyio.create_task_group() as tasks:
         await tasks.start(watcher.run)
         yield watcher
@@ -84,7 +84,7 @@ async def test_a_journal_that_could_not_be_opened_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    real = books.read_on
+    real = reading.read_on
 
     def first_time_fails(*told: object, **more: object) -> object:
         tried.append(str(told[1]))
@@ -92,7 +92,7 @@ async def test_a_journal_that_could_not_be_opened_is_tried_again(
             raise JournalFault("unreadable", "cannot open: too many open files")
         return real(*told, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(books, "read_on", first_time_fails)
+    monkeypatch.setattr(reading, "read_on", first_time_fails)
     node = start(tmp_path / "node")
     write(node.journal, sample_lines())
     async with watching(node):

@@ -100,7 +100,7 @@ def test_law_whatever_is_damaged_in_a_journal_nobody_pays_more(
         path.chmod(0o640)
         node.read(instance)
     for instance in [*node.books.accounts]:
-        node.books.lose(instance, Clock(200 * SECOND, 200 * SECOND, 200 * SECOND, 0, BOOT_ID))
+        node.telling.lose(instance, Clock(200 * SECOND, 200 * SECOND, 200 * SECOND, 0, BOOT_ID))
     node.commit()
     due = bills(node.usage())
     for instance in ids:

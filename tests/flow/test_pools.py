@@ -82,7 +82,7 @@ def test_of_a_long_run_each_interval_is_in_the_ledger_as_soon_as_it_is_over(tmp_
             beats = range(max(3, (number - 1) * INTERIM_S + 2), number * INTERIM_S + 2)
             journal.write(b"".join(beat(at_s) + b"\n" for at_s in beats))
             journal.flush()
-            while node.books.read(INSTANCE):
+            while node.reading.read(INSTANCE):
                 pass
             node.commit()
             assert node.ledger.head.seq == 2 * number

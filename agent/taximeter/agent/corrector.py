@@ -19,12 +19,12 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from taximeter.agent.billed import decode, is_late
-from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.inforce import BILLS_CORRECTED, Known, read_known
 from taximeter.agent.portions import Portions, began, events_of, next_number
 from taximeter.agent.rerater import add
 from taximeter.agent.scribe import Scribe
+from taximeter.agent.unsettled import Unsettled
 from taximeter.billing.money import plain
 from taximeter.billing.rates import RateCard
 from taximeter.digest import digest
@@ -67,9 +67,10 @@ class _Done:
 class Corrector:
     """Whoever corrects bills by cards that came late."""
 
-    def __init__(self, path: Path, books: Books, desk: Desk, scribe: Scribe, one_at_a_time: anyio.Lock) -> None:
+    def __init__(self, path: Path, unsettled: Unsettled, desk: Desk, scribe: Scribe, one_at_a_time: anyio.Lock) -> None:
         self._path = path
-        self._books = books
+        self._unsettled = unsettled
+        self._books = unsettled.books
         self._desk = desk
         self._scribe = scribe
         self._one_at_a_time = one_at_a_time
@@ -102,10 +103,10 @@ class Corrector:
                 card = self._books.book.card_of(known_as)
                 if card is not None:
                     await self._by(card, known)
-        if self._books.repriced:
+        if self._unsettled.repriced:
             await self._commit()
             known = await anyio.to_thread.run_sync(self._known)
-            for name in list(self._books.repriced):
+            for name in self._unsettled.repriced:
                 await self._settle(name, known)
             await self._commit()
 
@@ -116,8 +117,8 @@ class Corrector:
     async def _by(self, card: RateCard, known: Known) -> None:
         """Correct all that one card came late to."""
         done = _Done()
-        for at, name in enumerate([*self._books.accounts, *self._books.settling], 1):
-            records = self._books.put_under(name, card.hash)
+        for at, name in enumerate(self._unsettled.names, 1):
+            records = self._unsettled.put_under(name, card.hash)
             done.add(Outcome(tuple([one for one in records if one.type is RecordType.CORRECTION]), ()))
             if self._books.waiting >= _PAGE:
                 await self._commit()
@@ -139,7 +140,7 @@ class Corrector:
             card = self._books.book.card_of(known_as)
             if card is not None:
                 await self._correct(name, card, known, _Done())
-        self._books.settled(name)
+        self._unsettled.settled(name)
 
     async def _concerned(self, card: RateCard) -> list[str]:
         """The instances of which something may have been billed by another card since this one took effect."""
@@ -175,7 +176,7 @@ class Corrector:
     async def _rules(self, name: str, known: Known) -> Rules:
         """The rules that were in force when an instance began."""
         book = self._books.book
-        account = self._books.accounts.get(name) or self._books.settling.get(name)
+        account = self._unsettled.account(name)
         if account is not None and account.instance is not None:
             return book.rules_of(account.instance.rules)
         since = await anyio.to_thread.run_sync(began, self._path, name)
@@ -199,7 +200,7 @@ class Corrector:
 
     async def _book(self, name: str, outcome: Outcome) -> Outcome:
         """Book corrections; many of them are committed together."""
-        if outcome.records and not self._books.correct(name, outcome.records):
+        if outcome.records and not self._unsettled.correct(name, outcome.records):
             if name in self._uncommitted:
                 await self._commit()
             number = await anyio.to_thread.run_sync(next_number, self._path, name)

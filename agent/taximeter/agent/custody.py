@@ -9,13 +9,14 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from taximeter import kernel, wire
-from taximeter.agent.books import TURN, Books, cost, most_facts
+from taximeter.agent.allowance import TURN, cost, most_facts
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.finder import Finder
 from taximeter.agent.keeper import Ended, Keeper, Said
 from taximeter.agent.owners import Owners
 from taximeter.agent.seeker import Seeker
 from taximeter.agent.speech import Speech
+from taximeter.agent.telling import Telling
 from taximeter.agent.testimony import alive, exited, lived
 from taximeter.agent.turns import Turns, Unseen, split
 from taximeter.errors import JournalFault, TaximeterError
@@ -31,10 +32,11 @@ logger = logging.getLogger(__name__)
 class Custody:
     """The open instances of one journal directory, held."""
 
-    def __init__(self, directory_fd: int, owners: frozenset[int] | None, books: Books, eyes: Eyewitness) -> None:
+    def __init__(self, directory_fd: int, owners: frozenset[int] | None, telling: Telling, eyes: Eyewitness) -> None:
         self._directory_fd = directory_fd
         self._owners = owners
-        self._books = books
+        self._telling = telling
+        self._books = books = telling.books
         self._eyes = eyes
         self._keeper = Keeper()
         self._turns = Turns()
@@ -97,7 +99,7 @@ class Custody:
             return 1
         if account.half is not None:  # what is to be booked before it
             self._turns.put_back([item])
-            self._books.go_on(name)
+            self._telling.halves.go_on(name)
             return left
         if isinstance(item, Said):
             front, rest = split(item, most_facts(account, left))
@@ -123,12 +125,9 @@ class Custody:
             self._turns.put_back([*said, item])
         return bool(said)
 
-    def rest(self) -> None:
-        """Take what was heard so far, and hear no more: the next agent goes on."""
+    def fall_deaf(self) -> None:
+        """Hear no more: the next agent goes on. What was heard so far is news still."""
         self._keeper.fall_deaf()
-        self.take_news()
-        while self.has_more:
-            self.take_news()
 
     def beat(self) -> None:
         """A heartbeat for every instance that has no wrapper any more: the agent's word instead."""
@@ -169,10 +168,10 @@ class Custody:
             if found is None:
                 self._books.set_aside(name)
             else:
-                self._books.book_unwritten(name, found, now)
+                self._telling.book_unwritten(name, found, now)
             return
         if instance.opened.clock.boot_id != now.boot_id:
-            self._books.lose(name, now)
+            self._telling.lose(name, now)
             return
         if instance.stage is Stage.PENDING:
             spawned, may_live = self._finder.find(name, account, instance.opened, now.monotonic)
@@ -220,7 +219,7 @@ class Custody:
         if self._children.concerns(name, account.instance) and self._keeper.is_alive(name):
             told, is_soon = self._children.look_after(name, account, account.instance)
             if told:
-                self._books.book_look(name, told)
+                self._telling.book_look(name, told)
             if is_soon:
                 self._books.early.add(name)
 
@@ -279,7 +278,7 @@ class Custody:
             events.append(told)
         self._book(name, events)
         if told is None:
-            self._books.lose(name, kernel.read_clock())
+            self._telling.lose(name, kernel.read_clock())
         self._forget(name)
 
     def _latest_ns(self, instance: Instance, end: Ended | None) -> int:
@@ -301,10 +300,10 @@ class Custody:
         heard_bytes = self._speech.reach(said, instance.heard_bytes)
         if marks:
             held = not ended and self._keeper.is_alive(name)
-            self._books.book_own(name, [replace(mark, held=held) for mark in marks], heard_bytes)
+            self._telling.book_own(name, [replace(mark, held=held) for mark in marks], heard_bytes)
         elif heard_bytes > instance.heard_bytes:
-            self._books.book_heard(name, heard_bytes)
+            self._telling.book_heard(name, heard_bytes)
 
     def _book(self, name: str, events: Sequence[Event]) -> None:
         if events:
-            self._books.book_own(name, events)
+            self._telling.book_own(name, events)

@@ -16,9 +16,9 @@ import anyio.to_thread
 
 from taximeter import kernel
 from taximeter.agent.accounts import Account
-from taximeter.agent.books import Books
 from taximeter.agent.kinship import Kinship
 from taximeter.agent.sights import Sight
+from taximeter.agent.telling import Telling
 from taximeter.events import Exited, Held, Lost, Measured, Observed
 from taximeter.hardware.attribution import drawn, meter_of
 from taximeter.hardware.inventory import Inventory
@@ -68,8 +68,11 @@ class _Used(NamedTuple):
 class Onlooker:
     """The agent's eyes on what instances use."""
 
-    def __init__(self, directory_fd: int, books: Books, current: Callable[[], Inventory], catalogue: Catalogue) -> None:
-        self._books = books
+    def __init__(
+        self, directory_fd: int, telling: Telling, current: Callable[[], Inventory], catalogue: Catalogue
+    ) -> None:
+        self._telling = telling
+        self._books = telling.books
         self._current = current
         self._catalogue = catalogue
         self._kin = Kinship(directory_fd)
@@ -217,7 +220,7 @@ class Onlooker:
         if account.instance is not None:
             events = self._news(self._sights[name], account.instance, last=False)
             if events:
-                self._books.book_look(name, events)
+                self._telling.book_look(name, events)
 
     def _news(self, sight: Sight, instance: Instance, *, last: bool) -> list[Observed | Measured | Held]:
         observed = sight.observed(self._current(), self._catalogue, instance, last=last)

@@ -10,9 +10,9 @@ import time
 import orjson
 
 from taximeter.about import record_id
-from taximeter.agent.books import Books
 from taximeter.agent.desk import Desk
 from taximeter.agent.scribe import Scribe
+from taximeter.agent.unsettled import Unsettled
 from taximeter.errors import LedgerError
 from taximeter.recall import ended
 
@@ -27,8 +27,9 @@ _REST_S = 1.0
 class Reviewer:
     """Goes through the records that are to be reviewed."""
 
-    def __init__(self, books: Books, desk: Desk, scribe: Scribe) -> None:
-        self._books = books
+    def __init__(self, unsettled: Unsettled, desk: Desk, scribe: Scribe) -> None:
+        self._unsettled = unsettled
+        self._reviews = unsettled.books.reviews
         self._desk = desk
         self._scribe = scribe
         self._rests_until_s = 0.0
@@ -36,14 +37,14 @@ class Reviewer:
     @property
     def is_due(self) -> bool:
         """Whether there is something to review now."""
-        return bool(self._books.reviews) and time.monotonic() >= self._rests_until_s
+        return bool(self._reviews) and time.monotonic() >= self._rests_until_s
 
     async def go_on(self) -> None:
         """Review one slice, if any is due, of one instance: whose turn it is."""
         if not self.is_due:
             return
-        name = next(iter(self._books.reviews))
-        found = self._books.review_of(name)
+        name = next(iter(self._reviews))
+        found = self._unsettled.review_of(name)
         if found is None:
             return
         opened, work = found
@@ -56,10 +57,10 @@ class Reviewer:
             return
         if len(bodies) < until - work.at:
             logger.error("review.incomplete instance=%s: expected its records %d to %d", name, work.at, until - 1)
-        self._books.reviewed(name, ended(opened, map(orjson.loads, bodies)), until)
-        if name in self._books.reviews:
-            del self._books.reviews[name]
-            self._books.reviews[name] = None  # last in the line
+        self._unsettled.reviewed(name, ended(opened, map(orjson.loads, bodies)), until)
+        if name in self._reviews:
+            del self._reviews[name]
+            self._reviews[name] = None  # last in the line
 
     async def _read(self, ids: list[str]) -> list[bytes]:
         """These records; what was booked only just now, or could not be committed before, is in the ledger first."""

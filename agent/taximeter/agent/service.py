@@ -24,7 +24,7 @@ import anyio.to_thread
 
 from taximeter import kernel, wire
 from taximeter.agent import heap, logs
-from taximeter.agent.books import Books, LastWords
+from taximeter.agent.books import Books
 from taximeter.agent.corrector import Corrector
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
@@ -33,6 +33,7 @@ from taximeter.agent.doors import Doors
 from taximeter.agent.enforcing import Enforcer, first_card, open_prices
 from taximeter.agent.eyewitness import Eyewitness
 from taximeter.agent.files import alone, kept_token, prepare, unusable, write_private
+from taximeter.agent.halves import Halves
 from taximeter.agent.inforce import Known, has_begun, put_in_force, read_known
 from taximeter.agent.ledgers import open_ledger, set_aside
 from taximeter.agent.letters import Letters
@@ -41,10 +42,12 @@ from taximeter.agent.onlooker import Onlooker
 from taximeter.agent.placing import Placer
 from taximeter.agent.pruner import Pruner
 from taximeter.agent.quota import Quota
+from taximeter.agent.reading import Reading
 from taximeter.agent.reconciler import Reconciler, opened
 from taximeter.agent.rerater import Rerater
 from taximeter.agent.sealer import Sealer
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
+from taximeter.agent.telling import Telling
 from taximeter.agent.views import Scene, draw
 from taximeter.agent.watcher import Watcher
 from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
@@ -106,7 +109,7 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
         async with anyio.create_task_group() as tasks:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
             one_at_a_time = anyio.Lock()
-            corrector = Corrector(where.ledger, scene.books, scene.desk, watcher.scribe, one_at_a_time)
+            corrector = Corrector(where.ledger, watcher.unsettled, scene.desk, watcher.scribe, one_at_a_time)
             corrects_late = config.billing.corrects_late
             enforce = Enforcer(scene.books, scene.desk, corrector.wake, corrects_late=corrects_late)
             await tasks.start(reload_on_signal, path, scene.prices, enforce, notifier)
@@ -195,30 +198,27 @@ async def _opened(
         card = await first_card(prices, known, corrects_late=config.billing.corrects_late)
         book, news = put_in_force(config, card, known, ledger.head.ledger_id, f"/nodes/{name}", time.time_ns())
         _settle_sinks(ledger, config.sinks)
-        processes, devices = witnesses.processes, witnesses.devices
-        placer = Placer(lambda: devices.inventory, config.catalogue)
-        eyes = Eyewitness(directory_fd, processes)
-        books = Books(directory_fd, config.journal.owner_uids, book, placer.place, eyes.attest)
+        placer = Placer(lambda: witnesses.devices.inventory, config.catalogue)
+        books = Books(book, placer.place)
         books.quota = Quota(config.journal.open_per_owner)
-        onlooker = Onlooker(directory_fd, books, lambda: devices.inventory, config.catalogue)
-        devices.listen(onlooker.heard)
         books.resume(ledger.journals())
-        custody = Custody(directory_fd, config.journal.owner_uids, books, eyes)
+        reading, custody, onlooker = _metering(directory_fd, config, books, witnesses)
         closing.callback(custody.close)
-        books.last_words = _last_words(custody, onlooker)
         desk = Desk(ledger, books.tally)
         if news:
             await desk.commit(Batch(news, ()))
         doors = _open_doors(config, where, ledger, desk)
         closing.callback(doors.close)
         kinds = {sink.name: sink.type for sink in config.sinks}
-        scene = Scene(node, books, desk, time.time(), devices, placer, kinds, prices, _sealer(config, where, desk))
+        scene = Scene(
+            node, books, desk, time.time(), witnesses.devices, placer, kinds, prices, _sealer(config, where, desk)
+        )
         scene.pruner = Pruner(desk, where.ledger, config.ledger.keep_days)
-        scene.processes, scene.witness_trouble, scene.onlooker = processes, witnesses.deaf, onlooker
+        scene.processes, scene.witness_trouble, scene.onlooker = witnesses.processes, witnesses.deaf, onlooker
         scene.doors, scene.set_aside = doors, set_aside(where)
         scene.ships = {name: ShipState() for name in kinds}
         desk.bells = {name: Bell() for name in kinds}
-        yield scene, Watcher(where.journal, directory_fd, books, desk, config, custody), reader
+        yield scene, Watcher(where.journal, directory_fd, reading, desk, config, custody), reader
 
 
 def _open_directory(path: Path) -> int:
@@ -254,9 +254,21 @@ def _open_doors(config: Config, where: Directories, ledger: Ledger, desk: Desk) 
     return doors
 
 
-def _last_words(custody: Custody, onlooker: Onlooker) -> LastWords:
-    """Whoever has something to tell of an instance before its end is booked."""
-    return lambda name, instance, end: (*onlooker.last_words(name, instance), *custody.last_words(name, end))
+def _metering(
+    directory_fd: int, config: Config, books: Books, witnesses: _Witnesses
+) -> tuple[Reading, Custody, Onlooker]:
+    """Whoever brings facts into the books: from journals, of what is held, of what is looked at."""
+    owners, devices = config.journal.owner_uids, witnesses.devices
+    halves, eyes = Halves(books), Eyewitness(directory_fd, witnesses.processes)
+    telling = Telling(halves)
+    onlooker = Onlooker(directory_fd, telling, lambda: devices.inventory, config.catalogue)
+    devices.listen(onlooker.heard)
+    custody = Custody(directory_fd, owners, telling, eyes)
+    books.last_words = lambda name, instance, end: (
+        *onlooker.last_words(name, instance),
+        *custody.last_words(name, end),
+    )
+    return Reading(directory_fd, owners, halves, eyes.attest), custody, onlooker
 
 
 def _listen_to_the_kernel(config: Config) -> tuple[kernel.ProcessEvents | None, str | None]:

@@ -19,12 +19,13 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from taximeter import kernel, wire
 from taximeter.agent.accounts import Closed
-from taximeter.agent.books import Books
 from taximeter.agent.custody import Custody
 from taximeter.agent.desk import Desk
+from taximeter.agent.reading import Reading
 from taximeter.agent.reviewer import Reviewer
 from taximeter.agent.scribe import Scribe
 from taximeter.agent.sweeper import MOST_SEGMENTS, Sweeper
+from taximeter.agent.unsettled import Unsettled
 from taximeter.config import Config
 from taximeter.errors import JournalFault, TaximeterError
 from taximeter.journal import (
@@ -58,18 +59,21 @@ class Watcher:
     """Reads one journal directory into the books, and the books into the ledger."""
 
     def __init__(
-        self, directory: Path, directory_fd: int, books: Books, desk: Desk, config: Config, custody: Custody
+        self, directory: Path, directory_fd: int, reading: Reading, desk: Desk, config: Config, custody: Custody
     ) -> None:
         self._directory = directory
         self._directory_fd = directory_fd
-        self._books = books
+        self._reading = reading
+        self._halves = reading.halves
+        self._books = books = reading.books
         self._desk = desk
         self._custody = custody
         self._poll_s = config.journal.poll_s
         self._delay_s = config.ledger.commit_delay_ms / 1000
         self._batch = config.ledger.batch
         self.scribe = self._scribe = Scribe(books, desk)  #: who writes what the books have gathered
-        self._reviewer = Reviewer(books, desk, self._scribe)
+        self.unsettled = Unsettled(self._halves)
+        self._reviewer = Reviewer(self.unsettled, desk, self._scribe)
         self._sweeper = Sweeper(directory_fd, books, desk, self._scribe)
         self._listed_ns = -1  # the directory's mtime when it was last listed
         self._next_list_s = 0.0
@@ -103,9 +107,9 @@ class Watcher:
         last_poll_s = last_beat_s = time.monotonic()
         while True:
             due_s = min(last_poll_s + self._poll_s, last_beat_s + _BEAT_S if self._custody.adopted else math.inf)
-            is_busy = self._rest or self._books.halves or self._custody.has_more or self._reviewer.is_due
+            is_busy = self._rest or self._halves.names or self._custody.has_more or self._reviewer.is_due
             names = await self._news(0.0 if is_busy else max(0.0, due_s - time.monotonic()))
-            await self.read(names | self._rest | self._books.halves, _LONGEST_READ_S)
+            await self.read(names | self._rest | self._halves.names, _LONGEST_READ_S)
             await self._reviewer.go_on()
             now_s = time.monotonic()
             if now_s - last_beat_s >= _BEAT_S:
@@ -123,9 +127,14 @@ class Watcher:
         await self.read(await anyio.to_thread.run_sync(list_instances, self._directory_fd))
 
     async def rest(self) -> None:
-        """Read whatever there is, for the last time."""
+        """Read whatever there is, for the last time, and fold it to its end, for what is left by halves is not kept."""
         await self.read_everything()
-        self._custody.rest()
+        self._custody.fall_deaf()
+        while self._custody.take_news():
+            await anyio.lowlevel.checkpoint()
+        for name in list(self._halves.names):
+            while self._halves.go_on(name):
+                await anyio.lowlevel.checkpoint()
         await self._scribe.commit()
 
     async def read(self, names: Iterable[str], within_s: float = math.inf) -> None:
@@ -139,7 +148,7 @@ class Watcher:
         last_s = pause_s + within_s
         commit_s = time.monotonic() + _LATEST_COMMIT_S
         while due:
-            read = self._books.read_some(due)
+            read = self._reading.read_some(due)
             self._unsynced.update(read)
             self._custody.look_after(read)
             if self._books.waiting >= self._batch or time.monotonic() > commit_s:
@@ -241,7 +250,7 @@ class Watcher:
             if changed_ns != self._listed_ns:
                 self._lists, self._listed_ns = True, changed_ns
                 self._beside.start_soon(self._list)
-        unread, self._books.unread = self._books.unread, set()
+        unread, self._reading.unread = self._reading.unread, set()
         unread |= self._books.quota.take()
         if unread:
             await self.read(unread)
@@ -279,7 +288,7 @@ class Watcher:
             if self._has_writer(journal_name(name, account.position.segment)):
                 continue
             # Its last facts may have come between our reading and its letting go; if much, others have a turn first.
-            if name in self._rest or self._books.read(name):
+            if name in self._rest or self._reading.read(name):
                 self._rest.add(name)
                 self._let_go.add(name)
                 continue
