@@ -17,13 +17,16 @@ from taximeter.instance import Instance, Prediction
 from taximeter.online_rerating import in_force
 from taximeter.records import UsageRecord
 from taximeter.rulebook import Rulebook
-from taximeter.turn import Turn, under_each_card
+from taximeter.turn import Paused, Turn, under_each_card
 from taximeter.values import replace
 
 
-def goes_under(instance: Instance, card: str, book: Rulebook) -> tuple[Instance, tuple[UsageRecord, ...]]:
-    """The instance after the card of that hash came late, with the corrections that this leads to at once."""
-    online, turn = instance.service_class in ONLINE, Turn(book)
+def goes_under(instance: Instance, card: str, turn: Turn) -> Instance:
+    """The instance after the card of that hash came late; the turn has the corrections that this leads to at once.
+
+    Raises Paused where these, or a cut on the way, are more than it has room for: called anew, it goes on from there.
+    """
+    online, book = instance.service_class in ONLINE, turn.book
     if not instance.records:
         own = _card_at(instance.card, utc_ns(instance.opened, instance.opened.at_ns), book)
         instance = replace(instance, card=own)
@@ -32,8 +35,7 @@ def goes_under(instance: Instance, card: str, book: Rulebook) -> tuple[Instance,
     may_change = instance.opened.options.worker or bills_itself(instance, book)
     if instance.records and may_change and card not in instance.repriced:
         instance = replace(instance, repriced=(*instance.repriced, card))
-    instance, corrections = _with_own_cards(instance, book)
-    return instance, (*turn.records, *corrections)
+    return _with_own_cards(instance, turn)
 
 
 def corrected(instance: Instance, records: tuple[UsageRecord, ...]) -> tuple[Instance, tuple[UsageRecord, ...]]:
@@ -43,11 +45,16 @@ def corrected(instance: Instance, records: tuple[UsageRecord, ...]) -> tuple[Ins
     return replace(instance, records=first + len(told)), told
 
 
-def _with_own_cards(instance: Instance, book: Rulebook) -> tuple[Instance, tuple[UsageRecord, ...]]:
-    """The instance with every open prediction under the card of its start."""
-    records: list[UsageRecord] = []
-    predictions: list[Prediction] = []
-    for prediction in instance.predictions:
+def _with_own_cards(instance: Instance, turn: Turn) -> Instance:
+    """The instance with every open prediction under the card of its start. Raises Paused."""
+    book, records = turn.book, list[UsageRecord]()
+    done, turn.cut = turn.cut, 0
+    until = len(instance.predictions)
+    if turn.room is not None:
+        until = min(until, done + turn.room)
+        turn.room -= until - done
+    predictions = list(instance.predictions[:done])
+    for prediction in instance.predictions[done:until]:
         card = _own_card(instance, prediction, book)
         changed = rate_anew(instance, prediction, card, book) if card and card != prediction.card else None
         if card is None or changed is None:
@@ -56,7 +63,12 @@ def _with_own_cards(instance: Instance, book: Rulebook) -> tuple[Instance, tuple
         if changed.correction is not None:
             records.append(rerated_correction(instance, prediction, card, changed, book))
         predictions.append(replace(prediction, card=card))
-    return corrected(replace(instance, predictions=tuple(predictions)), tuple(records))
+    rest = instance.predictions[until:]
+    instance, told = corrected(replace(instance, predictions=(*predictions, *rest)), tuple(records))
+    turn.records.extend(told)
+    if rest:
+        raise Paused(instance, until)
+    return instance
 
 
 def _own_card(instance: Instance, prediction: Prediction, book: Rulebook) -> str | None:

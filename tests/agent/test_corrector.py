@@ -10,6 +10,7 @@ import pytest
 
 from taximeter.agent import corrector as correctors
 from taximeter.agent import portions
+from taximeter.agent.allowance import AT_ONCE
 from taximeter.agent.books import Books
 from taximeter.agent.corrector import Corrector
 from taximeter.agent.desk import Desk
@@ -19,6 +20,7 @@ from taximeter.billing.notices import own_id
 from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader
 from taximeter.ledger.store import Batch
+from taximeter.records import RecordType
 from taximeter.records import fact as in_ledger
 from taximeter.rulebook import Rulebook
 from tests.agent.desks import SECOND, Node, start, write
@@ -207,6 +209,101 @@ async def test_an_agent_that_is_killed_corrects_nothing_twice_and_leaves_nothing
     assert bills(node) == right
     assert late(node) == ()
     assert not node.books.settling
+
+
+MANY = 600
+
+
+def many_open(service_class: str | None) -> list[bytes]:
+    """A worker of 90 seconds, with so many predictions that began behind the card and are open."""
+    begun = lines(INSTANCE, service_class)[:3]
+    for at in range(1, 91):
+        begun.append(fact("heartbeat", at * SECOND, clock=clock(at * SECOND), usage=None))
+        if at == 65:
+            begun.extend(mark_line(at * SECOND + n, {"mark": "start", "prediction": f"n{n}"}) for n in range(MANY))
+        if at == 85:
+            begun.append(mark_line(at * SECOND + 1, {"mark": "start", "prediction": "last"}))  # behind the last cut
+    return begun
+
+
+def busy(path: Path, rules: Rulebook, service_class: str | None) -> Node:
+    node = start(path, rules=rules)
+    for one in rules.cards:
+        say(node, ("rate_card", one.hash, one.content()))
+    write(node.journal, many_open(service_class))
+    node.read()
+    node.commit()
+    return node
+
+
+def finish_busy(node: Node, service_class: str | None) -> None:
+    write(node.journal, [*many_open(service_class), end(91 * SECOND)])
+    while INSTANCE in node.books.accounts:
+        node.read()
+    node.commit()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("service_class", [None, "private"])
+async def test_others_have_their_turns_while_what_is_open_is_corrected_and_it_is_right_at_its_end(
+    tmp_path: Path, service_class: str | None
+) -> None:
+    node, turns = busy(tmp_path / "node", KNOWN, service_class), 0
+    put_in_force(node)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += INSTANCE in node.halves.names
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        await corrector(node).go_on()
+        tasks.cancel_scope.cancel()
+    assert turns >= MANY // AT_ONCE
+    finish_busy(node, service_class)
+    await corrector(node).go_on()
+    known = busy(tmp_path / "right", BOTH, service_class)
+    finish_busy(known, service_class)
+    assert bills(node) == bills(known)
+    assert late(node) == ()
+
+
+@pytest.mark.parametrize("service_class", [None, "private"])
+def test_a_crash_between_two_pieces_of_a_correction_keeps_nothing_of_it(
+    tmp_path: Path, service_class: str | None
+) -> None:
+    node = busy(tmp_path / "node", KNOWN, service_class)
+    before = len(node.usage())
+    put_in_force(node)
+    under = node.unsettled.put_under(INSTANCE, LATE.hash)
+    node.commit()
+    assert len(node.usage()) == before
+    assert under is not None
+    assert under.records is None
+    node.ledger.close()
+    node = start(node.path, rules=BOTH)
+    under = node.unsettled.put_under(INSTANCE, LATE.hash)
+    while node.halves.names:
+        node.halves.go_on(INSTANCE)
+    node.commit()
+    assert under is not None
+    assert under.records is not None
+    assert len(node.usage()) == before + len(under.records)
+    assert len({one["id"] for one in node.usage()}) == len(node.usage())
+
+
+def test_what_is_told_while_a_card_is_half_taken_up_comes_behind_it(tmp_path: Path) -> None:
+    node = busy(tmp_path / "node", KNOWN, "private")
+    put_in_force(node)
+    under = node.unsettled.put_under(INSTANCE, LATE.hash)
+    finish_busy(node, "private")
+    assert under is not None
+    assert under.records is not None
+    assert {one.type for one in under.records} == {RecordType.PREDICTION, RecordType.INSTANCE}
+    assert node.usage()[-1]["data"]["final"]
+    assert len({one["id"] for one in node.usage()}) == len(node.usage())
 
 
 @pytest.mark.anyio

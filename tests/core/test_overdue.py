@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from taximeter.overdue import corrected, goes_under
 from taximeter.records import RecordType, UsageRecord
 from taximeter.rerating import Outcome, rerate, rerate_runs, rerate_stretches
 from taximeter.rulebook import Rulebook
+from taximeter.turn import Paused, Turn
 from taximeter.values import replace
 from tests import recomputing
 from tests.core.draws import MATRICES
@@ -58,6 +60,8 @@ class Agent:
         self.instance: Instance = open_instance(opened(options), self.book, on)
         self.ledger: list[UsageRecord] = recomputing.facts(self.book)
         self.facts = len(self.ledger)
+        self.room: int | None = None
+        self.pauses = 0
 
     @property
     def book(self) -> Rulebook:
@@ -83,9 +87,20 @@ class Agent:
         self.ledger.append(recomputing.facts(self.book, self.facts - len(self.cards))[-1])
         self.facts += 1
         for _ in range(2):
-            self.instance, records = goes_under(self.instance, late.hash, self.book)
-            self.ledger.extend(records)
+            self.goes_under(late)
             self.correct(late)
+
+    def goes_under(self, late: RateCard) -> None:
+        """In one piece, or in pieces of so many predictions as there is room for."""
+        turn = Turn(self.book, may_pause=True, room=self.room)
+        while True:
+            try:
+                self.instance = goes_under(self.instance, late.hash, turn)
+                break
+            except Paused as paused:
+                self.instance, turn.cut, turn.room = paused.instance, paused.cut, self.room
+                self.pauses += 1
+        self.ledger.extend(turn.records)
 
     def correct(self, late: RateCard) -> None:
         """What is worked out from records."""
@@ -199,6 +214,30 @@ def test_online_time_of_an_open_instance_is_cut_where_the_card_took_effect() -> 
     agent.settle()
     assert agent.amount() == Decimal("1.5") + 2 * 6
     assert len(corrections(agent)) == 1
+
+
+@pytest.mark.parametrize("options", [WORKER, PRIVATE])
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_where_there_is_room_for_less_than_is_open_it_is_in_pieces_that_lead_to_the_same(
+    options: Options, room: int
+) -> None:
+    agent, whole = worker(options), worker(options)
+    for one in (agent, whole):
+        one.fold(*(start(3 * SECOND + at, f"p{at}") for at in range(5)))
+        beats(one, 4, 5, 6)
+        one.fold(start(6 * SECOND + 5, "last"))  # behind the last cut
+        beats(one, 7)
+    agent.room = room
+    for one in (agent, whole):
+        one.gets(late(3, "0.7"))
+        beats(one, 8, 9)
+        one.fold(exited(9 * SECOND))
+        one.settle()
+    assert agent.pauses >= (6 - 1) // room * (2 if options is PRIVATE else 1)
+    assert whole.pauses == 0
+    assert agent.records == whole.records
+    assert len(corrections(agent)) >= 1
+    assert list(agent.faults()) == []
 
 
 def test_records_of_online_time_are_taken_as_few_as_may_be() -> None:
@@ -318,8 +357,9 @@ def test_what_is_billed_by_a_card_that_nobody_knows_is_left_as_it_is() -> None:
     beats(agent, 2, 3)
     agent.cards = ()
     before = agent.instance
-    agent.instance, records = goes_under(agent.instance, "sha256:other", book(2 * SECOND, (late(0, "9"),)))
-    assert records == ()
+    turn = Turn(book(2 * SECOND, (late(0, "9"),)))
+    agent.instance = goes_under(agent.instance, "sha256:other", turn)
+    assert turn.records == []
     assert agent.instance.predictions == before.predictions
 
 

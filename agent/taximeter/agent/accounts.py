@@ -18,10 +18,19 @@ from taximeter.ledger.marked import is_as_written, marked, unmarked
 from taximeter.ledger.values import JournalState
 from taximeter.lifecycle import Stage
 from taximeter.meter import Step
+from taximeter.records import UsageRecord
 from taximeter.values import Value, replace
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Instance | None] = msgspec.json.Decoder(Instance | None).decode
+
+
+@dataclass(slots=True)
+class Under:
+    """An instance goes under a rate card that came late."""
+
+    card: str
+    records: tuple[UsageRecord, ...] | None = None  #: what that led to; None until it is there
 
 
 class Half(Value):
@@ -34,6 +43,7 @@ class Half(Value):
     has_more: bool  #: whether there is more in the journal
     is_told: bool = False  #: the agent saw some of it: then the state is kept with whatever it leads to
     heard_bytes: int | None = None  #: how far that was in the file of what it heard
+    under: Under | None = None  #: where it goes under a card first: what was told meanwhile comes behind that
 
     def followed_by(self, events: Sequence[Event], seen: Sequence[Event], heard_bytes: int | None) -> "Half":
         """The same, with what the agent told meanwhile behind it."""

@@ -70,6 +70,7 @@ class Corrector:
     def __init__(self, path: Path, unsettled: Unsettled, desk: Desk, scribe: Scribe, one_at_a_time: anyio.Lock) -> None:
         self._path = path
         self._unsettled = unsettled
+        self._halves = unsettled.halves
         self._books = unsettled.books
         self._desk = desk
         self._scribe = scribe
@@ -118,7 +119,7 @@ class Corrector:
         """Correct all that one card came late to."""
         done = _Done()
         for at, name in enumerate(self._unsettled.names, 1):
-            records = self._unsettled.put_under(name, card.hash)
+            records = await self._put_under(name, card)
             done.add(Outcome(tuple([one for one in records if one.type is RecordType.CORRECTION]), ()))
             if self._books.waiting >= _PAGE:
                 await self._commit()
@@ -131,6 +132,21 @@ class Corrector:
         content = {"card": card.hash, "left": dict(sorted(done.left.items()))}
         await self._desk.say(lambda id_: fact(id_, time.time_ns(), (BILLS_CORRECTED, digest(content), content)))
         logger.info("rates.corrected version=%s %s", card.version, done.text)
+
+    async def _put_under(self, name: str, card: RateCard) -> tuple[UsageRecord, ...]:
+        """Have what is open go under a card, others having a turn between two pieces; what that led to."""
+        await self._whole(name)
+        under = self._unsettled.put_under(name, card.hash)
+        while under is not None and under.records is None and name in self._halves.names:
+            await anyio.lowlevel.checkpoint()
+            self._halves.go_on(name)
+        return under.records or () if under is not None else ()
+
+    async def _whole(self, name: str) -> None:
+        """Have what is half folded of an instance folded to its end, others having a turn between two pieces."""
+        while name in self._halves.names:
+            self._halves.go_on(name)
+            await anyio.lowlevel.checkpoint()
 
     async def _settle(self, name: str, known: Known) -> None:
         """Correct what came after that of an instance which is over now, and let go of it."""
@@ -200,6 +216,7 @@ class Corrector:
 
     async def _book(self, name: str, outcome: Outcome) -> Outcome:
         """Book corrections; many of them are committed together."""
+        await self._whole(name)
         if outcome.records and not self._unsettled.correct(name, outcome.records):
             if name in self._uncommitted:
                 await self._commit()

@@ -7,12 +7,14 @@ who tells, and when there is another turn.
 
 from collections.abc import Sequence
 
-from taximeter.agent.accounts import Account, Half
+from taximeter.agent.accounts import Account, Half, Under
 from taximeter.agent.allowance import AT_ONCE
 from taximeter.agent.books import Books
 from taximeter.events import Event
 from taximeter.journal import Position
-from taximeter.meter import fold, go_on
+from taximeter.meter import Pause, Step, fold, go_on
+from taximeter.overdue import goes_under
+from taximeter.turn import Paused, Turn
 from taximeter.values import replace
 
 
@@ -55,17 +57,33 @@ class Halves:
             if name in books.accounts:
                 books.keep(name, account, heard_bytes)
 
+    def put_under(self, name: str, account: Account, card: str) -> Under:
+        """Have an instance of which nothing is half folded go on as if a card had not come late."""
+        under = Under(card)
+        if account.instance is not None:
+            step = Step(account.instance, pause=Pause((), 0, account.instance, 0))
+            now, most = self.books.clocks.lately(), None if account.open_predictions <= AT_ONCE else AT_ONCE
+            half = Half(step, now, account.position, (), account.is_behind, is_told=True, under=under)
+            self._keep(name, account, self._on(half, most))
+        return under
+
     def go_on(self, name: str, most: int | None = AT_ONCE) -> bool:
         """Fold on what is half folded of an instance, by one piece; whether there is more, there or in its journal."""
         account = self.books.accounts.get(name)
         half = account.half if account is not None else None
         if account is None or half is None:
             return False
-        return self._keep(name, account, replace(half, step=go_on(half.step, self.books.book, half.now, most)))
+        return self._keep(name, account, self._on(half, most))
 
     def complete(self, name: str) -> None:
         """Fold what is half folded of an instance at once: whoever asks for that is rare, and cannot wait."""
         self.go_on(name, None)
+
+    def _on(self, half: Half, most: int | None) -> Half:
+        """What is half folded, by one piece more."""
+        if half.under is None:
+            return replace(half, step=go_on(half.step, self.books.book, half.now, most))
+        return _under(half, half.under, Turn(self.books.book, list(half.step.records), room=most, may_pause=True))
 
     def _keep(self, name: str, account: Account, half: Half) -> bool:
         """What is half folded is kept beside the account, what is whole goes into it; whether there is more."""
@@ -80,3 +98,19 @@ class Halves:
         if half.is_told and name in self.books.accounts:
             self.books.keep(name, account, half.heard_bytes)
         return half.has_more
+
+
+def _under(half: Half, under: Under, turn: Turn) -> Half:
+    """Go under a card by one piece; what was told meanwhile is still to be folded then."""
+    step, pause = half.step, half.step.pause
+    if pause is None:
+        return half
+    turn.cut = pause.cut
+    try:
+        instance = goes_under(step.instance, under.card, turn)
+    except Paused as paused:
+        pause = replace(pause, cut=paused.cut)
+        return replace(half, step=Step(paused.instance, tuple(turn.records), pause=pause))
+    records = under.records = tuple(turn.records)
+    rest = Pause(pause.rest, 0, instance, len(records)) if pause.rest else None
+    return replace(half, step=Step(instance, records, pause=rest), under=None)

@@ -6,13 +6,13 @@ that came late has anything left to correct. Refuses to know what is corrected, 
 
 from collections.abc import Iterable
 
-from taximeter.agent.accounts import Account
+from taximeter.agent.accounts import Account, Under
 from taximeter.agent.halves import Halves
 from taximeter.events import Opened
 from taximeter.instance import Ended, Review
 from taximeter.late import review
 from taximeter.lifecycle import Stage
-from taximeter.overdue import corrected, goes_under
+from taximeter.overdue import corrected
 from taximeter.records import UsageRecord
 from taximeter.values import replace
 
@@ -22,7 +22,7 @@ class Unsettled:
 
     def __init__(self, halves: Halves) -> None:
         self.books = halves.books
-        self._halves = halves
+        self.halves = halves
 
     @property
     def names(self) -> list[str]:
@@ -66,20 +66,17 @@ class Unsettled:
         settling = self.books.settling.items()
         return [name for name, account in settling if account.instance is not None and account.instance.review is None]
 
-    def put_under(self, name: str, card: str) -> tuple[UsageRecord, ...]:
-        """Have an instance go on as if a card had not come late: what that led to."""
-        self._halves.complete(name)
+    def put_under(self, name: str, card: str) -> Under | None:
+        """Have an instance go on as if a card had not come late; None where it is settled, or has not begun."""
+        self.halves.complete(name)
         account = self.account(name)
         if account is None or account.instance is None:
-            return ()
-        account.instance, records = goes_under(account.instance, card, self.books.book)
-        self.books.book_corrections(records)
-        self.books.keep(name, account)
-        return records
+            return None
+        return self.halves.put_under(name, account, card)
 
     def correct(self, name: str, records: tuple[UsageRecord, ...]) -> bool:
         """Book corrections of an instance's records; False where it is settled."""
-        self._halves.complete(name)
+        self.halves.complete(name)
         account = self.account(name)
         if account is None or account.instance is None:
             return False
