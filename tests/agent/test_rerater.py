@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from taximeter.agent import portions
@@ -15,10 +16,11 @@ from taximeter.agent.rerater import Rerater
 from taximeter.agent.scribe import Scribe
 from taximeter.billing.notices import own_id
 from taximeter.ledger.audit import audit
-from taximeter.ledger.reader import LedgerReader
+from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch
 from taximeter.observe.rerating import Asked
 from taximeter.records import fact as in_ledger
+from taximeter.rerating import LateCards
 from tests.agent.desks import SECOND, Node, start, write
 from tests.core.stories import book, card
 from tests.journal_samples import INSTANCE, OTHER, clock, fact, mark_line, open_line, options
@@ -60,6 +62,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node whose card came when all was over; it looks at little at once."""
     monkeypatch.setattr(portions, "PAGE", 5)
     monkeypatch.setattr(reraters, "_SLICE", 2)
+    monkeypatch.setattr(reraters, "_STRETCH", 7)
     made = start(tmp_path / "node", rules=BARE)
     current = BARE.rules[BARE.current]
     say(made, ("rules", current.hash, current.content()))
@@ -115,3 +118,24 @@ async def test_what_is_not_asked_for_stays_as_it_is(node: Node, asked: Asked, of
     assert 0 < done.corrected == len(found) < PREDICTIONS
     assert {data["account"] for data in found} == of
     assert {data["model"] for data in found} <= {asked.model} or asked.model is None
+
+
+@pytest.mark.anyio
+async def test_whoever_is_stopped_while_it_looks_for_what_is_unrated_looks_no_further(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    real = Rerater._look
+
+    with anyio.CancelScope() as scope:
+
+        def look(self: Rerater, wanted: RecordFilter, late: LateCards) -> list[str]:
+            looked.append(wanted.after_seq)
+            anyio.from_thread.run_sync(scope.cancel)
+            return real(self, wanted, late)
+
+        monkeypatch.setattr(Rerater, "_look", look)
+        await rerater(node)(Asked())
+    assert scope.cancelled_caught
+    assert len(looked) == 1
+    assert corrected(node) == []

@@ -30,6 +30,8 @@ from taximeter.rulebook import Rules
 _RATED = (RecordType.PREDICTION, RecordType.INSTANCE)
 #: So many predictions are worked out at once.
 _SLICE = 64
+#: So many records are looked at in one breath, whoever is asked for.
+_STRETCH = 5_000
 
 
 class Rerater:
@@ -44,7 +46,7 @@ class Rerater:
     async def __call__(self, asked: Asked) -> Rerated:
         """Rerate what is asked for. Raises LedgerError."""
         async with self._one_at_a_time:
-            names = await anyio.to_thread.run_sync(self._unrated, asked)
+            names = await self._unrated(asked)
             open_ = {name for name in names if name in self._books.accounts or name in self._books.settling}
             closed = [name for name in names if name not in open_]
             left: Counter[str] = Counter(open=len(open_))
@@ -67,7 +69,7 @@ class Rerater:
         with LedgerReader(self._path) as reader:
             return read_known(reader)
 
-    def _unrated(self, asked: Asked) -> list[str]:
+    async def _unrated(self, asked: Asked) -> list[str]:
         """The instances that have records without a price, or with one that a late card may change; oldest first."""
         wanted = RecordFilter(
             since_utc_ns=asked.since_utc_ns,
@@ -77,13 +79,22 @@ class Rerater:
         )
         found: dict[str, None] = {}
         late = LateCards(self._books.book.cards if asked.late_cards else ())
-        with LedgerReader(self._path) as reader:
-            for kind in _RATED:
-                for body in reader.records(replace(wanted, type=kind)):
-                    data = decode(body).data
-                    if _is_unrated(data, late):
-                        found[data.instance] = None
+        begins, newest = await anyio.to_thread.run_sync(self._reach)
+        for after in range(begins, newest, _STRETCH):
+            some = replace(wanted, after_seq=after, until_seq=after + _STRETCH)
+            found.update(dict.fromkeys(await anyio.to_thread.run_sync(self._look, some, late)))
         return list(found)
+
+    def _reach(self) -> tuple[int, int]:
+        """Behind which number the ledger's records begin, and that of the newest."""
+        with LedgerReader(self._path) as reader:
+            return reader.base.seq, reader.head.seq
+
+    def _look(self, wanted: RecordFilter, late: LateCards) -> list[str]:
+        """The same of a stretch of the ledger: whoever stops the agent waits for no more."""
+        with LedgerReader(self._path) as reader:
+            told = (decode(body).data for kind in _RATED for body in reader.records(replace(wanted, type=kind)))
+            return [data.instance for data in told if _is_unrated(data, late)]
 
     async def _outcomes(self, name: str, asked: Asked, known: Known) -> AsyncIterator[Outcome]:
         """What becomes of an instance that is over, of some of its predictions at a time, and of its own time last."""

@@ -99,6 +99,7 @@ class RecordFilter:
     limit: int | None = None  #: at most so many, the oldest
     newest: int | None = None  #: at most so many, the newest; the order stays that of the numbers
     after_seq: int = 0  #: only those beyond this number: to read on
+    until_seq: int | None = None  #: and none beyond this one
 
 
 class LedgerReader:
@@ -382,6 +383,7 @@ def _conditions(wanted: RecordFilter) -> tuple[list[str], list[str | int]]:
         ("prediction = ?", wanted.prediction),
         ("id = ?", wanted.id),
         ("type = ?", wanted.type),
+        ("seq <= ?", wanted.until_seq),
     )
     clauses = [clause for clause, value in asked if value is not None]
     values = [value for _, value in asked if value is not None]
