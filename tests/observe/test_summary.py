@@ -21,11 +21,11 @@ def told(tmp_path: Path) -> Iterator[Tell]:
     """The line of a run with these records, by default of its instance."""
     readers = []
 
-    def made(records: list[UsageRecord], asked: str | None = None) -> str:
+    def made(records: list[UsageRecord], asked: str | None = None, refused: dict[str, int] | None = None) -> str:
         readers.append(ledger_of(tmp_path, records))
         receipt = Queries(readers[-1]).last_run(asked or records[0].instance or "")
         assert receipt is not None
-        return line_of(receipt)
+        return line_of(receipt, {} if refused is None else refused)
 
     yield made
     for reader in readers:
@@ -34,6 +34,11 @@ def told(tmp_path: Path) -> Iterator[Tell]:
 
 def test_a_plain_run_is_short(told: Tell) -> None:
     assert told(histories.one_shot()) == "ran 0.412 s · exit 0 · cpu · 0.0000412 USD (share) · seen by the wrapper"
+
+
+def test_marks_that_had_no_effect_are_told(told: Tell) -> None:
+    line = told(histories.one_shot(), refused={"no_such_prediction": 2, "fixed_by_run": 1})
+    assert line.endswith(" · seen by the wrapper · 3 marks refused (fixed_by_run, no_such_prediction)")
 
 
 def test_phases_are_told_where_there_were_several(told: Tell) -> None:

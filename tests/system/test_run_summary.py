@@ -75,6 +75,19 @@ def test_a_summary_of_a_worker_is_of_its_instance(node: Node) -> None:
     assert node.records(RecordType.INSTANCE, instance=instance)
 
 
+def test_who_contradicts_what_run_was_told_hears_of_it_at_the_end_and_so_do_status_and_log(node: Node) -> None:
+    begin = """echo '{"mark":"start","prediction":"p9","account":"cus_2"}' 1<>"$TAXIMETER_MARKS" """
+    done = node.run("--summary", "--worker", "--account", "cus_1", "--", "sh", "-c", begin)
+    instance = done.stderr.rpartition(" ")[2].strip()
+    assert "· 1 mark refused (fixed_by_run) · receipt: " in done.stderr
+    why = "begins no prediction, and bills none: expected --account 'cus_1', or no word of it"
+    problems = json.loads(node.taximeter("status", "--json").stdout)["problems"]
+    assert [problem for problem in problems if f"1 mark refused (fixed_by_run) of instance {instance}: " in problem]
+    assert f"mark.refused instance={instance} reason=fixed_by_run: what contradicts its `taximeter run` {why}" in (
+        node.path / "agent.log"
+    ).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("service_class", ["private", "deployment"])
 def test_a_summary_names_the_receipt_that_has_the_price(node: Node, service_class: str) -> None:
     done = node.run("--summary", "--class", service_class, "--prediction", f"p-{service_class}", "--", "true")

@@ -13,6 +13,7 @@ from taximeter.agent.clocks import Clocks
 from taximeter.agent.complaints import MOST_REMEMBERED, Complaints
 from taximeter.agent.page import Page
 from taximeter.agent.quota import Quota
+from taximeter.agent.refusals import Refusals
 from taximeter.clockwork import TIME_NAMESPACE, text
 from taximeter.events import Event, Exited, Lost, Opened, Unread
 from taximeter.hardware.inventory import UNKNOWN_TIER, Hardware
@@ -53,6 +54,7 @@ class Books:
         self.last_words: LastWords = _nothing
         self.quota = Quota()
         self.tally = Tally()
+        self.refusals = Refusals(self.tally)
         self.complaints = Complaints(self.tally)
         self.clocks = Clocks()
 
@@ -108,7 +110,7 @@ class Books:
         if step.mismatch:
             self.tally.mismatch(step.instance.hardware.tier if step.instance.hardware else UNKNOWN_TIER)
         for kind, reason in step.rejected:
-            self._reject(kind, reason)
+            self._reject(name, step.instance, kind, reason)
         self._page.records.extend(step.records)
         if step.instance.review is not None:
             self.reviews[name] = None
@@ -167,9 +169,9 @@ class Books:
             self.tally.clock_fault(text(TIME_NAMESPACE))
         return open_instance(opened, self.book, hardware)
 
-    def _reject(self, kind: str, reason: str) -> None:
+    def _reject(self, name: str, instance: Instance, kind: str, reason: str) -> None:
         if kind in ("Marked", "BadMark"):
-            self.tally.rejected_mark(reason)
+            self.refusals.count(name, reason, instance.opened.options)
         else:
             self.tally.illegal_event(reason)
 

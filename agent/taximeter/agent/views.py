@@ -94,6 +94,7 @@ def draw(scene: Scene) -> Snapshot:
         config=scene.node.config,
         problems=_problems(scene),
         instances=instances,
+        refused_marks=scene.books.refusals.counts(),
         counters=scene.books.tally.counters(),
         ledger_id=head.ledger_id,
         ledger_seq=head.seq,
@@ -154,6 +155,7 @@ def _problems(scene: Scene) -> tuple[str, ...]:
     troubles = (scene.desk.trouble, scene.trouble, doors, scene.sealer.trouble, pruner)
     problems = [trouble for trouble in troubles if trouble]
     problems += [_stuck(name, account) for name, account in scene.books.accounts.items() if account.stuck]
+    problems += scene.books.refusals.problems()
     problems += [_SET_ASIDE.format(name=name) for name in scene.set_aside]
     problems += [
         _LETTERS.format(name=name, count=count, s="s"[: count > 1]) for name, count in scene.desk.letters.items()

@@ -3,6 +3,7 @@
 Owns how an answer is written and what each error is to whoever asked. Refuses to know the paths.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -29,11 +30,14 @@ PLAIN = "text/plain"
 _BODY_S = 10.0
 
 
-def in_a_line(receipt: dict[str, Any]) -> Response:
-    """Give a receipt in plain words, for whoever has no use for more; 202 while its last record is not written yet."""
+def in_a_line(receipt: dict[str, Any], refused_marks: Mapping[str, int]) -> Response:
+    """Give a receipt in plain words, for whoever has no use for more; 202 while its last record is not written yet.
+
+    `refused_marks` are those of its instance, by reason.
+    """
     if receipt["pending"]:
         return Response(f"pending: {receipt['pending_why']}\n", 202, media_type=PLAIN)
-    return Response(line_of(receipt) + "\n", media_type=PLAIN)
+    return Response(line_of(receipt, refused_marks) + "\n", media_type=PLAIN)
 
 
 def as_json(value: object, status: int = 200) -> Response:

@@ -189,7 +189,7 @@ class _Faces:
         if receipt is None:
             raise HTTPException(404, await self._ask(lambda queries: queries.unknown(asked)))
         if plain:
-            return in_a_line(receipt)
+            return in_a_line(receipt, self._snapshot().refused_marks.get(receipt["instance"], {}))
         return as_json(receipt)
 
     async def models(self, request: Request) -> Response:

@@ -171,6 +171,7 @@ class Snapshot:
     config: str | None = None  #: "sha256:…" of the configuration in force
     problems: tuple[str, ...] = ()  #: sentences for people: why it is not ready, what needs a hand
     instances: tuple[InstanceView, ...] = ()
+    refused_marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  #: of which instance, by reason
     counters: Counters = Counters()
     ledger_id: str = ""
     ledger_seq: int = 0  #: number of the newest record; 0 is none

@@ -9,16 +9,18 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from taximeter.billing.money import plain
-from taximeter.observe.words import WITNESSES, exit_text, safe
+from taximeter.observe.words import WITNESSES, exit_text, refused, safe
 
 _S = 1_000_000_000
 _PHASES = ("boot", "idle", "active", "teardown", "suspended", "unknown")
 _DIGITS = Context(prec=4, rounding=ROUND_HALF_EVEN)
 
 
-def line_of(receipt: Mapping[str, Any]) -> str:
-    """Tell the final receipt of an instance or a prediction in one line."""
+def line_of(receipt: Mapping[str, Any], refused_marks: Mapping[str, int]) -> str:
+    """Tell the final receipt of an instance or a prediction in one line; and how many marks had no effect, and why."""
     parts = [_ran(receipt), _ended(receipt), _on(receipt), _cost(receipt), _seen(receipt), _of_how_many(receipt)]
+    if refused_marks:
+        parts.append(refused(refused_marks))
     return " · ".join(part for part in parts if part)
 
 

@@ -31,6 +31,11 @@ def safe(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def refused(marks: Mapping[str, int]) -> str:
+    """Say how many marks had no effect, of so many by reason."""
+    return f"{plural(sum(marks.values()), 'mark')} refused ({', '.join(sorted(marks))})"
+
+
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """Return `1 record`, `2 records`; `many` where an s does not make the plural."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
