@@ -26,6 +26,10 @@ need systemd-nspawn systemd-container
 need dbus-daemon dbus
 need unshare util-linux
 need setpriv util-linux
+# What a compiler includes comes apart from it, and is only recommended by it.
+if [ ! -e /usr/include/fcntl.h ]; then
+    missing="$missing fcntl.h" packages="$packages libc6-dev"
+fi
 # The systemd test runs the agent as a user of its own, with the distribution's Python.
 if [ -x /usr/bin/python3 ] && ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then
     missing="$missing ensurepip" packages="$packages python3-venv"
