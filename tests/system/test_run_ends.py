@@ -253,15 +253,15 @@ def told(number, frame):
 signal.signal(signal.SIGTERM, told)
 print("up", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)  # not pause: a signal just before it would be heard by nobody
 """
 
 STUBBORN = """
-import signal
+import signal, time
 signal.signal(signal.SIGTERM, lambda number, frame: print("no", flush=True))
 print("up", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)  # not pause: a signal just before it would be heard by nobody
 """
 
 
@@ -362,7 +362,7 @@ def test_a_core_dump_is_told_where_there_is_one(rides: Rides, number: int) -> No
 # --- Hang-ups and sessions ---
 
 LISTENER = """
-import os, signal, sys
+import os, signal, sys, time
 def told(number, frame):
     print(number, flush=True)
     if number == signal.SIGUSR2:
@@ -371,7 +371,7 @@ for number in (signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, told)
 print("up", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)  # not pause: a signal just before it would be heard by nobody
 """
 
 

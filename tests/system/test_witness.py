@@ -156,7 +156,8 @@ while open(f"/proc/{wrapper}/stat").read().rpartition(")")[2].split()[0] != "T":
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 subprocess.run(["sh", "-c", f"kill -TERM {wrapper}"], check=True)
 os.kill(wrapper, signal.SIGCONT)
-signal.pause()
+while True:
+    time.sleep(0.01)
 """
 
 
