@@ -1,5 +1,6 @@
 """An older ledger is brought up to date, with every record as it was; a younger one is refused."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def bodies_of(path: Path) -> list[bytes]:
 
 
 def schema_of(path: Path) -> set[tuple[str, str]]:
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         return set(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
 
 
@@ -70,7 +71,7 @@ def test_an_upgraded_ledger_has_the_tables_of_a_new_one(old: Path, tmp_path: Pat
 def test_an_upgrade_that_was_done_is_not_done_again(old: Path) -> None:
     upgrade(old)
     upgrade(old)
-    with sqlite3.connect(old) as connection:
+    with contextlib.closing(sqlite3.connect(old)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
@@ -81,7 +82,7 @@ def test_an_older_ledger_can_be_read_before_an_agent_has_upgraded_it(old: Path) 
 
 
 def test_a_ledger_of_a_younger_taximeter_is_refused(old: Path) -> None:
-    with sqlite3.connect(old) as connection:
+    with contextlib.closing(sqlite3.connect(old)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(LedgerError, match=f"{SCHEMA_VERSION} at most, got {SCHEMA_VERSION + 1}"):
         upgrade(old)

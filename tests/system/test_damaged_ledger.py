@@ -1,5 +1,6 @@
 """A ledger whose disk failed: the agent starts all the same, and every run is billed once, whoever had its records."""
 
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -36,7 +37,7 @@ def hurt_the_header(ledger: Path) -> None:
 
 
 def hurt_the_newest(ledger: Path) -> None:
-    with sqlite3.connect(ledger) as connection:
+    with contextlib.closing(sqlite3.connect(ledger)) as connection:
         (newest,) = connection.execute("SELECT max(seq) FROM records").fetchone()
     hurt_record(ledger, newest)
 
