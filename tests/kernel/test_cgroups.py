@@ -90,6 +90,16 @@ def test_what_cannot_be_read_is_no_group(proc: Path, text: str) -> None:
     assert group_of(43, proc) is None
 
 
+#: Counted from its own beginning: what the shell before it used before it joined the group is no part of that.
+BUSY = """
+import time
+end = time.process_time() + 0.05
+while time.process_time() < end: pass
+print(flush=True)
+input()
+"""
+
+
 def test_a_real_group_counts_who_was_in_it() -> None:
     require_root()
     top = Path("/sys/fs/cgroup/cpuacct")
@@ -98,9 +108,7 @@ def test_a_real_group_counts_who_was_in_it() -> None:
     mine = top / f"taximeter-test-{os.getpid()}"
     mine.mkdir()
     try:
-        # What the shell used before it joined the group is no part of it.
-        busy = "import time as t\nend = t.process_time() + 0.05\nwhile t.process_time() < end: pass\nprint(flush=True)\ninput()"
-        command = ["sh", "-c", f'echo $$ > {mine}/cgroup.procs && exec python3 -S -c "$0"', busy]
+        command = ["sh", "-c", f'echo $$ > {mine}/cgroup.procs && exec python3 -S -c "$0"', BUSY]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
