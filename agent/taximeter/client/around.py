@@ -2,8 +2,8 @@
 
 Owns the context variable, which threads, tasks and forked children have each for themselves, and the ids of those whom
 nobody gave one: UUIDs of version 7, the time, 42 random bits of this process, and a count. Their time is true to the
-second: to put the millisecond into each would cost a worker as much as all else that is said of it. Refuses to know
-marks.
+second: to put the millisecond into each would cost a worker as much as all else that is said of it. Owns also which
+exceptions come from elsewhere, and that none strikes before whoever tidies up behind it. Refuses to know marks.
 """
 
 import os
@@ -12,17 +12,18 @@ from itertools import count
 from time import monotonic_ns, time_ns
 
 from taximeter import wire
-from taximeter.client.elsewhere import is_foreign
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextvars import Token
+    from typing import Any, TypeVar
 
     from taximeter.client.predictions import Prediction
 
     #: What ids of one second have in common, which lack the count and a quote; until when; and their count.
     Second = tuple[bytes, int, Iterator[int]]
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _SECOND_NS = 1_000_000_000
 #: The count of ids has eight digits from its first to its last, which it does not come near within a second. They are
@@ -73,6 +74,35 @@ def ending(kind: type[BaseException], error: "BaseException | None") -> bytes:
     if issubclass(kind, SystemExit):
         return b"failed" if getattr(error, "code", None) else b"succeeded"
     return b"failed" if issubclass(kind, Exception) else b"canceled"
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether an exception, caught where we call nobody's code, comes from elsewhere: a signal handler's, Cog's.
+
+    What is written in C raises in the frame that calls it, and a handler in its own, for it is written in Python.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or trace.tb_frame.f_globals.get("__package__") != __package__
+
+
+def from_its_first_instruction(function: "_Function") -> "_Function":
+    """The function whose first `try` also covers what is before it, where nothing is done.
+
+    The interpreter looks for signals as it enters a function, and there no `try` holds, wherever one is written. So the
+    table by which it finds who handles an exception has one more entry, in front (it is described in Python's own
+    InternalDocs/exception_handling.md). Elsewhere than in CPython the function is left as it is.
+    """
+    made: Any = function
+    table = getattr(made.__code__, "co_exceptiontable", b"")
+    if table:
+        # Four numbers each, of six bits a byte, all but the last with 0x40: start (the first with 0x80), size, and who.
+        ends = [at + 1 for at, byte in enumerate(table) if not byte & 0x40]
+        until = bytes([table[0] & 0x7F]) + table[1 : ends[0]]
+        first = b"\x80" + until + table[ends[1] : ends[3]]
+        made.__code__ = made.__code__.replace(co_exceptiontable=first + table)
+    return function
 
 
 def begin_ids() -> "Second":

@@ -12,7 +12,7 @@ from os import write
 from time import monotonic_ns
 
 from taximeter import wire
-from taximeter.client.elsewhere import is_foreign
+from taximeter.client.around import is_foreign
 
 #: So many marks wait at most before those that may be left out are; a finish may not.
 MOST_WAITING = 1024

@@ -12,9 +12,8 @@ from os import write
 from time import monotonic_ns
 
 from taximeter.client import marks
-from taximeter.client.around import AROUND, begin_ids, begin_second, ending
+from taximeter.client.around import AROUND, begin_ids, begin_second, ending, from_its_first_instruction, is_foreign
 from taximeter.client.counting import ENDED, NEW, NOTHING
-from taximeter.client.elsewhere import from_its_first_instruction, is_foreign
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
@@ -88,10 +87,8 @@ class Prediction(Telling):
             outlet = OUTLET
             try:
                 _leave(self._token)
-            except (
-                _LEFT
-            ) as elsewhere:  # not entered, or left again, or in another context: nothing is to be undone here
-                if is_foreign(elsewhere):
+            except _LEFT as why:  # not entered, or left again, or in another context: nothing is to be undone here
+                if is_foreign(why):
                     raise
             # A child that was forked in this block leaves it, too: it ends with the process that entered it.
             if self._state == outlet.pid and kind is None and not self._held and not outlet.waiting:

@@ -6,7 +6,7 @@ a mark that must not be lost.
 """
 
 from taximeter import wire
-from taximeter.client.elsewhere import is_foreign
+from taximeter.client.around import is_foreign
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
