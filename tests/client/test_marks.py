@@ -4,7 +4,7 @@ import json
 import math
 import tracemalloc
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -172,6 +172,47 @@ def test_attributes_that_are_none_cost_no_mark(fifo: Fifo, attributes: Any) -> N
     with client.prediction("p1", attributes=attributes):
         pass
     assert [mark["mark"] for mark in fifo.marks()] == ["start", "finish"]
+
+
+class Hostile(dict[str, Any]):
+    """What raises whatever is asked of it, as proxies do of what is not there."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError
+
+    def raising(self, *_: object) -> Any:
+        raise RuntimeError
+
+    __len__ = __bool__ = __iter__ = __eq__ = __index__ = __float__ = __str__ = items = raising
+    __hash__ = None
+
+
+class Unpaired(dict[str, Any]):
+    def items(self) -> Any:
+        return [1, (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("make", "kept"),
+    [
+        (Hostile, None),
+        (Unpaired, None),
+        (lambda: {"a": Hostile()}, None),
+        (lambda: {"a": 1, "b": Hostile()}, {"a": 1}),
+    ],
+    ids=["what fails", "what has no pairs", "what holds such", "what also holds such"],
+)
+def test_nothing_that_is_kept_or_counted_is_raised_over(
+    fifo: Fifo, make: Callable[[], Any], kept: dict[str, int] | None
+) -> None:
+    dropped, given = client.dropped(), make()
+    with client.prediction("p1", attributes=given) as made:
+        made.add(given)
+        made.add(image=given)
+    start, finish = fifo.marks()
+    assert (start.get("attributes"), finish.get("units")) == (kept, kept)
+    assert client.dropped() == dropped + 3
 
 
 def test_a_start_that_is_too_long_without_them_is_left_out_with_all_that_follows(fifo: Fifo) -> None:

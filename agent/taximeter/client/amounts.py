@@ -6,15 +6,23 @@ Owns how such an amount becomes exact text. Loaded by the first one: re and deci
 import re
 from decimal import Context, Decimal
 
+from taximeter.client.around import is_foreign
+
 _QUANTITY = re.compile(r"[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _MOST_DIGITS = 40
+_PLAIN = (float, str, Decimal, int, bool)
 #: Exact for any two such numbers.
 _CONTEXT = Context(prec=2 * _MOST_DIGITS + 1)
 
 
 def exact(amount: object) -> "int | str | None":
     """The amount, an int or a decimal number without exponent; None if it is none, negative, or too long to count."""
-    text = _text(amount)
+    try:
+        text = _text(amount)
+    except Exception as error:  # what a type of somebody's own may raise, nobody knows
+        if type(amount) in _PLAIN and is_foreign(error):
+            raise
+        return None
     if not _QUANTITY.fullmatch(text):
         return None
     plain = f"{Decimal(text):f}"
@@ -38,13 +46,8 @@ def _text(amount: object) -> str:
         return str.__str__(amount)
     if isinstance(amount, Decimal):
         return Decimal.__format__(amount, "f") if abs(Decimal.adjusted(amount)) < 100 else "none"
-    if type(amount) is float:
-        return repr(amount)
-    try:  # code of whoever made that type
-        if hasattr(amount, "__index__"):
-            return str(amount.__index__())
-        if hasattr(amount, "__float__"):
-            return repr(float(amount))
-    except Exception:  # what it may raise, nobody knows
-        return "none"
+    if hasattr(amount, "__index__"):
+        return str(amount.__index__())
+    if hasattr(amount, "__float__"):
+        return repr(float(amount))
     return "none"

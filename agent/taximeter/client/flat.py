@@ -6,6 +6,7 @@ cost the whole mark. Loaded by the first prediction that has some.
 
 from collections.abc import Mapping
 
+from taximeter.client.around import is_foreign
 from taximeter.client.text import MAP_MAX_ENTRIES, QUANTITY_END, is_name, pairs, quote, word
 
 
@@ -24,6 +25,15 @@ def attributes(given: Mapping[str, object]) -> tuple[list[bytes], int]:
 
 def _attribute(value: object) -> bytes | None:
     """A flat value in JSON; None if it is none."""
+    try:
+        return _flat(value)
+    except Exception as error:  # what a type of somebody's own may raise, nobody knows
+        if type(value) in (str, int, float, bool) and is_foreign(error):
+            raise
+        return None
+
+
+def _flat(value: object) -> bytes | None:
     if isinstance(value, str):
         return quote(word(value)) if not value or is_name(value) else None
     if isinstance(value, bool):

@@ -31,6 +31,7 @@ STATUSES = {"succeeded": b"succeeded", "failed": b"failed", "canceled": b"cancel
 GIVEN = FINISH.replace(b'"%b"', b'"succeeded"').replace(b"%b", b"%b%b", 1)
 MADE = GIVEN.replace(b"%b%b", b'%b%d"')
 _START = b'{"mark":"start","prediction":%b,"at":%d,"pid":'
+_END = b"}\n"
 _NAME_AT = FINISH.index(b"%b")
 
 #: An id in JSON is at most this long: 256 characters of any kind, and quotes. What is longer, no agent takes.
@@ -38,6 +39,8 @@ NAME_MAX_BYTES = 4 * wire.NAME_MAX_CHARS + 2
 #: Of a start, what is neither the id nor a name or an attribute; so much of units, which leaves room for one more.
 _REST_BYTES = len(_START) + 48
 _UNITS_BYTES = 1536
+#: So much is left for a time, which has 20 digits at most.
+_TIME_BYTES = 48
 #: So many heads are kept, each of a kind that fits with any id.
 _HEADS = 512
 
@@ -58,22 +61,25 @@ class More:
 
     def __init__(self, outer: "Prediction | Outside", said: "Rest") -> None:
         parent, root, self.attributes, traceparent, self.detached, self.admit = said
-        self.parent = word(parent) if parent is not None else None
-        self.root = word(root) if root is not None else None
-        if self.parent in (None, outer.id) and self.root in (None, outer.root):
+        if parent is not None:
+            parent = word(parent)
+        if root is not None:
+            root = word(root)
+        outer_id, outer_root = outer.id, outer.root
+        if parent in (None, outer_id) and root in (None, outer_root):
             # Else they are of another tree, whose root the agent may know.
-            self.parent, self.root = outer.id, outer.root
+            parent, root = outer_id, outer_root
+        self.parent, self.root = parent, root
         self.traceparent = word(traceparent) if traceparent is not None else outer.traceparent
 
 
 def more(outer: "Prediction | Outside", said: "Rest") -> "More | None":
     """That, where there is something to say."""
     made = More(outer, said)
-    for name in More.__slots__:
-        value = getattr(made, name)
-        if value is not None and value is not False:
+    for said_so in (made.parent, made.root, made.traceparent, made.attributes):
+        if said_so is not None:
             return made
-    return None
+    return made if made.detached or made.admit else None
 
 
 def name_in(end: bytes) -> bytes:
@@ -86,30 +92,52 @@ def head(kind: Kind, pid: int, name: bytes) -> tuple[bytes, int]:
 
     `name` is the name as it will be there. Raises TooLong.
     """
-    *given, more = kind[1:]
-    is_plain = more is None and all(one is None or type(one) is str for one in given)
-    if is_plain and kind in heads:
-        return heads[kind], 0
-    words = [None if one is None else word(one) for one in given]
-    start, said, left_out = _START.replace(b"%b", name_in(kind[0])), _said_by(words), 0
-    if is_plain and len(said) <= wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
-        if len(heads) >= _HEADS:
-            heads.clear()
-        heads[kind] = made = start + _plain(b"%d%b}\n" % (pid, said))
+    plain, more = (*kind[:6], None), kind[6]
+    made, is_kept = _plain_head(plain, pid)
+    if is_kept and more is None:
         return made, 0
-    if more is not None:
-        said += _said([(b"parent", more.parent), (b"root", more.root), (b"traceparent", more.traceparent)])
-        said += b',"detached":true' if more.detached else b""
-    room = wire.MARK_MAX_BYTES - _REST_BYTES - len(name) - len(said)
+    said, left_out = _said_more(more) if more is not None else b"", 0
+    room = wire.MARK_MAX_BYTES - _TIME_BYTES - len(name) - len(made) - len(said)
     if room < 0:
         raise TooLong(f"cannot say this start: expected at most {wire.MARK_MAX_BYTES} bytes")
-    if more is not None and more.attributes:
+    if more is not None and more.attributes is not None:
         attributes, left_out = _fitting(more.attributes, room)
         said += b',"attributes":{%b}' % attributes if attributes else b""
-    return start + _plain(b"%d%b}\n" % (pid, said)), left_out
+    return made[: -len(_END)] + _format(said) + _END, left_out
 
 
-def _plain(said: bytes) -> bytes:
+def _plain_head(kind: Kind, pid: int) -> tuple[bytes, bool]:
+    """A start of what most say; and whether it is kept for those who say the same again, since it fits with any id."""
+    given = kind[1:6]
+    for one in given:
+        if one is not None and type(one) is not str:
+            is_plain = False
+            break
+    else:
+        is_plain = True
+        made = heads.get(kind)
+        if made is not None:
+            return made, True
+    said = _said_by([None if one is None else word(one) for one in given])
+    made = _START.replace(b"%b", name_in(kind[0])) + b"%d" % pid + _format(said) + _END
+    if not is_plain or len(said) > wire.MARK_MAX_BYTES - _REST_BYTES - NAME_MAX_BYTES:
+        return made, False
+    if len(heads) >= _HEADS:
+        heads.clear()
+    heads[kind] = made
+    return made, True
+
+
+def _said_more(more: More) -> bytes:
+    said = b',"parent":%b' % quote(more.parent) if more.parent is not None else b""
+    if more.root is not None:
+        said += b',"root":%b' % quote(more.root)
+    if more.traceparent is not None:
+        said += b',"traceparent":%b' % quote(more.traceparent)
+    return said + b',"detached":true' if more.detached else said
+
+
+def _format(said: bytes) -> bytes:
     """As a part of what is formatted."""
     return said.replace(b"%", b"%%")
 

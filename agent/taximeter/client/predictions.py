@@ -12,7 +12,15 @@ from os import write
 from time import monotonic_ns
 
 from taximeter.client import marks
-from taximeter.client.around import AROUND, begin_ids, begin_second, ending, from_its_first_instruction, is_foreign
+from taximeter.client.around import (
+    AROUND,
+    OUTSIDE,
+    begin_ids,
+    begin_second,
+    ending,
+    from_its_first_instruction,
+    is_foreign,
+)
 from taximeter.client.counting import ENDED, NEW, NOTHING
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
@@ -31,6 +39,8 @@ _GIVEN, _MADE = marks.GIVEN, marks.MADE
 #: What comes of telling a start: the first of its kind, words that are none, whatever the FIFO has against it.
 _OWN = (KeyError, TypeError, OSError)
 _LEFT = (AttributeError, RuntimeError, ValueError)
+#: Around whom there is none.
+_nowhere = OUTSIDE if OUTSIDE.id is None and OUTSIDE.root is None else None
 #: Of the ids that are made within this second: what they have in common, until when, and their count.
 _common, _until_ns, _count = begin_ids()
 
@@ -197,7 +207,7 @@ def prediction(  # noqa: PLR0913, PLR0917 -- by name
         account = outer.account
     few = None
     if (
-        outer.id is not None
+        outer is not _nowhere
         or parent is not None
         or root is not None
         or attributes is not None

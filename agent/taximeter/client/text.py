@@ -46,7 +46,7 @@ def is_name(value: str) -> bool:
 def pairs(given: "Mapping[str, object]") -> "list[tuple[str, object]] | None":
     """What a mapping has; None where it is none, or fails. No plain one fails: what comes in its midst is foreign."""
     try:
-        return list(given.items())
+        return list(given.items()) if type(given) is dict else [(key, value) for key, value in given.items()]
     except Exception as error:
         if type(given) is dict and is_foreign(error):
             raise
@@ -57,7 +57,7 @@ def quantity(amount: object) -> "int | str | None":
     """An amount of units, exact: an int, or a decimal number as text; None: it is none that can be counted."""
     if type(amount) is int:
         return amount if 0 <= amount < QUANTITY_END else None
-    if isinstance(amount, bool):
+    if type(amount) is bool:
         return None
     from taximeter.client import amounts  # what is no plain int is rare
 
