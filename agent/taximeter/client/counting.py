@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOLD_NS = 1_000_000_000
 _MOST_HELD = 256
 #: How a prediction stands; of one that goes on, this is the pid of the process that started it, or entered its block.
-NEW, UNTOLD, ENDED = 0, -1, -2
+NEW, APART, UNTOLD, ENDED = 0, -1, -2, -3  # APART is new, too, and has more to say than most
 
 #: What one holds that has counted nothing so far: most never do. Nobody can put anything into it.
 NOTHING: "marks.Units" = ()  # type: ignore[assignment]
@@ -48,7 +48,7 @@ class Counted:
 
         An exception from elsewhere (Ctrl-C, a signal handler's) passes through, and then all of them count, or none.
         """
-        if self._state < 0:
+        if self._state <= UNTOLD:
             OUTLET.dropped += self._state == ENDED and not OUTLET.off
             return
         now_ns, number = monotonic_ns(), id(self)

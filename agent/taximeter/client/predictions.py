@@ -21,7 +21,7 @@ from taximeter.client.around import (
     from_its_first_instruction,
     is_foreign,
 )
-from taximeter.client.counting import ENDED, NEW, NOTHING
+from taximeter.client.counting import APART, ENDED, NEW, NOTHING
 from taximeter.client.outlet import OUTLET
 from taximeter.client.telling import Telling
 from taximeter.client.text import quote, word
@@ -76,6 +76,7 @@ class Prediction(Telling):
                 write(outlet.fd, _heads[self._kind] % (self._name, self._rest, at_ns))
                 self._token = _enter(self)
             except BaseException as error:
+                # A TypeError may be that of a word's own hash: what is given is not raised over.
                 if not isinstance(error, _OWN) or (is_foreign(error) and not isinstance(error, TypeError)):
                     self._leave_by(error)
                     raise
@@ -205,7 +206,7 @@ def prediction(  # noqa: PLR0913, PLR0917 -- by name
         self._rest, end = b"", _GIVEN
     if account is None:
         account = outer.account
-    few = None
+    self._state, few = NEW, None
     if (
         outer is not _nowhere
         or parent is not None
@@ -216,8 +217,8 @@ def prediction(  # noqa: PLR0913, PLR0917 -- by name
         or admit
     ):
         few = marks.more(outer, (parent, root, attributes, traceparent, detached, admit))
+        self._state = APART
     self._kind = (end, model, version, service_class, pool, account, few)
-    self._state = NEW
     self._held = NOTHING
     return self
 

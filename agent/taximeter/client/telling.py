@@ -8,7 +8,7 @@ from time import monotonic_ns
 
 from taximeter.client import marks
 from taximeter.client.around import AROUND, OUTSIDE, ending, leave
-from taximeter.client.counting import ENDED, NEW, UNTOLD, Counted
+from taximeter.client.counting import APART, ENDED, NEW, UNTOLD, Counted
 from taximeter.client.outlet import OUTLET
 from taximeter.client.text import word
 
@@ -73,7 +73,7 @@ class Telling(Counted):
 
         Raises Refused, with `admit`, and nothing else.
         """
-        if self._state == NEW:
+        if self._state in (NEW, APART):
             try:
                 self._begin()
             except BaseException as error:
@@ -103,7 +103,7 @@ class Telling(Counted):
             self._end(how or b"failed", at_ns)
             OUTLET.dropped += how is None
         else:
-            OUTLET.dropped += self._state == NEW and not OUTLET.off
+            OUTLET.dropped += self._state in (NEW, APART) and not OUTLET.off
             self._state = ENDED
 
     def fail(self) -> None:
@@ -144,7 +144,7 @@ class Telling(Counted):
             model = self._kind[1]
             refused = admission.refusal(outlet.path, self.account, None if model is None else word(model))
             if refused is not None:
-                self._state = NEW
+                self._state = APART
                 raise refused
         try:
             head, left_out = marks.head(self._kind, outlet.pid, self._quoted())
