@@ -98,6 +98,9 @@ def predicted(server: CogServer, web: Web, words: int) -> dict[str, float]:
     server.ask("POST", "/predictions/canceled/cancel")
     patiently("Cog's last word of what was canceled", lambda: len(web.said) >= 2)
     answers.append(web.said[-1])
+    unlike = [answer for answer in answers if "metrics" not in answer]
+    if unlike:
+        raise RuntimeError(f"cannot compare times: expected an answer with metrics to each prediction, got {unlike}")
     return {answer["id"]: answer["metrics"]["predict_time"] for answer in answers}
 
 

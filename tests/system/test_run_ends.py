@@ -488,17 +488,8 @@ for _ in range(int(sys.argv[1])):
         os._exit(0)
     os.wait()
 print("done", flush=True)
-def zombies():
-    found = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                found += open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[0] == "Z"
-            except OSError:
-                pass
-    return found
-while zombies():
-    pass
+while len([name for name in os.listdir("/proc") if name.isdigit()]) > 2:
+    pass  # not only zombies: an orphan that waits for a core is none yet
 print("clean", flush=True)
 sys.stdin.read()
 """
