@@ -11,6 +11,7 @@ in a row.
 | ..., in a block | these from a `with` block that reads the clock for each, and is the current one of its context |
 | taximeter.client | `with client.prediction(model=..., account=...)`, with an id made for it |
 | ..., id given | the same with an id that came with the request |
+| ..., traced | the same with that, and the W3C traceparent that came with it |
 | ..., no meter | the same in a process that is not wrapped |
 | Histogram | prometheus_client's `histogram.labels(...).time()`: no ids, no accounts, nothing leaves the process |
 | OpenTelemetry | a span with two attributes, BatchSpanProcessor, an exporter that throws away |
@@ -52,12 +53,13 @@ from taximeter.client import marks, outlet
 Once = Callable[[], int | None]
 
 PEERS = ("opentelemetry-sdk", "openmeter==1.0.0b236")
-WRITES, APART, BLOCK, CLIENT, GIVEN, NONE = (
+WRITES, APART, BLOCK, CLIENT, GIVEN, TRACED, NONE = (
     "two bare writes",
     "two bare writes, apart",
     "two bare writes, in a block",
     "taximeter.client",
     "taximeter.client, id given",
+    "taximeter.client, traced",
     "taximeter.client, no meter",
 )
 HISTOGRAM, OTEL, POST, OPENMETER = "Histogram", "OpenTelemetry", "HTTP POST", "openmeter"
@@ -65,6 +67,7 @@ PAUSE_S = 0.005
 HOT = 30
 WARM_UP = 5
 MODEL, ACCOUNT, ID = "acme/sdxl", "cus_7", "01a21551-d1a5-73c5-8509-12d1e3d8b69a"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 #: Cold medians: at most this part of what the other takes.
 GOALS = {OTEL: 1 / 4, OPENMETER: 1 / 50, WRITES: 2.0}
 
@@ -157,8 +160,12 @@ def ours() -> dict[str, Once]:
         with client.prediction(ID, model=MODEL, account=ACCOUNT):
             pass
 
+    def traced() -> None:
+        with client.prediction(ID, model=MODEL, account=ACCOUNT, traceparent=TRACEPARENT):
+            pass
+
     gap_ns = statistics.median(measure({CLIENT: made}, 20)[CLIENT]["cold"]) / 2
-    return {WRITES: bare, APART: apart, BLOCK: in_block, CLIENT: made, GIVEN: given}
+    return {WRITES: bare, APART: apart, BLOCK: in_block, CLIENT: made, GIVEN: given, TRACED: traced}
 
 
 def no_meter() -> Once:

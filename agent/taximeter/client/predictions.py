@@ -2,9 +2,9 @@
 
 Owns what it is called, whose it is, and the way in and out of its block; what else is said of it is a base of it
 (telling, counting). Refuses to raise into the code that it measures, and to know how marks leave the process (outlet).
-A worker pays for this with each prediction,
-and most after it was busy with something else, when every line of it has to be fetched from afar: so what is said of
-most predictions is made in few steps (`prediction`, `__enter__`, `__exit__`), and what is said of few out of their way.
+A worker pays for this with each prediction, and most after it was busy with something else, when every line of it has
+to be fetched from afar: so what is said of most predictions is made in few steps (`prediction`, `__enter__`,
+`__exit__`), and what is said of few out of their way.
 """
 
 import os
