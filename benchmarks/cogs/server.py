@@ -42,8 +42,15 @@ class CogServer:
             connection.close()
 
     def predict(self, prediction: str, account: str | None = None, **given: Any) -> Any:
-        """One prediction, waited for; as a platform asks, with its id and its customer in `context` as well."""
-        return self.ask("POST", "/predictions", request(prediction, account, given))
+        """One prediction, waited for; as a platform asks, with its id and its customer in `context` as well.
+
+        Cog answers before it has let go of a prediction's slot: who then finds none asks again.
+        """
+        while True:
+            answer = self.ask("POST", "/predictions", request(prediction, account, given))
+            if "id" in answer or "capacity" not in str(answer.get("error")):
+                return answer
+            time.sleep(0.01)
 
     def begin(self, prediction: str, account: str | None = None, webhook: str | None = None, **given: Any) -> None:
         """One prediction that Cog tells the end of by webhook, or not at all."""
