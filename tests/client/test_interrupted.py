@@ -313,6 +313,24 @@ def test_so_does_one_that_comes_as_the_block_of_a_task_is_left(fifo: Fifo) -> No
     assert [(mark["mark"], mark.get("status")) for mark in fifo.marks()] == [("start", None), ("finish", "canceled")]
 
 
+def test_units_that_were_counted_are_told_with_the_end_whatever_comes_in_its_midst(fifo: Fifo) -> None:
+    def end() -> None:
+        with made:
+            pass
+
+    for at in itertools.count(1):
+        made = client.prediction("p1").start()
+        made.add({"a": 1, "b": "0.5"})
+        made.add(a=2)
+        was_one = interrupted(end, at, Late)
+        made.finish()
+        (units,) = [mark["units"] for mark in fifo.marks() if "units" in mark]
+        assert units == {"a": 3, "b": "0.5"}, at
+        if not was_one:
+            assert at > 5
+            return
+
+
 def test_of_what_is_added_as_a_signal_comes_all_counts_or_nothing(fifo: Fifo) -> None:
     for at in itertools.count(1):
         with client.prediction("p1") as prediction:

@@ -76,20 +76,36 @@ class Counted:
         return marks.name_in(self._kind[0]) % (self._name, self._rest)
 
     def _tell_units(self, at_ns: int, how: "bytes | None" = None) -> None:
-        """Tell the units that are held, and the end with the last of them. What finds no room is held on."""
-        _holders.pop(id(self), None)
-        units, left_out = marks.sums(self._held)
-        OUTLET.dropped += left_out
-        parts = list(marks.cut(units))
-        last = parts.pop()[1] if how and parts else b""
-        for part, said in parts:
-            if not OUTLET.tell(marks.UNITS % (self._quoted(), at_ns, said), needed=how is not None):
-                OUTLET.dropped -= 1  # not yet
-                self._held += part
-                self._due_ns = at_ns + _HOLD_NS
-                _holders[id(self)] = self
-        if how:
-            self._tell_end(marks.FINISH_UNITS % (self._quoted(), how, at_ns, last))
+        """Tell the units that are held, and the end with the last of them. What finds no room is held on.
+
+        So is what an exception from elsewhere keeps from being told; none of them is told twice.
+        """
+        number = id(self)
+        _holders.pop(number, None)
+        untold = self._held[:]
+        del self._held[:]  # no call comes in between: each of them is taken, and by one thread
+        try:
+            units, left_out = marks.sums(untold)
+            parts, said_last = list(marks.cut(units)), b""
+            if how and parts:
+                said_last = parts.pop()[1]
+            untold = units
+            OUTLET.dropped += left_out
+            for part, said in parts:
+                line = marks.UNITS % (self._quoted(), at_ns, said)
+                untold = untold[len(part) :]
+                if not OUTLET.tell(line, needed=how is not None):
+                    OUTLET.dropped -= 1  # not yet
+                    self._held += part
+                    self._due_ns = at_ns + _HOLD_NS
+                    _holders[number] = self
+            if how:
+                self._tell_end(marks.FINISH_UNITS % (self._quoted(), how, at_ns, said_last))
+        except BaseException:
+            if self._state != ENDED:
+                self._held += untold
+                _holders[number] = self
+            raise
 
     def _tell_end(self, line: bytes) -> None:
         self._state = ENDED

@@ -178,17 +178,10 @@ def counted(given: "Mapping[str, object]") -> tuple["Units", int]:
 
 
 def sums(held: "Units") -> tuple["Units", int]:
-    """Take all units that are held and add up what has one name; and how many had to be left out.
-
-    They are taken one by one, so that several threads may add meanwhile.
-    """
+    """Units, of which what has one name is added up; and how many had to be left out."""
     totals: dict[str, int | str] = {}
     left_out = 0
-    while held:
-        try:
-            name, amount = held.pop()
-        except IndexError:
-            break  # another thread took the last one
+    for name, amount in held:
         before = totals.get(name, 0)
         total = before + amount if type(before) is int and type(amount) is int else _exact_sum(before, amount)
         if quantity(total) is None or (name not in totals and len(totals) >= MAP_MAX_ENTRIES):
