@@ -8,6 +8,7 @@ from time import monotonic_ns
 
 from taximeter.client import marks
 from taximeter.client.outlet import OUTLET
+from taximeter.client.text import is_name, quantity
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
@@ -52,11 +53,16 @@ class Counted:
             OUTLET.dropped += self._state == ENDED and not OUTLET.off
             return
         now_ns, number = monotonic_ns(), id(self)
-        counted, left_out = marks.counted(more)
+        counted: marks.Units = []
         if units is not None:
-            further, too = marks.counted(units)
-            counted, left_out = further + counted, left_out + too
-        OUTLET.dropped += left_out
+            counted, left_out = marks.counted(units)
+            OUTLET.dropped += left_out
+        for name, amount in more.items():
+            exact = quantity(amount)
+            if exact is not None and type(name) is str and is_name(name):
+                counted.append((name, exact))
+            else:
+                OUTLET.dropped += 1
         if not counted:
             return
         # No call comes behind any of these, and so neither an exception from elsewhere nor another thread.
