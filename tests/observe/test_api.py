@@ -29,7 +29,7 @@ from taximeter.observe import api, server
 from taximeter.observe.filters import FILTERS
 from taximeter.observe.guard import OPEN_PATHS, is_local
 from taximeter.observe.queries import Queries
-from taximeter.observe.snapshot import Snapshot
+from taximeter.observe.snapshot import Pulse, Snapshot
 from taximeter.records import utc_text
 from tests.core.stories import SECOND, card
 from tests.observe import histories
@@ -90,6 +90,15 @@ async def node(reader: LedgerReader) -> AsyncIterator[Node]:
     app = api.build(lambda: view[0], Queries(reader), TOKEN)
     async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         yield Node(port, client, view)
+
+
+async def test_whoever_asks_for_health_has_nothing_drawn(reader: LedgerReader) -> None:
+    def draw() -> Snapshot:
+        raise AssertionError("a snapshot was drawn")
+
+    app = api.build(draw, Queries(reader), TOKEN, pulse=lambda: Pulse(ready=False, alive=True))
+    async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        assert [(await client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 503]
 
 
 # --- Who may ask -----------------------------------------------------------------------------------------------------

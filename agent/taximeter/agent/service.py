@@ -48,7 +48,7 @@ from taximeter.agent.rerater import Rerater
 from taximeter.agent.sealer import Sealer
 from taximeter.agent.signals import reload_on_signal, stop_on_signal
 from taximeter.agent.telling import Telling
-from taximeter.agent.views import Scene, draw
+from taximeter.agent.views import Scene, draw, pulse
 from taximeter.agent.watcher import Watcher
 from taximeter.config import Config, Directories, SinkConfig, directories, fingerprint, load
 from taximeter.errors import TaximeterError
@@ -58,7 +58,6 @@ from taximeter.ledger.remembered import check
 from taximeter.ledger.store import Batch, Ledger, NodeInfo
 from taximeter.observe import api
 from taximeter.observe.queries import Queries
-from taximeter.observe.snapshot import Snapshot
 from taximeter.shipping.shipper import Bell, Outbox, ShipState, ship
 
 logger = logging.getLogger(__name__)
@@ -115,9 +114,10 @@ async def _main(config: Config, where: Directories, path: Path | None, notifier:
             await tasks.start(reload_on_signal, path, scene.prices, enforce, notifier)
             host, port = config.listen.host, config.listen.port
             app = api.build(
-                lambda: _look(scene, watcher),
+                lambda: draw(_told(scene, watcher)),
                 Queries(reader, invoice=config.invoice),
                 token,
+                pulse=lambda: pulse(_told(scene, watcher)),
                 doing=api.Doing(
                     grant=scene.desk.grant,
                     letters=Letters(scene.desk),
@@ -292,9 +292,10 @@ def _give_up_net_admin() -> None:
         logger.warning("agent.privileged: %s", error)
 
 
-def _look(scene: Scene, watcher: Watcher) -> Snapshot:
+def _told(scene: Scene, watcher: Watcher) -> Scene:
+    """The scene, with what the watcher has to tell now."""
     scene.lag_since_s, scene.trouble = watcher.lag_since_s, watcher.trouble
-    return draw(scene)
+    return scene
 
 
 # --- Tasks ---

@@ -5,7 +5,7 @@ Owns the translation from state to view. Refuses to decide anything.
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taximeter import wire
@@ -31,6 +31,7 @@ from taximeter.observe.snapshot import (
     DeviceView,
     InstanceView,
     PredictionView,
+    Pulse,
     SamplingView,
     SinkView,
     Snapshot,
@@ -74,10 +75,33 @@ class Scene:
     set_aside: tuple[str, ...] = ()  #: damaged ledgers that lie beside the one in use
 
 
+class _Drawn:
+    """What was open on an instance, drawn once somebody looks: it may be a thousand, and most who ask do not."""
+
+    __slots__ = ("_instance",)
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+
+    def __len__(self) -> int:
+        return len(self._instance.predictions)
+
+    def __iter__(self) -> Iterator[PredictionView]:
+        return (_prediction(self._instance, prediction) for prediction in self._instance.predictions)
+
+    def __contains__(self, view: object) -> bool:
+        return any(view == drawn for drawn in self)
+
+
+def pulse(scene: Scene) -> Pulse:
+    """Whether the node is ready, and alive."""
+    ready = scene.caught_up and scene.desk.trouble is None and scene.trouble is None
+    return Pulse(ready, scene.desk.alive)
+
+
 def draw(scene: Scene) -> Snapshot:
     """The node at this moment."""
-    desk, book = scene.desk, scene.books.book
-    head = desk.head
+    book, head, how = scene.books.book, scene.desk.head, pulse(scene)
     whole_node = scene.placer.whole_node
     instances = tuple(
         _instance(account.instance, book) for account in scene.books.accounts.values() if account.instance is not None
@@ -88,8 +112,8 @@ def draw(scene: Scene) -> Snapshot:
         started_unix_s=scene.started_s,
         taken_unix_s=time.time(),
         version=wire.VERSION,
-        ready=scene.caught_up and desk.trouble is None and scene.trouble is None,
-        alive=desk.alive,
+        ready=how.ready,
+        alive=how.alive,
         region=scene.node.region,
         config=scene.node.config,
         problems=_problems(scene),
@@ -199,7 +223,7 @@ def _instance(instance: Instance, book: Rulebook) -> InstanceView:
         declared=use.declared,
         observed=use.observed,
         shared_devices=use.shared_devices,
-        predictions=tuple(_prediction(instance, prediction) for prediction in instance.predictions),
+        predictions=_Drawn(instance),
     )
 
 

@@ -37,7 +37,7 @@ from taximeter.observe.reconciling import Looked, looked_view, read_request
 from taximeter.observe.reconciling import Request as WhatToLookAt
 from taximeter.observe.rerating import Asked, Rerated, read_asked, rerated_view
 from taximeter.observe.server import is_loopback, serve, serve_unix
-from taximeter.observe.snapshot import Snapshot
+from taximeter.observe.snapshot import Pulse, Snapshot
 
 __all__ = ["build", "is_loopback", "serve", "serve_unix"]
 
@@ -82,16 +82,18 @@ def build(
     queries: Queries,
     token: str,
     *,
+    pulse: Callable[[], Pulse | Snapshot] | None = None,
     doing: Doing | None = None,
     loopback: bool = True,
 ) -> ASGIApp:
     """Make the ASGI application of a node.
 
-    `snapshot` is called in the event loop for each request and must be cheap; `queries` answer from the ledger;
-    `token` opens what is not open to all; `doing` is what may be done here, beside reading; `loopback` is whether it
-    will listen there (`is_loopback(host)`).
+    `snapshot` is called in the event loop for each request and must be cheap; `pulse` is as much of it as is asked for
+    every second, and must cost nothing, however much runs; `queries` answer from the ledger; `token` opens what is not
+    open to all; `doing` is what may be done here, beside reading; `loopback` is whether it will listen there
+    (`is_loopback(host)`).
     """
-    faces = _Faces(snapshot, queries, doing or Doing())
+    faces = _Faces(snapshot, pulse or snapshot, queries, doing or Doing())
     routes = [
         Route("/metrics", faces.metrics),
         Route("/healthz", faces.healthz),
@@ -134,8 +136,15 @@ class _Listed(NamedTuple):
 class _Faces:
     """One method a path."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], queries: Queries, doing: Doing) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        pulse: Callable[[], Pulse | Snapshot],
+        queries: Queries,
+        doing: Doing,
+    ) -> None:
         self._snapshot = snapshot
+        self._pulse = pulse
         self._queries = queries
         self._doing = doing
         # A connection to the ledger is for one thread at a time, and hostile askers shall queue, not pile up.
@@ -149,12 +158,12 @@ class _Faces:
         return Response(body, headers={"content-type": kind})
 
     async def healthz(self, _: Request) -> Response:
-        alive = self._snapshot().alive
+        alive = self._pulse().alive
         return as_json({"alive": alive}, 200 if alive else 503)
 
     async def readyz(self, _: Request) -> Response:
-        view = self._snapshot()
-        return as_json({"ready": view.ready}, 200 if view.ready else 503)
+        ready = self._pulse().ready
+        return as_json({"ready": ready}, 200 if ready else 503)
 
     async def openapi(self, _: Request) -> Response:
         document = (files("taximeter") / "schema" / "openapi.json").read_bytes()
@@ -164,7 +173,7 @@ class _Faces:
         return as_json(await self._ask(Queries.status))
 
     async def instances(self, _: Request) -> Response:
-        return as_json(self._queries.at(self._snapshot()).instances())
+        return as_json(await anyio.to_thread.run_sync(self._queries.at(self._snapshot()).instances))
 
     async def devices(self, _: Request) -> Response:
         return as_json(self._queries.at(self._snapshot()).devices())

@@ -4,7 +4,7 @@ Owns the shape. The agent builds a new value when something changed; a face form
 compute, to read and to know where a value came from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -61,7 +61,7 @@ class InstanceView:
     declared: tuple[str, ...] = ()  #: UUIDs that its environment names
     observed: tuple[str, ...] = ()  #: UUIDs that it was seen on
     shared_devices: tuple[str, ...] = ()  #: UUIDs that others were on, or given, as well
-    predictions: tuple[PredictionView, ...] = ()
+    predictions: Collection[PredictionView] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,14 @@ class PriceListView:
     checked_unix_s: float | None  #: when it was last known to be the newest; None: not since the agent's start
     failures: Mapping[str, int] = field(default_factory=dict)  #: failed attempts by reason
     last_error: str | None = None  #: None once an answer was good
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How a node is, for whoever asks every second: as much of the snapshot as costs nothing, however much runs."""
+
+    ready: bool
+    alive: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Owns the keys of those answers. Refuses to ask: it is told.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from taximeter.ledger.values import POOL_PHASES, PoolTime
@@ -23,10 +23,13 @@ def by_phase(view: Snapshot) -> Json:
 
 def instance_view(view: InstanceView) -> Json:
     """Tell of an instance that runs, with its open predictions."""
-    written = asdict(view)
+    written = _with_class(asdict(replace(view, predictions=())))
+    written["predictions"] = [_with_class(asdict(prediction)) for prediction in view.predictions]
+    return written
+
+
+def _with_class(written: Json) -> Json:
     written["class"] = written.pop("service_class")
-    for prediction in written["predictions"]:
-        prediction["class"] = prediction.pop("service_class")
     return written
 
 
