@@ -55,7 +55,9 @@ class Counted:
         now_ns, number = monotonic_ns(), id(self)
         counted: marks.Units = []
         if units is not None:
-            counted, left_out = marks.counted(units)
+            from taximeter.client.units import counted as counted_in
+
+            counted, left_out = counted_in(units)
             OUTLET.dropped += left_out
         for name, amount in more.items():
             exact = quantity(amount)
@@ -91,8 +93,10 @@ class Counted:
         untold = self._held[:]
         del self._held[:]  # no call comes in between: each of them is taken, and by one thread
         try:
-            units, left_out = marks.sums(untold)
-            parts, said_last = list(marks.cut(units)), b""
+            from taximeter.client.units import cut, sums
+
+            units, left_out = sums(untold)
+            parts, said_last = list(cut(units)), b""
             if how and parts:
                 said_last = parts.pop()[1]
             untold = units

@@ -5,11 +5,11 @@ processes and FIFOs.
 """
 
 from taximeter import wire
-from taximeter.client.text import MAP_MAX_ENTRIES, is_name, pairs, quantity, quote, word
+from taximeter.client.text import quote, word
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from taximeter.client.around import Outside
     from taximeter.client.predictions import Prediction
@@ -36,9 +36,8 @@ _NAME_AT = FINISH.index(b"%b")
 
 #: An id in JSON is at most this long: 256 characters of any kind, and quotes. What is longer, no agent takes.
 NAME_MAX_BYTES = 4 * wire.NAME_MAX_CHARS + 2
-#: Of a start, what is neither the id nor a name or an attribute; so much of units, which leaves room for one more.
+#: Of a start, what is neither the id nor a name or an attribute.
 _REST_BYTES = len(_START) + 48
-_UNITS_BYTES = 1536
 #: So much is left for a time, which has 20 digits at most.
 _TIME_BYTES = 48
 #: So many heads are kept, each of a kind that fits with any id.
@@ -162,54 +161,3 @@ def _fitting(given: "Mapping[str, object]", room_bytes: int) -> tuple[bytes, int
             fitting.append(pair)
             room_bytes -= len(pair) + 1
     return b",".join(fitting), left_out + len(said) - len(fitting)
-
-
-def counted(given: "Mapping[str, object]") -> tuple["Units", int]:
-    """Units as they were given, exact, and how many are left out, which are none."""
-    items = pairs(given)
-    if items is None:
-        return [], 1
-    units: Units = []
-    for name, amount in items:
-        exact = quantity(amount)
-        if exact is not None and type(name) is str and is_name(name):
-            units.append((name, exact))
-    return units, len(items) - len(units)
-
-
-def sums(held: "Units") -> tuple["Units", int]:
-    """Units, of which what has one name is added up; and how many had to be left out."""
-    totals: dict[str, int | str] = {}
-    left_out = 0
-    for name, amount in held:
-        before = totals.get(name, 0)
-        total = before + amount if type(before) is int and type(amount) is int else _exact_sum(before, amount)
-        if quantity(total) is None or (name not in totals and len(totals) >= MAP_MAX_ENTRIES):
-            left_out += 1
-        else:
-            totals[name] = total
-    return list(totals.items()), left_out
-
-
-def cut(units: "Units") -> "Iterator[tuple[Units, bytes]]":
-    """Units in parts that fit into a mark each, with their JSON."""
-    part: Units = []
-    said: list[bytes] = []
-    for name, amount in units:
-        part.append((name, amount))
-        said.append(
-            b"%b:%d" % (quote(name), amount)
-            if type(amount) is int
-            else b'%b:"%b"' % (quote(name), str(amount).encode())
-        )
-        if sum(map(len, said)) + len(said) > _UNITS_BYTES:
-            yield part, b",".join(said)
-            part, said = [], []
-    if part:
-        yield part, b",".join(said)
-
-
-def _exact_sum(one: "int | str", other: "int | str") -> "int | str":
-    from taximeter.client import amounts
-
-    return amounts.total(one, other)
