@@ -196,6 +196,30 @@ def test_ids_made_in_a_child_are_its_own(fifo: Fifo) -> None:
     assert len(set(ids)) == len(ids) == 200
 
 
+def test_what_waits_is_written_in_few_pieces_each_of_which_is_whole(
+    fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.ready()
+    fifo.stuff()
+    for number in range(200):
+        client.prediction(f"p{number}").start()
+    pieces: list[bytes] = []
+    write = os.write
+
+    def noting(fd: int, piece: bytes) -> int:
+        written = write(fd, piece)
+        pieces.append(piece)
+        return written
+
+    monkeypatch.setattr("taximeter.client.outlet.write", noting)
+    fifo.read()
+    OUTLET.drain()
+    wait_until(lambda: not OUTLET.waiting, "an empty queue")
+    assert [mark["prediction"] for mark in fifo.marks()] == [f"p{number}" for number in range(200)]
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
+    assert len(pieces) < 20
+
+
 def test_threads_lose_nothing(fifo: Fifo) -> None:
     def work() -> None:
         for _ in range(100):

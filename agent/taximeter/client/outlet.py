@@ -17,6 +17,9 @@ from taximeter.client.around import is_foreign
 #: So many marks wait at most before those that may be left out are; a finish may not.
 MOST_WAITING = 1024
 _PIPE_BYTES = 1_048_576
+#: So much is written whole, or not at all. What waits is written in such pieces, and not line by line: with each write
+#: other threads run, who may put more behind it than a line.
+_WHOLE_BYTES = 4096
 #: Ours is at least this one: whoever closes all descriptors that are not his and opens others does not get its number.
 _HIGH_FD = 200
 _LAST_TRY_NS = 100_000_000
@@ -91,14 +94,21 @@ class Outlet:
             if self.fd < 0:
                 self._open()
             while waiting:
+                lines = size = 0
+                for line in waiting:
+                    size += len(line)
+                    if lines and size > _WHOLE_BYTES:
+                        break
+                    lines += 1
+                said = b"".join(waiting[:lines])
                 try:
-                    (_,) = map(write, (self.fd,), (waiting[0],))  # by no call, either, so that nothing is sent twice
+                    (_,) = map(write, (self.fd,), (said,))  # by no call, either, so that nothing is sent twice
                 except OSError as error:
                     if error.errno != 9 or is_foreign(error):  # EBADF: somebody closed it
                         raise
                     self._open()
                     continue
-                del waiting[0]
+                del waiting[:lines]
         except OSError as error:  # no room, or no FIFO any more
             if is_foreign(error):
                 raise

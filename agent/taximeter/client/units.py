@@ -3,19 +3,19 @@
 Owns no state. Loaded by the first mapping of them, or the first that are told: most predictions have none.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
-
 from taximeter.client.text import MAP_MAX_ENTRIES, is_name, pairs, quantity, quote
 
+TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from taximeter.client.marks import Units
 
 #: So much of one mark, which leaves room for one more.
 _UNITS_BYTES = 1536
 
 
-def counted(given: Mapping[str, object]) -> tuple["Units", int]:
+def counted(given: "Mapping[str, object]") -> tuple["Units", int]:
     """Units as they were given, exact, and how many are left out, which are none."""
     items = pairs(given)
     if items is None:
@@ -42,7 +42,7 @@ def sums(held: "Units") -> tuple["Units", int]:
     return list(totals.items()), left_out
 
 
-def cut(units: "Units") -> Iterator[tuple["Units", bytes]]:
+def cut(units: "Units") -> "Iterator[tuple[Units, bytes]]":
     """Units in parts that fit into a mark each, with their JSON."""
     part: Units = []
     said: list[bytes] = []
