@@ -180,7 +180,7 @@ def test_a_state_that_is_damaged_is_an_error_that_names_the_instance(row: Journa
 
 def test_rows_that_come_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LedgerReader(forged(tmp_path, "SELECT 1")) as reader:
-        row = reader._ask("SELECT seq, body FROM records WHERE seq = 1")[0]
-        monkeypatch.setattr(reader, "_ask", lambda *_: [row] * 500)
+        row = reader._pages.ask("SELECT seq, body FROM records WHERE seq = 1")[0]
+        monkeypatch.setattr(reader._pages, "ask", lambda *_: [row] * 500)
         with pytest.raises(LedgerError, match="expected numbers that ascend, got 1 after 1"):
             list(reader.records())

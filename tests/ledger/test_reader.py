@@ -10,8 +10,9 @@ import apsw
 import pytest
 
 from taximeter.errors import LedgerError
-from taximeter.ledger.reader import _BELOW, _FIRST, _NEXT_ROOT, _ROOT_OF, _ROOTS, LedgerReader, RecordFilter
+from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.store import Batch, JournalState
+from taximeter.ledger.trees import _BELOW, _FIRST, _NEXT_ROOT, _ROOT_OF, _ROOTS
 from taximeter.values import replace
 from tests.ledger.samples import BEGAN_UTC_NS, instance_id, opened, run
 from tests.require import require_root

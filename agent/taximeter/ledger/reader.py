@@ -1,24 +1,24 @@
 """Reading a ledger, while an agent writes it or not: records by what they are filed under, the head, the whole chain.
 
-Owns a read-only connection of its own. Reads in pages, so that no reader however slow keeps the writer from
-checkpointing. Refuses to write and to know what a record says.
+Owns a read-only connection of its own, which is asked in pages (pages), by what records are filed under (selection), by
+who called whom (trees), and as the chain stands. Refuses to write and to know what a record says.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from taximeter.billing.credit import Grant, Purse
 from taximeter.billing.spending import Spending
 from taximeter.billing.tab import PurseKey
 from taximeter.billing.thresholds import Key, Standing
 from taximeter.errors import LedgerError
-from taximeter.ledger import accounts, backfill, base, chain, outbox, runs
+from taximeter.ledger import accounts, backfill, base, chain, outbox, runs, selection, trees
 from taximeter.ledger.database import door, open_for_reading
+from taximeter.ledger.pages import ROWS, Pages
 from taximeter.ledger.runs import Call, Kind, Runs
+from taximeter.ledger.selection import RecordFilter
 from taximeter.ledger.till import next_own
 from taximeter.ledger.transaction import transaction
 from taximeter.ledger.values import Filed, Head, PoolTime, Row
@@ -26,8 +26,6 @@ from taximeter.records import RecordType
 
 __all__ = ["LedgerReader", "RecordFilter", "Row"]
 
-_PAGE_ROWS = 500
-_SELECT = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ?"
 _NEXT_OF = (
     "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE seq > ? AND type IN (?, ?) ORDER BY seq LIMIT ?"
 )
@@ -39,26 +37,9 @@ _LAST_OF = """
 SELECT id FROM lookups WHERE id > ? || '-' AND id < ? || '.' AND rtrim(id, '0123456789') = ? || '-'
 ORDER BY id DESC LIMIT 1
 """
-_SELECT_SEQ = "SELECT seq FROM lookups WHERE seq > ?"
 _BEGUN_BY = """
 SELECT DISTINCT rtrim(id, '0123456789') FROM (SELECT id FROM lookups WHERE id >= ? AND id < ? AND type != ?
 ORDER BY id LIMIT ?)
-"""
-# A root is filed only where it is another prediction, so the first of a tree is found by its own id.
-_FIRST = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE prediction = ? AND root IS NULL"
-_BELOW = "SELECT seq, body FROM lookups JOIN records USING (seq) WHERE root = ? AND prediction IS NOT NULL"
-_ROOT_OF = "SELECT coalesce(root, prediction) FROM lookups WHERE prediction = ? ORDER BY seq LIMIT 1"
-# An instance's own record may name a root too; it is no prediction, and stands in no tree.
-_NEXT_ROOT = """
-SELECT root FROM lookups WHERE root > ? AND typeof(root) = 'text' AND prediction IS NOT NULL ORDER BY root LIMIT 1
-"""
-# What was called by somebody who did not know the first of all names a root that stands in a tree itself.
-_ROOTS = """
-WITH RECURSIVE roots(id) AS (
-    VALUES (?) UNION
-    SELECT below.prediction FROM roots JOIN lookups AS below ON below.root = roots.id
-    WHERE below.prediction IS NOT NULL AND EXISTS (SELECT 1 FROM lookups AS of WHERE of.root = below.prediction)
-) SELECT id FROM roots LIMIT ?
 """
 _LAST_CHARACTER = "\U0010ffff"
 _POOLS = """
@@ -84,24 +65,6 @@ ORDER BY seq LIMIT ?
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RecordFilter:
-    """Which records; None does not ask."""
-
-    since_utc_ns: int | None = None  #: whose interval begins then or later
-    account: str | None = None
-    model: str | None = None
-    prediction: str | None = None
-    instance: str | None = None
-    id: str | None = None  #: the record's own
-    root: str | None = None
-    type: str | None = None
-    limit: int | None = None  #: at most so many, the oldest
-    newest: int | None = None  #: at most so many, the newest; the order stays that of the numbers
-    after_seq: int = 0  #: only those beyond this number: to read on
-    until_seq: int | None = None  #: and none beyond this one
-
-
 class LedgerReader:
     """A ledger, open for reading."""
 
@@ -109,6 +72,7 @@ class LedgerReader:
         """Open the ledger at `path`. Raises LedgerError."""
         self._path = path
         self._connection = open_for_reading(path)
+        self._pages = Pages(path, self._connection)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -130,34 +94,34 @@ class LedgerReader:
     @property
     def ledger_id(self) -> str:
         """The ledger's own id, which every record of it names."""
-        return str(self._ask("SELECT value FROM meta WHERE key = 'ledger_id'")[0][0])
+        return str(self._pages.ask("SELECT value FROM meta WHERE key = 'ledger_id'")[0][0])
 
     @property
     def node_id(self) -> str | None:
         """The node id that was kept at the first start, if one was."""
-        rows = self._ask("SELECT value FROM meta WHERE key = 'node_id'")
+        rows = self._pages.ask("SELECT value FROM meta WHERE key = 'node_id'")
         return str(rows[0][0]) if rows else None
 
     @property
     def head(self) -> Head:
         """The newest record."""
-        rows = self._ask("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1")
+        rows = self._pages.ask("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1")
         seq, digest = rows[0] if rows else (0, chain.GENESIS)
         return Head(self.ledger_id, seq, chain.digest_text(digest))
 
     def sinks(self) -> dict[str, int]:
         """Every sink, and how many records it has not acknowledged yet."""
-        rows = self._ask("SELECT name, seq FROM sinks ORDER BY name")
+        rows = self._pages.ask("SELECT name, seq FROM sinks ORDER BY name")
         newest = self.head.seq
         return {name: newest - seq for name, seq in rows}
 
     def dead_letters(self, sink: str | None = None, limit: int | None = None) -> Iterator[outbox.DeadLetter]:
         """What a sink, or any, refused though it takes others, in the order of sinks and numbers."""
-        if not self._ask(_HAS_LETTERS):
+        if not self._pages.ask(_HAS_LETTERS):
             return  # an older agent wrote it
         after, left = ("", 0), limit
         while left is None or left > 0:
-            page = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            page = ROWS if left is None else min(left, ROWS)
             with door("read", self._path):
                 letters = outbox.letters(self._connection, sink, after, page)
             yield from letters
@@ -168,9 +132,9 @@ class LedgerReader:
 
     def pools(self, since_hour: int) -> dict[str, PoolTime]:
         """How each pool's time was used from that hour (since 1970 UTC) on, as far as it is recorded."""
-        if not self._ask(_HAS_POOLS):
+        if not self._pages.ask(_HAS_POOLS):
             return {}  # an agent wrote it that kept no such sums, and none since
-        return {pool: PoolTime(*time) for pool, *time in self._ask(_POOLS, since_hour)}
+        return {pool: PoolTime(*time) for pool, *time in self._pages.ask(_POOLS, since_hour)}
 
     def kinds(self, model: str | None = None) -> list[Runs]:
         """Every model, version and tier of which runs are known, or those of one model; what they took is not read."""
@@ -232,78 +196,48 @@ class LedgerReader:
         with door("read", self._path):
             return backfill.is_filled(self._connection)
 
-    def records(self, wanted: RecordFilter = RecordFilter()) -> Iterator[bytes]:
+    def records(self, wanted: RecordFilter = selection.ALL) -> Iterator[bytes]:
         """The stored bytes of the records that `wanted` asks for, in the order of their numbers."""
-        clauses, values = _conditions(wanted)
-        sql = " AND ".join((_SELECT, *clauses)) + " ORDER BY seq LIMIT ?"
-        seq, left = max(wanted.after_seq, self._before_newest(wanted)), wanted.limit
-        while left is None or left > 0:
-            page = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-            rows = self._ask(sql, seq, *values, page)
-            yield from (body for _, body in rows)
-            if len(rows) < page:
-                return
-            seq = self._beyond(seq, rows)
-            left = None if left is None else left - page
-
-    def _before_newest(self, wanted: RecordFilter) -> int:
-        """The number behind which the newest ones that are asked for begin."""
-        if wanted.newest is None:
-            return 0
-        clauses, values = _conditions(wanted)
-        sql = " AND ".join((_SELECT_SEQ, *clauses)) + " ORDER BY seq DESC LIMIT 1 OFFSET ?"
-        rows = self._ask(sql, wanted.after_seq, *values, max(wanted.newest, 0))
-        return int(rows[0][0]) if rows else 0
+        return selection.records(self._pages, wanted)
 
     def usage(self, after_seq: int, most: int) -> list[tuple[int, bytes]]:
         """The next records of usage beyond a number, no corrections: number and stored bytes of each."""
-        rows = self._ask(_NEXT_OF, after_seq, RecordType.PREDICTION, RecordType.INSTANCE, most)
+        rows = self._pages.ask(_NEXT_OF, after_seq, RecordType.PREDICTION, RecordType.INSTANCE, most)
         return [(seq, body) for seq, body in rows]
 
     def of_instance(self, instance: str, after_id: str, most: int) -> list[tuple[str, str, str | None, bytes]]:
         """An instance's next records beyond an id (at first an empty one): id, type, prediction, stored bytes."""
-        rows = self._ask(_OF_INSTANCE, after_id or f"{instance}-", instance, instance, most)
+        rows = self._pages.ask(_OF_INSTANCE, after_id or f"{instance}-", instance, instance, most)
         return [(id_, kind, prediction, body) for id_, kind, prediction, body in rows]
 
     def last_of(self, instance: str) -> str | None:
         """The id of an instance's last record; None where none is here."""
-        rows = self._ask(_LAST_OF, instance, instance, instance)
+        rows = self._pages.ask(_LAST_OF, instance, instance, instance)
         return str(rows[0][0]) if rows else None
 
     def root_of(self, prediction: str) -> str | None:
         """The root that a prediction's first record names; None where it has no record."""
-        rows = self._ask(_ROOT_OF, prediction)
-        return str(rows[0][0]) if rows else None
+        return trees.root_of(self._pages, prediction)
 
     def next_root(self, after: str = "") -> str | None:
         """The first root in order beyond `after` that another prediction names."""
-        rows = self._ask(_NEXT_ROOT, after)
-        return str(rows[0][0]) if rows else None
+        return trees.next_root(self._pages, after)
 
     def roots(self, top: str, most: int) -> tuple[str, ...]:
         """`top` and whatever below it is named as a root by others, at most so many."""
-        return tuple(str(name) for (name,) in self._ask(_ROOTS, top, most))
+        return trees.roots(self._pages, top, most)
 
     def of_root(self, root: str) -> Iterator[bytes]:
         """The stored bytes of the records of a root, and of the predictions that name it as theirs."""
-        yield from self._pages(_FIRST, root)
-        yield from self.below(root)
+        return trees.of_root(self._pages, root)
 
     def below(self, root: str) -> Iterator[bytes]:
         """The stored bytes of the records of the predictions that name `root` as theirs."""
-        yield from self._pages(_BELOW, root)
-
-    def _pages(self, sql: str, value: str) -> Iterator[bytes]:
-        seq, full = 0, True
-        while full:
-            rows = self._ask(f"{sql} AND seq > ? ORDER BY seq LIMIT ?", value, seq, _PAGE_ROWS)
-            yield from (body for _, body in rows)
-            full = len(rows) == _PAGE_ROWS
-            seq = self._beyond(seq, rows) if full else seq
+        return trees.below(self._pages, root)
 
     def begun_by(self, prefix: str) -> tuple[str, ...]:
         """The instances whose ids begin with `prefix`, in order, as far as one page of records tells."""
-        rows = self._ask(_BEGUN_BY, prefix, prefix + _LAST_CHARACTER, RecordType.FACT, _PAGE_ROWS)
+        rows = self._pages.ask(_BEGUN_BY, prefix, prefix + _LAST_CHARACTER, RecordType.FACT, ROWS)
         return tuple(owner.removesuffix("-") for (owner,) in rows)
 
     def hash_at(self, seq: int) -> bytes | None:
@@ -322,7 +256,7 @@ class LedgerReader:
 
     def has_usage(self, after_seq: int, until_seq: int) -> bool:
         """Whether there is anything but the ledger's own records between two numbers."""
-        return bool(self._ask(_USAGE, after_seq, until_seq, *_OWN_TYPES))
+        return bool(self._pages.ask(_USAGE, after_seq, until_seq, *_OWN_TYPES))
 
     def base_spends(self) -> Mapping[Key, Standing]:
         """What every account had spent by then."""
@@ -342,55 +276,22 @@ class LedgerReader:
     def checkpoints(self, after_seq: int, most: int) -> list[tuple[int, int, bytes]]:
         """The next checkpoints beyond a number: number, time (UTC, ns) and stored bytes of each."""
         return [
-            (seq, time, body) for seq, time, body in self._ask(_CHECKPOINTS, after_seq, RecordType.CHECKPOINT, most)
+            (seq, time, body)
+            for seq, time, body in self._pages.ask(_CHECKPOINTS, after_seq, RecordType.CHECKPOINT, most)
         ]
 
     def walk(self, after_seq: int = 0) -> Iterator[Row]:
         """Every row of the chain beyond `after_seq`, as it is. Raises LedgerError where the file is damaged."""
-        while rows := self._ask(_WALK, after_seq, _PAGE_ROWS):
+        while rows := self._pages.ask(_WALK, after_seq, ROWS):
             for row in rows:
                 seq, digest, body, id_, kind, time_utc_ns, prediction, root, account, model, filed_at = row
                 filed = None if filed_at is None else Filed(id_, kind, time_utc_ns, prediction, root, account, model)
                 yield Row(seq, digest, body, filed)
-            after_seq = self._beyond(after_seq, rows)
+            after_seq = self._pages.beyond(after_seq, rows)
 
     def strays(self) -> Iterator[tuple[int, str]]:
         """What the lookups have under a number that no record has: number and id. Raises LedgerError."""
         after_seq = -(2**63)
-        while rows := self._ask(_STRAYS, after_seq, _PAGE_ROWS):
+        while rows := self._pages.ask(_STRAYS, after_seq, ROWS):
             yield from ((seq, str(filed_as)) for seq, filed_as in rows)
-            after_seq = self._beyond(after_seq, rows)
-
-    def _beyond(self, after_seq: int, rows: list[tuple[Any, ...]]) -> int:
-        """The number of the last of some rows; in a damaged file they may be in any order, and come again for ever."""
-        last = rows[-1][0]
-        if isinstance(last, int) and last > after_seq:
-            return last
-        raise LedgerError(
-            f"cannot read ledger {self._path}: expected numbers that ascend, got {last} after {after_seq}"
-        )
-
-    def _ask(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
-        with door("read", self._path):
-            return self._connection.execute(sql, values).fetchall()
-
-
-def _conditions(wanted: RecordFilter) -> tuple[list[str], list[str | int]]:
-    asked: tuple[tuple[str, str | int | None], ...] = (
-        ("time_utc_ns >= ?", wanted.since_utc_ns),
-        ("account = ?", wanted.account),
-        ("model = ?", wanted.model),
-        ("prediction = ?", wanted.prediction),
-        ("id = ?", wanted.id),
-        ("type = ?", wanted.type),
-        ("seq <= ?", wanted.until_seq),
-    )
-    clauses = [clause for clause, value in asked if value is not None]
-    values = [value for _, value in asked if value is not None]
-    if wanted.instance is not None:
-        clauses.append("id >= ? || '-' AND id < ? || '.' AND rtrim(id, '0123456789') = ? || '-'")
-        values += [wanted.instance] * 3
-    if wanted.root is not None:
-        clauses.append("(root = ? OR (prediction = ? AND root IS NULL))")
-        values += [wanted.root, wanted.root]
-    return clauses, values
+            after_seq = self._pages.beyond(after_seq, rows)
