@@ -2,9 +2,9 @@
 
 import pytest
 
-from taximeter.ledger.audit import unsealed
 from taximeter.ledger.notes import Checkpoint, Note
 from taximeter.ledger.signing import sign
+from taximeter.ledger.unsealed import unsealed
 
 HASHES = {1: b"1" * 32, 2: b"2" * 32}
 NOTE, KEY = sign(Checkpoint("L1", 2, HASHES[2]), bytes(32))

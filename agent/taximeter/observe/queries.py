@@ -15,9 +15,10 @@ import orjson
 from taximeter.billing.credit import Grant
 from taximeter.billing.invoice import Rounding
 from taximeter.hardware.tiers import match
-from taximeter.ledger.audit import audit, unsealed
+from taximeter.ledger.audit import audit
 from taximeter.ledger.reader import LedgerReader, RecordFilter
 from taximeter.ledger.runs import Kind
+from taximeter.ledger.unsealed import unsealed
 from taximeter.ledger.values import HOUR_NS
 from taximeter.observe import models, tree
 from taximeter.observe.accounts import account_view
