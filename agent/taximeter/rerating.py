@@ -1,6 +1,6 @@
 """Rerating: what had no price when it ended, billed once its card or its units have come. Pure.
 
-Owns which card that is, and the correction. It is worked out from an instance's records alone, those corrections
+Owns which card that is, and what is due by it. That is worked out from an instance's records alone, those corrections
 included, so doing it again changes nothing; where some of them are not here any more, nothing is worked out. Refuses to
 know whose records are read, and when.
 
@@ -20,7 +20,7 @@ from taximeter.billing.outcome import sold_ns
 from taximeter.billing.rates import RateCard, card_in_force
 from taximeter.billing.settling import settle_all
 from taximeter.charging import due_of_ended
-from taximeter.events import ServiceClass, Status
+from taximeter.events import Status
 from taximeter.instance import Ended
 from taximeter.online_rerating import Stretch, due_of, in_force, is_whole, parts_of, stretches
 from taximeter.predictions import added
@@ -30,14 +30,12 @@ from taximeter.records import (
     TAKEN_BACK,
     Billing,
     BillingStatus,
-    DeviceUse,
-    HardwareElsewhere,
-    HardwareUse,
     Line,
     RecordType,
     UsageRecord,
     utc_text,
 )
+from taximeter.rerated import rerated
 from taximeter.rulebook import Rulebook, Rules
 from taximeter.values import replace
 
@@ -136,7 +134,7 @@ def _of_runs(runs: Iterable[Sequence[Json]], by: tuple[Rulebook, Rules], units: 
             billing, ended, sold = outcome
             counted = {"units_to_date": ended.prediction.units_to_date, "attributes": ended.prediction.attributes}
             whose = run[0], next(event for event in run if event["data"].get("final"))
-            record = _record(billing, whose, {**whose[1]["data"], "hardware": _latest(run)}, counted)
+            record = rerated(billing, whose, {**whose[1]["data"], "hardware": _latest(run)}, counted)
             records.append(replace(record, sold_ns=sold))
     return Outcome(tuple(records), tuple(left))
 
@@ -150,7 +148,7 @@ def _of_stretches(found: Iterable[Stretch], own: Sequence[Json], by: tuple[Ruleb
             left.append(said)
         elif said is not None:
             whose = stretch.own[0], stretch.own[-1]
-            records.append(_record(said, whose, own[-1]["data"], {}))
+            records.append(rerated(said, whose, own[-1]["data"], {}))
     return Outcome(tuple(records), tuple(left))
 
 
@@ -258,53 +256,3 @@ def _dues(ended: Ended, rules: Rules, cards: tuple[RateCard, ...], start_utc_ns:
         if dues.reason is None:
             return dues
     return NO_CARD if own is None and not later else NO_TIER
-
-
-def _record(billing: Billing, whose: tuple[Json, Json], of: Json, counted: Mapping[str, object]) -> UsageRecord:
-    """A correction of all from the first to the last of the records `whose` it is, told as `of` has it."""
-    first, last = whose
-    names = (
-        "account",
-        "model",
-        "version",
-        "class",
-        "pool",
-        "kind",
-        "instance",
-        "prediction",
-        "parent",
-        "root",
-        "status",
-    )
-    data: dict[str, object] = {name: of[name] for name in names}
-    began, ended = first["data"]["interval"], last["data"]["interval"]
-    data |= {
-        "class": ServiceClass(of["class"]),
-        "corrects": {"source": last["source"], "id": last["id"]},
-        "reason": RERATED,
-        "interval": {**ended, "start_utc": began["start_utc"], "start_ns": began["start_ns"]},
-        "time": {"active_ns": 0, "share_ns": 0},
-        **counted,
-        "hardware": _hardware(of["hardware"]),
-        "billing": billing,
-    }
-    return UsageRecord(
-        record_id(of["instance"], 0),
-        RecordType.CORRECTION,
-        last["subject"],
-        realtime_ns(began["start_utc"]),
-        data,
-        of["instance"],
-        of["prediction"],
-        of["root"],
-        of["account"],
-        of["model"],
-    )
-
-
-def _hardware(said: Json) -> HardwareUse:
-    """The inverse of how a record tells of its hardware."""
-    devices = tuple(DeviceUse(**device) for device in said["devices"])
-    texts = {name: tuple(said.get(name, ())) for name in ("declared", "observed", "shared_devices")}
-    kind = HardwareElsewhere if "published" in said else HardwareUse
-    return kind(**{**said, **texts, "devices": devices})
