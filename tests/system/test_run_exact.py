@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +243,26 @@ def test_nothing_is_left_behind_of_the_start(rides: Rides) -> None:
         spawn = rides.wait_for("spawn")
         wait_until(lambda: children_of(process.pid) == [spawn["pid"]], "the command to be the only child")
         process.communicate("\n")
+
+
+#: Takes in what its child leaves behind, dead or alive, and says how many that were.
+HEIR = """
+import ctypes, os, subprocess, sys
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+subprocess.run(sys.argv[1:], check=True)
+left = 0
+try:
+    while os.waitpid(-1, 0):
+        left += 1
+except ChildProcessError:
+    print(left)
+"""
+
+
+@pytest.mark.parametrize("command", [["true"], ["sleep", "0.1"]], ids=["short", "long"])
+def test_what_was_started_beside_the_command_is_waited_for(rides: Rides, command: list[str]) -> None:
+    words = [sys.executable, "-IS", "-c", HEIR, *rides.words("--", *command)]
+    assert subprocess.run(words, env=rides.environment(), capture_output=True, check=True, timeout=30).stdout == b"0\n"
 
 
 ORPHAN = """

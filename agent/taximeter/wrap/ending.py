@@ -14,6 +14,7 @@ from taximeter.wrap.run import Run
 
 TYPE_CHECKING = False  # as mypy reads it; typing costs more than all of this
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from resource import struct_rusage
 
     from taximeter.wrap.intake import Intake
@@ -30,14 +31,18 @@ _USAGE_FIELDS = 16
 _UNTRIED = (3, 15)
 
 
-def attend(run: Run) -> None:
-    """Note the start, see the command to its end, note that. Raises whatever goes wrong; `run.status` may be known."""
+def attend(run: Run, take_witness_away: "Callable[[], None]") -> None:
+    """Note the start, see the command to its end, note that. Raises whatever goes wrong; `run.status` may be known.
+
+    The launcher's witness (see entry) is waited for before others are, who would be taken for orphans.
+    """
     run.own_bytes = proc.rss_bytes(posix.getpid())
     _note_start(run)
     intake = ends = None
     if _ends_soon(run.pid):
         run.end_ns = time.monotonic_ns()
     else:
+        take_witness_away()
         from taximeter.wrap.watch import Watch
 
         watch = Watch(run)

@@ -19,11 +19,12 @@ _PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
 class Entry:
     """What this process was started with."""
 
-    def __init__(self, environment: list[bytes], ignored: frozenset[int]) -> None:
+    def __init__(self, environment: list[bytes], ignored: frozenset[int], witness: int = 0) -> None:
         self.environment = environment  #: NAME=VALUE, in order, duplicates and all
         self.ignored = ignored  #: signal numbers
         self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self.descriptors = _descriptors()
+        self._witness = witness  #: its pid until it was waited for, else 0
 
     def values(self) -> dict[str, str]:
         """The environment as getenv sees it: the first of each name."""
@@ -31,9 +32,22 @@ class Entry:
         entries.reverse()
         return dict([entry.partition("=")[::2] for entry in entries])
 
+    def take_witness_away(self) -> None:
+        """Wait for the witness, which has nothing left to wait for itself: while the command runs, or after it."""
+        pid, self._witness = self._witness, 0
+        try:
+            if pid and posix.waitpid(pid, posix.WNOHANG)[0] == 0:  # only ever a child of ours
+                posix.kill(pid, _signal.SIGKILL)  # it may have been stopped with all of the group
+                posix.waitpid(pid, 0)
+        except OSError:
+            pass
+
 
 def read_entry(witness: str) -> Entry:
-    """Read how we were started from the launcher's `witness` (PID:DESCRIPTOR, or a dash for none)."""
+    """Read how we were started from the launcher's `witness` (PID:DESCRIPTOR, or a dash for none), and let it go.
+
+    It ends beside us, once the descriptor is closed; whoever starts the command waits for it later.
+    """
     pid, _, gate = witness.partition(":")
     environment, ignored = None, _ignored_here()
     try:
@@ -45,25 +59,9 @@ def read_entry(witness: str) -> Entry:
         environment = None
     if environment is None:
         environment = [entry for entry in _own_environment() if not gate or entry != _LAUNCHERS_OWN]
-    entry = Entry(environment, frozenset(ignored))
     if gate:
-        posix.set_inheritable(int(gate), False)
-        entry.descriptors.remove(int(gate))
-    return entry
-
-
-def take_away(witness: str) -> None:
-    """Let the witness go; done once the command runs, which need not wait for it."""
-    pid, _, gate = witness.partition(":")
-    try:
-        if not gate:
-            return
         posix.close(int(gate))
-        if posix.waitpid(int(pid), posix.WNOHANG)[0] == 0:  # only ever a child of ours
-            posix.kill(int(pid), _signal.SIGKILL)  # it may have been stopped with all of the group
-            posix.waitpid(int(pid), 0)
-    except OSError:
-        pass
+    return Entry(environment, frozenset(ignored), int(pid) if gate else 0)
 
 
 def read_file(path: str) -> bytes:

@@ -29,9 +29,9 @@ def main(words: list[str], witness: str = "-", load: "Callable[[str], object]" =
     except Exception as error:
         from taximeter.wrap.trouble import give_up
 
-        entry.take_away(witness)
+        started.take_witness_away()
         posix._exit(give_up(error))
-    _attend(run, started, witness, load)
+    _attend(run, started, load)
 
 
 def _start(words: list[str], started: entry.Entry) -> Run:
@@ -115,20 +115,20 @@ def _open_notify(run: Run, values: dict[str, str]) -> str:
     return run.notify.address
 
 
-def _attend(run: Run, started: entry.Entry, witness: str, load: "Callable[[str], object]") -> "NoReturn":
+def _attend(run: Run, started: entry.Entry, load: "Callable[[str], object]") -> "NoReturn":
     """See the command to its end, whatever becomes of the meter; never returns."""
     try:
         if run.readiness is not None:
             run.readiness.release()
         entry.drop_descriptors(started.descriptors, (2,) if run.options.summary else ())
-        entry.take_away(witness)
         for name in ("proc", "facts", "ending"):
             load("taximeter.wrap." + name)
         from taximeter.wrap import ending
 
-        ending.attend(run)
+        ending.attend(run, started.take_witness_away)
     except BaseException:
         _go_without(run)
+    started.take_witness_away()
     _end(run)
 
 
