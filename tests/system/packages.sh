@@ -26,6 +26,7 @@ need systemd-nspawn systemd-container
 need dbus-daemon dbus
 need unshare util-linux
 need ip iproute2
+need pgrep procps
 need setpriv util-linux
 # What a compiler includes comes apart from it, and is only recommended by it.
 if [ ! -e /usr/include/fcntl.h ]; then

@@ -37,6 +37,8 @@ said early_exit $?
 
 sh ./start; said started $?
 said active "$(systemctl is-active taximeter.service)"
+reread() { journalctl --quiet --unit taximeter.service --output cat | grep -q agent.reloaded; }
+systemctl reload taximeter.service; within 10 reread; said reloaded "$(reread && systemctl is-active taximeter.service)"
 said capabilities "$(sed -n 's/^Cap\(Eff\|Prm\|Inh\|Amb\):\t//p' /proc/"$(shown MainPID)"/task/*/status | sort -u | tr '\n' ' ')"
 within 10 booked cus_early; said early "$(charged cus_early)"
 

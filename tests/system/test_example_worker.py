@@ -119,7 +119,8 @@ def test_a_request_that_makes_no_sense_is_no_prediction(taximeter_program: str, 
     node = Node(taximeter_program, tmp_path / "node")
     with served(node) as server:
         for body in (b"", b"[]", b'{"model":"none","prompt":""}', b'{"model":"examples/sea","prompt":3}'):
-            with pytest.raises(urllib.error.HTTPError, match="400"):
+            with pytest.raises(urllib.error.HTTPError, match="400") as refused:
                 urllib.request.urlopen(f"{server.url}/predict", body, timeout=30)
+            refused.value.close()
         assert not [line for line in marks(node) if b'"start"' in line]
         assert children_of(server.process.pid)

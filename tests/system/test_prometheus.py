@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -68,6 +69,9 @@ async def answer_of(port: int, path: str, **query: str) -> Any:
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
                 return json.load(response)["data"]
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            return None
         except OSError:
             return None
 

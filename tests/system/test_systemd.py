@@ -84,6 +84,7 @@ def test_exposure_is_at_most_2(tmp_path: Path) -> None:
         pytest.param("dropbox", "3733 taximeter taximeter", id="tmpfiles makes the drop-box"),
         pytest.param("started", "0", id="the service starts"),
         pytest.param("active", "active", id="it is active once it says that it is ready"),
+        pytest.param("reloaded", "active", id="it is told to read its prices again"),
         pytest.param("capabilities", "0000000000000000 ", id="then no thread of it has any capability"),
         pytest.param("early_exit", "0", id="a command runs under the meter without an agent"),
         pytest.param("early", "succeeded ", id="what ran before the agent is billed once it is there"),

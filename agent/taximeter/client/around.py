@@ -7,6 +7,7 @@ exceptions come from elsewhere, and that none strikes before whoever tidies up b
 """
 
 import os
+import sys
 from _contextvars import ContextVar
 from itertools import count
 from time import monotonic_ns, time_ns
@@ -30,6 +31,8 @@ _SECOND_NS = 1_000_000_000
 #: decimal ones, as those of the time: to make others takes code that nothing else of a mark needs.
 _FIRST, _NEAR_THE_LAST = 10_000_000, 90_000_000
 _TIME_END = len('"00000000-0000')
+#: Pythons from here on were not tried: how they keep who handles an exception is theirs to change.
+_UNTRIED = (3, 15)
 
 
 class Refused(Exception):
@@ -92,11 +95,11 @@ def from_its_first_instruction(function: "_Function") -> "_Function":
 
     The interpreter looks for signals as it enters a function, and there no `try` holds, wherever one is written. So the
     table by which it finds who handles an exception has one more entry, in front (it is described in Python's own
-    InternalDocs/exception_handling.md). Elsewhere than in CPython the function is left as it is.
+    InternalDocs/exception_handling.md). Where that was not tried, the function is left as it is.
     """
     made: Any = function
     table = getattr(made.__code__, "co_exceptiontable", b"")
-    if table:
+    if table and sys.version_info < _UNTRIED:
         # Four numbers each, of six bits a byte, all but the last with 0x40: start (the first with 0x80), size, and who.
         ends = [at + 1 for at, byte in enumerate(table) if not byte & 0x40]
         until = bytes([table[0] & 0x7F]) + table[1 : ends[0]]
