@@ -18,7 +18,7 @@ CODE   := agent tests benchmarks examples tools docs/draw.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs install dev release vulnerabilities test check check-with-packages lint format bench truth soak lock packages clean distclean
+.PHONY: help demo docs install dev release vulnerabilities test check check-with-packages lint format bench truth servers soak lock packages clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -66,6 +66,9 @@ bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentati
 
 truth: $(VENV)/.wheel  ## measure durations against the kernel's own, into docs/timing.md (root; a quarter of an hour)
 	$(BIN)/python benchmarks/timing_truth.py --write-docs --csv $(VENV)/timing_truth.csv
+
+servers: $(VENV)/.wheel  ## run LitServe, BentoML and Ray Serve under the meter, each installed for it (a gigabyte)
+	$(BIN)/python tools/real_servers.py $(if $(ENVIRONMENTS),--environments $(ENVIRONMENTS))
 
 release: $(VENV)/.wheel  ## the wheel in dist/, with its bill of materials (CycloneDX) beside it
 	@for wheel in dist/taximeter-*.whl; do name=$$(basename $$wheel); version=$${name#taximeter-}; \
