@@ -67,8 +67,8 @@ bench: $(VENV)/.tools $(VENV)/.wheel  ## print every figure that the documentati
 truth: $(VENV)/.wheel  ## measure durations against the kernel's own, into docs/timing.md (root; a quarter of an hour)
 	$(BIN)/python benchmarks/timing_truth.py --write-docs --csv $(VENV)/timing_truth.csv
 
-servers: $(VENV)/.wheel  ## run LitServe, BentoML and Ray Serve under the meter, each installed for it (a gigabyte)
-	$(BIN)/python tools/real_servers.py $(if $(ENVIRONMENTS),--environments $(ENVIRONMENTS))
+servers: $(VENV)/.wheel  ## run LitServe, BentoML and Ray Serve (SERVERS=vllm: that) under the meter; a gigabyte (ten)
+	$(BIN)/python tools/real_servers.py $(SERVERS) $(if $(ENVIRONMENTS),--environments $(ENVIRONMENTS))
 
 release: $(VENV)/.wheel  ## the wheel in dist/, with its bill of materials (CycloneDX) beside it
 	@for wheel in dist/taximeter-*.whl; do name=$$(basename $$wheel); version=$${name#taximeter-}; \

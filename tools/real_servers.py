@@ -1,11 +1,13 @@
-"""What the records say of requests to LitServe, BentoML and Ray Serve: each of them run for real, under the meter.
+"""What the records say of requests to LitServe, BentoML, Ray Serve and vLLM, each of them run for real under the meter.
 
 Each server is installed into an environment of its own in a temporary folder (`--environments DIR`: kept there, and
 used if it is there). An agent runs beside it; every server is asked for an answer, a stream, an error and a stream
 whose client leaves, several of each at once, and is stopped with a request open. Prints a line for each; exits 1 where
 one is not as docs/metering-servers.md has it.
 
-    python tools/real_servers.py [litserve] [bentoml] [ray]
+    python tools/real_servers.py [litserve] [bentoml] [ray] [vllm]        (all but vllm, which takes 10 GB)
+
+Of vLLM it is the API server, with its own `--middleware`, over an answer from memory: its engine wants a device.
 """
 
 import argparse
@@ -32,6 +34,7 @@ PROGRAM = Path(sys.executable).parent / "taximeter"
 PATIENCE_S = 120.0
 WORDS, LONG = 20, 400  #: a word takes 10 ms
 AT_ONCE = 3
+LARGE = "vllm"
 _Found = TypeVar("_Found")
 
 
@@ -45,6 +48,7 @@ class Kind:
     stop: signal.Signals
     counts_streams: bool  #: whether its streams say that they are events, in whose last one the Meter looks for counts
     stopped: tuple[str, ...]  #: what a request may end as that is open when the server is stopped
+    completes: bool = False  #: it is asked as OpenAI's API is
 
 
 KINDS: Mapping[str, Kind] = {
@@ -71,6 +75,15 @@ KINDS: Mapping[str, Kind] = {
         signal.SIGTERM,
         True,
         ("aborted",),  # its replicas are killed
+    ),
+    "vllm": Kind(
+        ("vllm==0.33.0",),
+        (str(APPS / "vllm_app.py"), "PORT"),
+        "/health",
+        signal.SIGTERM,
+        True,
+        ("succeeded",),
+        completes=True,
     ),
 }
 
@@ -162,8 +175,18 @@ def is_ready(port: int, path: str) -> bool:
         connection.close()
 
 
-def ask(port: int, path: str, prediction: str, words: int, leave_after: int | None = None) -> int:
+def request_of(kind: Kind, path: str, words: int) -> tuple[str, dict[str, Any]]:
+    """Where a server is asked for that, and how; for -1 words it fails."""
+    if not kind.completes:
+        return path, {"words": words}
+    prompt = "error" if words < 0 else "She was"
+    body = {"model": "words", "prompt": prompt, "max_tokens": max(1, words), "stream": path == "/stream"}
+    return "/v1/completions", body
+
+
+def ask(port: int, asking: tuple[str, dict[str, Any]], prediction: str, leave_after: int | None = None) -> int:
     """One request, read to its end, or left after so many bytes; its status, 0 where the server hung up."""
+    path, body = asking
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     headers = {
         "content-type": "application/json",
@@ -171,7 +194,7 @@ def ask(port: int, path: str, prediction: str, words: int, leave_after: int | No
         "taximeter-account": "cus_of_" + prediction.partition("-")[0],
     }
     try:
-        connection.request("POST", path, json.dumps({"words": words}), headers)
+        connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         answer.read(leave_after) if leave_after else answer.read()
     except (OSError, http.client.HTTPException):
@@ -196,7 +219,7 @@ def asked(port: int, kind: Kind) -> dict[str, Expected]:
                 ("gone", "/stream", LONG, 20, Expected(("canceled",), None)),
             ):
                 expected[f"{name}-{number}"] = means
-                clients.submit(ask, port, path, f"{name}-{number}", words, leave_after)
+                clients.submit(ask, port, request_of(kind, path, words), f"{name}-{number}", leave_after)
     return expected
 
 
@@ -239,7 +262,7 @@ def tried(name: str, environments: Path) -> bool:
                 expected = asked(port, kind)
                 patiently("a record of each", lambda: expected.keys() <= records(environment).keys())
                 expected["stopped-0"] = Expected(kind.stopped, None)
-                open_one = last.submit(ask, port, "/stream", "stopped-0", LONG)
+                open_one = last.submit(ask, port, request_of(kind, "/stream", LONG), "stopped-0")
                 time.sleep(0.5)
                 server.send_signal(kind.stop)
                 open_one.result()
@@ -267,7 +290,7 @@ def report(name: str, expected: Mapping[str, Expected], found: Mapping[str, Mapp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try them all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("servers", nargs="*", help=f"of {', '.join(KINDS)} (default: all)")
+    parser.add_argument("servers", nargs="*", help=f"of {', '.join(KINDS)} (default: all but {LARGE})")
     parser.add_argument("--environments", type=Path, help="a directory to keep them in")
     asked_for = parser.parse_args(arguments)
     unknown = set(asked_for.servers) - KINDS.keys()
@@ -275,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"cannot try {', '.join(sorted(unknown))}: expected some of {', '.join(KINDS)}")
     where = asked_for.environments or Path(tempfile.mkdtemp(prefix="servers-"))
     try:
-        sound = [tried(name, where) for name in asked_for.servers or KINDS]
+        sound = [tried(name, where) for name in asked_for.servers or [name for name in KINDS if name != LARGE]]
     finally:
         if asked_for.environments is None:
             shutil.rmtree(where)
